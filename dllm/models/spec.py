@@ -1,0 +1,89 @@
+"""What distinguishes one model family from another, as data.
+
+One transformer serves every family; a `ModelSpec` is all it knows about a checkpoint. Values are read
+from the checkpoint's own config.json by the readers in `dllm.models.families`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dllm.errors import ConfigError
+
+
+AttentionKind = Literal["full", "block_causal", "causal"]
+
+
+@dataclass(frozen=True)
+class MoeSpec:
+    """Mixture-of-experts feed-forward of the layers that are not dense."""
+
+    n_experts: int
+    top_k: int
+    d_expert: int
+    router: Literal["softmax", "sigmoid_group"]
+    d_shared: int = 0
+    """Width of the shared expert that every token passes; 0 = none."""
+    dense_layers: frozenset[int] = frozenset()
+    """Layers with a plain feed-forward of width `ModelSpec.d_ff`."""
+    renormalise: bool = False
+    """Divide the chosen weights by their sum."""
+    n_groups: int = 1
+    kept_groups: int = 1
+    scale: float = 1.0
+    expert_bias: bool = False
+    """A bias that influences the choice of experts, never their weight."""
+    accumulate_fp32: bool = False
+    """Sum the experts' outputs in float32 and cast once (LLaDA2)."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Architecture, attention semantics and special tokens of one checkpoint."""
+
+    family: str
+    vocab_size: int
+    """Rows of the embedding and of the LM head (may exceed the tokenizer's length)."""
+    d_model: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    d_ff: int
+    norm_eps: float
+    rope_theta: float
+    max_positions: int
+    mask_id: int
+    eos_ids: tuple[int, ...]
+    """Every id that ends an answer; the first one fills the canvas after the end."""
+    pad_id: int
+    rope_dim: int | None = None
+    """Leading dimensions of each head that rotate; None = all of them."""
+    rope_fp32: bool = False
+    """Rotate queries and keys in float32 (LLaDA) instead of the model dtype."""
+    norm_weight_fp32: bool = False
+    """Multiply by the norm weight before the cast to the model dtype (SDAR's Triton kernel)."""
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    tied_embeddings: bool = False
+    attention: AttentionKind = "full"
+    block_size: int | None = None
+    """Block of `block_causal` attention, counted from absolute position 0."""
+    logit_shift: Literal[0, 1] = 0
+    """1: the row of position i-1 predicts position i (models adapted from autoregressive ones)."""
+    logits_fp32: bool = False
+    moe: MoeSpec | None = None
+
+    def __post_init__(self) -> None:
+        if self.n_heads % self.n_kv_heads:
+            raise ConfigError(
+                f"n_heads={self.n_heads} is not a multiple of n_kv_heads={self.n_kv_heads}"
+            )
+        if self.attention == "block_causal" and not self.block_size:
+            raise ConfigError("block-causal attention needs a block_size >= 1")
+        for name, token in (("mask_id", self.mask_id), ("pad_id", self.pad_id)):
+            if not 0 <= token < self.vocab_size:
+                raise ConfigError(f"{name}={token} is outside the vocabulary [0, {self.vocab_size})")
+
+    @property
+    def rotary_dim(self) -> int:
+        return self.rope_dim or self.head_dim

@@ -1,0 +1,189 @@
+"""The one transformer behind every family: pre-norm RMSNorm, rotary embedding, SwiGLU or experts.
+
+Follows the order of operations of the official modelling files (cast before the norm weight, half-split
+rotary, grouped-query heads repeated contiguously), because in bfloat16 another order gives other tokens.
+It knows tokens, positions and attention masks; caches and logit alignment live in `dllm.models.predictor`.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dllm.models.spec import ModelSpec
+
+
+KeyValueExchange = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Called once per layer with (layer, keys, values) of the fed rows, each [batch, kv_heads, rows,
+head_dim] and keys already rotated; returns the keys and values to attend to."""
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, width: int, spec: ModelSpec):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = spec.norm_eps
+        self.weight_fp32 = spec.norm_weight_fp32
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.float()
+        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
+        if self.weight_fp32:
+            return (y * self.weight.float()).to(x.dtype)
+        return y.to(x.dtype) * self.weight
+
+
+def rotary_tables(positions: Tensor, spec: ModelSpec) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [batch, 1, rows, rotary_dim] in float32 of integer `positions` [batch, rows].
+
+    Computed on the fly: a stored table would be cast along with the module, and bfloat16 frequencies
+    are off by radians at position 1,024.
+    """
+    exponent = torch.arange(0, spec.rotary_dim, 2, device=positions.device).float()
+    inverse = 1.0 / spec.rope_theta ** (exponent / spec.rotary_dim)
+    angle = positions[:, None, :, None].float() * inverse
+    angle = torch.cat((angle, angle), dim=-1)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, fp32: bool) -> Tensor:
+    """Half-split rotary embedding of the leading dimensions of x [batch, heads, rows, head_dim]."""
+    width = cos.shape[-1]
+    turned, kept = x[..., :width], x[..., width:]
+    if fp32:
+        turned = turned.float()
+    else:
+        cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    left, right = turned.chunk(2, dim=-1)
+    turned = (turned * cos + torch.cat((-right, left), dim=-1) * sin).to(x.dtype)
+    return torch.cat((turned, kept), dim=-1) if kept.shape[-1] else turned
+
+
+class SwiGLU(nn.Module):
+    def __init__(self, d_model: int, width: int):
+        super().__init__()
+        self.gate = nn.Linear(d_model, width, bias=False)
+        self.up = nn.Linear(d_model, width, bias=False)
+        self.down = nn.Linear(width, d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class Attention(nn.Module):
+    def __init__(self, spec: ModelSpec):
+        super().__init__()
+        self.spec = spec
+        width, kv_width = spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim
+        self.q = nn.Linear(spec.d_model, width, bias=spec.qkv_bias)
+        self.k = nn.Linear(spec.d_model, kv_width, bias=spec.qkv_bias)
+        self.v = nn.Linear(spec.d_model, kv_width, bias=spec.qkv_bias)
+        self.o = nn.Linear(width, spec.d_model, bias=False)
+        if spec.qk_norm:
+            self.q_norm = RMSNorm(spec.head_dim, spec)
+            self.k_norm = RMSNorm(spec.head_dim, spec)
+
+    def forward(
+        self,
+        x: Tensor,
+        tables: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        layer: int,
+        exchange: KeyValueExchange | None,
+    ) -> Tensor:
+        spec = self.spec
+        batch, rows, _ = x.shape
+        q = self.q(x).view(batch, rows, spec.n_heads, spec.head_dim).transpose(1, 2)
+        k = self.k(x).view(batch, rows, spec.n_kv_heads, spec.head_dim).transpose(1, 2)
+        v = self.v(x).view(batch, rows, spec.n_kv_heads, spec.head_dim).transpose(1, 2)
+        if spec.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = rotate(q, *tables, spec.rope_fp32), rotate(k, *tables, spec.rope_fp32)
+        if exchange is not None:
+            k, v = exchange(layer, k, v)
+        if spec.n_kv_heads != spec.n_heads:
+            # Repeated rather than enable_gqa: with a mask that option falls back to slow kernels.
+            group = spec.n_heads // spec.n_kv_heads
+            k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.o(out.transpose(1, 2).reshape(batch, rows, -1))
+
+
+class Layer(nn.Module):
+    def __init__(self, spec: ModelSpec, index: int):
+        super().__init__()
+        self.attn_norm = RMSNorm(spec.d_model, spec)
+        self.attn = Attention(spec)
+        self.mlp_norm = RMSNorm(spec.d_model, spec)
+        self.mlp = feed_forward(spec, index)
+
+    def forward(
+        self,
+        x: Tensor,
+        tables: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        layer: int,
+        exchange: KeyValueExchange | None,
+    ) -> Tensor:
+        x = x + self.attn(self.attn_norm(x), tables, mask, layer, exchange)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+def feed_forward(spec: ModelSpec, index: int) -> nn.Module:
+    if spec.moe is None or index in spec.moe.dense_layers:
+        return SwiGLU(spec.d_model, spec.d_ff)
+    from dllm.models.moe import Experts  # imports SwiGLU from here
+
+    return Experts(spec.d_model, spec.moe)
+
+
+class Transformer(nn.Module):
+    """Stack of layers over token embeddings; parameters are created uninitialised by purpose of loading
+    or by `torch.nn` defaults when trained from scratch."""
+
+    def __init__(self, spec: ModelSpec):
+        super().__init__()
+        self.spec = spec
+        self.embed = nn.Embedding(spec.vocab_size, spec.d_model)
+        self.layers = nn.ModuleList(Layer(spec, i) for i in range(spec.n_layers))
+        self.norm = RMSNorm(spec.d_model, spec)
+        self.head = (
+            None
+            if spec.tied_embeddings
+            else nn.Linear(spec.d_model, spec.vocab_size, bias=False)
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embed.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.embed.weight.device
+
+    def hidden(
+        self,
+        token_ids: Tensor,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+        exchange: KeyValueExchange | None = None,
+    ) -> Tensor:
+        """Final normed states [batch, rows, d_model] of the fed rows.
+
+        `token_ids` int64 [batch, rows]; `positions` int64 [batch, rows], rotary positions, default
+        0..rows-1; `mask` bool broadcastable to [batch, 1, rows, keys], True = may attend, None = all.
+        """
+        if positions is None:
+            positions = torch.arange(token_ids.shape[1], device=token_ids.device)[None]
+        tables = rotary_tables(positions, self.spec)
+        x = self.embed(token_ids)
+        for index, layer in enumerate(self.layers):
+            x = layer(x, tables, mask, index, exchange)
+        return self.norm(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """LM head on the given rows only: [..., d_model] -> [..., vocab]."""
+        weight = self.embed.weight if self.head is None else self.head.weight
+        out = F.linear(hidden, weight)
+        return out.float() if self.spec.logits_fp32 else out
