@@ -1,0 +1,53 @@
+"""No cache: every step computes the whole canvas (exact for every model)."""
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from dllm.cache.store import KVStore
+from dllm.canvas import Canvas
+from dllm.models.spec import AttentionKind, ModelSpec
+from dllm.plan import ForwardKind, Plan, Request
+
+
+class NoCache:
+    stores: ClassVar[bool] = False
+    attention: ClassVar[frozenset[AttentionKind]] = frozenset({"full", "block_causal", "causal"})
+
+    def begin(self, spec: ModelSpec) -> None:
+        self._spec = spec
+
+    def plan(self, canvas: Canvas, request: Request, store: KVStore | None) -> list[Plan]:
+        width = canvas.width
+        tokens, wanted, fed = canvas.tokens[:, :width], request.positions, canvas.length
+        slots = np.broadcast_to(np.arange(width), tokens.shape)
+        padded = bool((canvas.length < width).any())
+        if padded:
+            slots = np.where(slots < canvas.length[:, None], slots, -1)
+        if request.hypotheses is not None:
+            extra = request.hypotheses.shape[1]
+            flat = request.hypotheses[:, :, :width].transpose(1, 0, 2).reshape(-1, width)
+            tokens = np.concatenate((tokens, flat))
+            slots = np.concatenate([slots] * (1 + extra))
+            wanted = np.concatenate([wanted] * (1 + extra))
+            fed = fed * (1 + extra)
+        slots = torch.tensor(slots)
+        return [
+            Plan(
+                kind=ForwardKind.STEP,
+                tokens=torch.tensor(tokens),
+                positions=slots.clamp(min=0) if padded else slots,
+                slots=slots,
+                fed=fed.copy(),
+                padded=padded,
+                within=self._within(slots),
+                logits_for=torch.tensor(wanted),
+            )
+        ]
+
+    def _within(self, slots: torch.Tensor):
+        if self._spec.attention == "block_causal":
+            block = slots // self._spec.block_size
+            return block[:, :, None] >= block[:, None, :]
+        return "causal" if self._spec.attention == "causal" else "full"

@@ -1,0 +1,25 @@
+"""What a cache policy is: it turns a sampler's request into forwards over explicit rows."""
+
+from typing import ClassVar, Protocol
+
+from dllm.cache.store import KVStore
+from dllm.canvas import Canvas
+from dllm.models.spec import AttentionKind, ModelSpec
+from dllm.plan import Plan, Request
+
+
+class CachePolicy(Protocol):
+    """Plans forwards; knows no sampler."""
+
+    stores: ClassVar[bool]
+    """Whether the policy keeps keys and values between forwards."""
+    attention: ClassVar[frozenset[AttentionKind]]
+    """Attention kinds under which the policy is meaningful."""
+
+    def begin(self, spec: ModelSpec) -> None:
+        """Before the first forward of a run."""
+        ...
+
+    def plan(self, canvas: Canvas, request: Request, store: KVStore | None) -> list[Plan]:
+        """Forwards of this step in order; the last one predicts the request's positions."""
+        ...

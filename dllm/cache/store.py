@@ -1,0 +1,132 @@
+"""Position-indexed store of rotated keys and values (kv_caches section 9.1).
+
+Slot = absolute position. Contents change only by a forward's `write`, `invalidate` and `clear`: nothing
+is appended, permuted or reallocated during decoding. One post-rotary store serves every family; it gave
+the same logits as the official pre-rotary ones (models section 6).
+"""
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from dllm.models.spec import ModelSpec
+from dllm.models.transformer import KeyValueExchange
+from dllm.plan import Plan
+
+
+class KVStore:
+    """Keys and values of `batch` sequences, `slots` positions each."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        batch: int,
+        slots: int,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+    ):
+        shape = (spec.n_layers, batch, spec.n_kv_heads, slots, spec.head_dim)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.valid = torch.zeros((batch, slots), dtype=torch.bool, device=device)
+        """Slot holds keys and values."""
+        self.token = torch.full((batch, slots), -1, dtype=torch.int64, device=device)
+        """Token each slot was computed from, -1 = never; differs from the canvas = stale."""
+        self.stamp = torch.full((batch, slots), -1, dtype=torch.int32, device=device)
+        """Number of the forward that wrote the slot."""
+        self.forwards = 0
+
+    @property
+    def slots(self) -> int:
+        return self.valid.shape[1]
+
+    def invalidate(self, mask: Bool[Tensor, "batch slots"]) -> None:
+        self.valid &= ~mask
+
+    def clear(self) -> None:
+        self.valid.zero_()
+
+    def keep(self, rows: list[int]) -> None:
+        """Drops every sequence that is not in `rows`."""
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.valid, self.token, self.stamp = self.valid[rows], self.token[rows], self.stamp[rows]
+
+    def append(self) -> None:
+        """Adds one empty sequence as the last row."""
+        layers, _, heads, slots, width = self.keys.shape
+        self.keys = torch.cat((self.keys, self.keys.new_zeros(layers, 1, heads, slots, width)), 1)
+        self.values = torch.cat((self.values, self.values.new_zeros(layers, 1, heads, slots, width)), 1)
+        self.valid = torch.cat((self.valid, self.valid.new_zeros(1, slots)))
+        self.token = torch.cat((self.token, self.token.new_full((1, slots), -1)))
+        self.stamp = torch.cat((self.stamp, self.stamp.new_full((1, slots), -1)))
+
+    def open(self, plan: Plan) -> tuple[KeyValueExchange | None, Bool[Tensor, "b 1 q k"] | None]:
+        """How one forward meets the store: the exchange for the layers and the attention mask over
+        [stored slots | fed rows] (None = everything visible)."""
+        stored, limit = self._visible(plan)
+        fed = plan.slots >= 0
+        keep = _written(plan)
+        within = _within(plan)
+        mask = None
+        if limit or plan.padded or within is not None:
+            entries, rows = plan.slots.shape
+            own = fed[:, None, :].expand(entries, rows, rows)
+            if within is not None:
+                own = own & within
+            mask = own if not limit else torch.cat(
+                (stored[:, None, :limit].expand(entries, rows, limit), own), dim=-1
+            )
+            mask = mask[:, None]
+        if not limit and keep is None:
+            return None, mask
+        entry, row = (None, None) if keep is None else keep.nonzero(as_tuple=True)
+        slot = None if keep is None else plan.slots[entry, row]
+
+        def exchange(layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+            seen = (k, v)
+            if limit:
+                old_k, old_v = self.keys[layer, :, :, :limit], self.values[layer, :, :, :limit]
+                if len(k) != len(old_k):
+                    copies = len(k) // len(old_k)
+                    old_k, old_v = old_k.repeat(copies, 1, 1, 1), old_v.repeat(copies, 1, 1, 1)
+                seen = (torch.cat((old_k, k), dim=2), torch.cat((old_v, v), dim=2))
+            if slot is not None:
+                self.keys[layer, entry, :, slot] = k[entry, :, row]
+                self.values[layer, entry, :, slot] = v[entry, :, row]
+            return seen
+
+        if keep is not None:
+            self.valid[entry, slot] = True
+            self.token[entry, slot] = plan.tokens[entry, row]
+            self.stamp[entry, slot] = self.forwards
+        self.forwards += 1
+        return exchange, mask
+
+    def _visible(self, plan: Plan) -> tuple[Tensor, int]:
+        """Effective stored keys: visible, valid and not replaced by a fed row; and their upper bound."""
+        if plan.visible is None:
+            return self.valid, 0
+        valid = self.valid
+        if len(plan.slots) != len(valid):
+            valid = valid.repeat(len(plan.slots) // len(valid), 1)
+        replaced = torch.zeros(
+            (len(valid), self.slots + 1), dtype=torch.bool, device=valid.device
+        ).scatter_(1, plan.slots.where(plan.slots >= 0, self.slots), True)
+        stored = plan.visible & valid & ~replaced[:, :-1]
+        used = stored.any(dim=0).nonzero()
+        return stored, int(used[-1]) + 1 if len(used) else 0
+
+
+def _written(plan: Plan) -> Tensor | None:
+    if isinstance(plan.write, Tensor):
+        return plan.write & (plan.slots >= 0)
+    return plan.slots >= 0 if plan.write == "all" else None
+
+
+def _within(plan: Plan) -> Tensor | None:
+    if isinstance(plan.within, Tensor):
+        return plan.within
+    if plan.within == "causal":
+        rows = plan.slots.shape[1]
+        return torch.ones(rows, rows, dtype=torch.bool, device=plan.slots.device).tril()
+    return None

@@ -1,0 +1,112 @@
+"""What a step decides: which tokens to commit, to remask, to edit, and whether to stop."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A sampler's answer to one view; axes are those of `View.positions`."""
+
+    commit: Bool[Tensor, "batch rows"]
+    """Subset of the candidates."""
+    tokens: Int[Tensor, "batch rows"]
+    """Proposed token of every row; read where `commit` or `edit` holds."""
+    score: Float[Tensor, "batch rows"]
+    """What was ranked, higher is better; the progress guard falls back to it."""
+    remask: Bool[Tensor, "batch rows"] | None = None
+    """Decided rows to mask again."""
+    edit: Bool[Tensor, "batch rows"] | None = None
+    """Decided rows to overwrite with `tokens`."""
+    block_done: Bool[Tensor, "batch"] | None = None
+    """Rows whose block ends now although masks may be left."""
+    stop: Bool[Tensor, "batch"] | None = None
+    """Rows whose answer ends now."""
+    log: Mapping[str, float] = field(default_factory=dict)
+    """Scalars for the tracker (thresholds used, anchors found)."""
+
+
+@dataclass(frozen=True)
+class RowChanges:
+    """One sequence's part of a decision, on the host, as absolute positions."""
+
+    commit_positions: Int[np.ndarray, "n"]
+    commit_tokens: Int[np.ndarray, "n"]
+    commit_scores: Float[np.ndarray, "n"]
+    remask_positions: Int[np.ndarray, "m"]
+    edit_positions: Int[np.ndarray, "k"]
+    edit_tokens: Int[np.ndarray, "k"]
+    forced: bool
+    """The progress guard committed the best candidate because the sampler chose none."""
+
+    @property
+    def net(self) -> int:
+        return self.commit_positions.size - self.remask_positions.size
+
+
+@dataclass(frozen=True)
+class HostDecision:
+    rows: tuple[RowChanges, ...]
+    block_done: Bool[np.ndarray, "batch"]
+    stop: Bool[np.ndarray, "batch"]
+    log: Mapping[str, float]
+
+
+_NONE = np.zeros(0, dtype=np.int64)
+
+
+def to_host(
+    decision: Decision,
+    positions: Int[np.ndarray, "batch rows"],
+    candidates: Bool[np.ndarray, "batch rows"],
+    guard: bool,
+) -> HostDecision:
+    """Brings a decision to the host, in one transfer, and enforces progress.
+
+    With `guard`, a row that has candidates but neither commits nor changes anything gets its best
+    candidate (highest score, then lowest position) committed: no loop can be endless.
+    """
+    packed = torch.stack((decision.commit, decision.tokens, decision.score)).double().cpu().numpy()
+    commit, tokens, score = packed[0] > 0, packed[1].astype(np.int64), packed[2]
+    remask = _host_bool(decision.remask)
+    edit = _host_bool(decision.edit)
+    rows = []
+    for b in range(len(positions)):
+        chosen = commit[b].nonzero()[0]
+        revoked = _NONE if remask is None else remask[b].nonzero()[0]
+        edited = _NONE if edit is None else edit[b].nonzero()[0]
+        forced = False
+        if guard and chosen.size <= revoked.size and candidates[b].any():
+            ranked = np.where(candidates[b] & ~commit[b], score[b], -np.inf)
+            missing = revoked.size - chosen.size + 1
+            extra = np.argsort(-ranked, kind="stable")[:missing]
+            extra = extra[candidates[b][extra] & ~commit[b][extra]]
+            chosen = np.sort(np.concatenate((chosen, extra)))
+            forced = True
+        rows.append(
+            RowChanges(
+                commit_positions=positions[b][chosen],
+                commit_tokens=tokens[b][chosen],
+                commit_scores=score[b][chosen],
+                remask_positions=positions[b][revoked],
+                edit_positions=positions[b][edited],
+                edit_tokens=tokens[b][edited],
+                forced=forced,
+            )
+        )
+    none = np.zeros(len(positions), dtype=bool)
+    return HostDecision(
+        tuple(rows),
+        none if decision.block_done is None else decision.block_done.cpu().numpy(),
+        none if decision.stop is None else decision.stop.cpu().numpy(),
+        decision.log,
+    )
+
+
+def _host_bool(mask: Tensor | None) -> np.ndarray | None:
+    return None if mask is None else mask.cpu().numpy()

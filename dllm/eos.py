@@ -1,0 +1,43 @@
+"""What happens when an end token has been committed; the loop applies it after every step."""
+
+from enum import StrEnum
+
+import numpy as np
+
+from dllm.canvas import Canvas
+
+
+class EosPolicy(StrEnum):
+    NONE = "none"
+    """Decode the whole canvas (LLaDA, Fast-dLLM)."""
+    FILL_AFTER_BLOCK = "fill_after_block"
+    """A complete block that holds an end token ends the answer: the rest becomes the end token
+    (LocalLeap's and dInfer's early stop)."""
+    STOP_UNTIL_EOS = "stop_until_eos"
+    """Stop as soon as no mask is left before the first end token; the rest becomes the end token."""
+    CUT = "cut"
+    """As `stop_until_eos`, but the canvas ends after the end token."""
+
+
+def first_eos(tokens: np.ndarray, eos_ids: tuple[int, ...]) -> int | None:
+    """Index of the first end token of one row."""
+    found = np.isin(tokens, eos_ids).nonzero()[0]
+    return int(found[0]) if found.size else None
+
+
+def end_of_answer(canvas: Canvas, row: int, policy: EosPolicy, block_done: bool) -> int | None:
+    """Absolute position from which the rest of the row is to be filled with the end token (`cut`:
+    removed), or None to go on."""
+    if policy is EosPolicy.NONE:
+        return None
+    generated = canvas.generated(row)
+    start = int(canvas.prompt_length[row])
+    if policy is EosPolicy.FILL_AFTER_BLOCK:
+        block = canvas.tokens[row, canvas.block_start[row] : canvas.block_end[row]]
+        if block_done and first_eos(block, canvas.eos_ids) is not None:
+            return int(canvas.block_end[row])
+        return None
+    end = first_eos(generated, canvas.eos_ids)
+    if end is None or (generated[:end] == canvas.mask_id).any():
+        return None
+    return start + end + 1

@@ -1,0 +1,58 @@
+"""One forward of a plan: rows in, aligned logits of the wanted positions out."""
+
+import torch
+from torch import Tensor
+
+from dllm.cache.store import KVStore
+from dllm.models.transformer import Transformer
+from dllm.plan import Plan
+from dllm.prediction import Prediction
+
+
+class Predictor:
+    """Runs plans on a transformer; removes the logit shift of models adapted from AR ones.
+
+    `edge` says what predicts a position whose row was not fed (a shifted model's first row):
+    `strict` marks it invalid, `duplicate` reads the position's own row as the official codes do.
+    """
+
+    def __init__(self, model: Transformer, edge_duplicate: bool = False):
+        self.model = model
+        self.spec = model.spec
+        self.edge_duplicate = edge_duplicate
+
+    @torch.inference_mode()
+    def predict(self, plan: Plan, store: KVStore | None) -> Prediction | None:
+        """Prediction of `plan.logits_for`, None if the plan wants none.
+
+        The LM head runs on the wanted rows only: no [canvas, vocab] tensor exists.
+        """
+        if store is None:
+            store = KVStore(self.spec, len(plan.tokens), 0, self.model.dtype, self.model.device)
+        exchange, mask = store.open(plan)
+        hidden = self.model.hidden(plan.tokens, plan.positions, mask, exchange)
+        if plan.logits_for is None:
+            return None
+        rows, valid = self._rows(plan)
+        picked = hidden.gather(1, rows[..., None].expand(-1, -1, hidden.shape[-1]))
+        return Prediction(self.model.logits(picked), valid)
+
+    def _rows(self, plan: Plan) -> tuple[Tensor, Tensor | None]:
+        """Fed row that predicts each wanted slot, and whether it was fed."""
+        assert plan.logits_for is not None
+        count = int(plan.slots.shape[1])
+        limit = int(max(plan.slots.max(), plan.logits_for.max())) + 2 if plan.logits_for.numel() else 1
+        index = torch.full((len(plan.slots), limit), -1, device=plan.slots.device)
+        order = torch.arange(count, device=plan.slots.device).expand_as(plan.slots)
+        index.scatter_(1, plan.slots.where(plan.slots >= 0, limit - 1), order)
+        index[:, -1] = -1
+        wanted = plan.logits_for
+        source = wanted - self.spec.logit_shift
+        if self.spec.logit_shift:
+            # Position 0 has no row before it and keeps its own (never decoded: it is prompt).
+            source = source.where(source >= 0, wanted)
+        rows = index.gather(1, source.clamp(min=0))
+        if self.edge_duplicate:
+            rows = rows.where(rows >= 0, index.gather(1, wanted.clamp(min=0)))
+        valid = (rows >= 0) & (wanted >= 0)
+        return rows.clamp(min=0), valid

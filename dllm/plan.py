@@ -1,0 +1,70 @@
+"""What a step asks for (`Request`) and what one forward receives (`Plan`).
+
+A sampler states which positions it wants predicted; a cache policy turns that into forwards over
+explicit rows. The split keeps samplers free of caches and caches free of samplers.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+
+class ForwardKind(StrEnum):
+    """Why a forward is made; NFE is counted per kind."""
+
+    PREFILL = "prefill"
+    REFRESH = "refresh"
+    STEP = "step"
+    COMMIT = "commit"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a sampler needs computed for its next decision."""
+
+    positions: Int[np.ndarray, "batch rows"]
+    """Absolute positions whose prediction is wanted, ascending; -1 = padding."""
+    hypotheses: Int[np.ndarray, "batch extra canvas"] | None = None
+    """Alternative canvases of each sequence, predicted at the same positions in the same call."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One forward: rows to compute, what they attend to, what is kept, what is predicted.
+
+    An entry is one canvas in the call; `entries = batch * (1 + extra)`: all real canvases first, then
+    the first hypothesis of each, and so on.
+    """
+
+    kind: ForwardKind
+    tokens: Int[Tensor, "entries rows"]
+    """Token ids in physical order."""
+    positions: Int[Tensor, "entries rows"]
+    """Rotary position of each row."""
+    slots: Int[Tensor, "entries rows"]
+    """Store slot of each row, unique within an entry; -1 = padding, neither attended nor written."""
+    fed: Int[np.ndarray, "batch"]
+    """Rows really computed per sequence (padding excluded, hypotheses included): the cost."""
+    padded: bool
+    """Whether any slot is -1 (known on the host, so that no mask is built for nothing)."""
+    visible: Bool[Tensor, "entries slots"] | None = None
+    """Stored slots that may be attended, unless a fed row replaces them; None = none."""
+    within: Literal["full", "causal"] | Bool[Tensor, "entries rows rows"] = "full"
+    """Attention among the fed rows: all, by physical order, or explicit."""
+    write: Literal["none", "all"] | Bool[Tensor, "entries rows"] = "none"
+    """Rows whose keys and values stay in the store after the call."""
+    logits_for: Int[Tensor, "entries wanted"] | None = None
+    """Slots whose prediction is wanted, -1 = padding; None = no prediction (prefill, commit)."""
+
+
+def pad_positions(wanted: Bool[np.ndarray, "batch canvas"]) -> Int[np.ndarray, "batch rows"]:
+    """The True positions of each row, ascending, padded on the right with -1."""
+    counts = wanted.sum(axis=1)
+    out = np.full((len(wanted), int(counts.max(initial=0))), -1, dtype=np.int64)
+    for row, count in enumerate(counts):
+        out[row, :count] = wanted[row].nonzero()[0]
+    return out

@@ -1,0 +1,119 @@
+"""What a sampler is: replaceable parts around one rule. The engine knows this interface only.
+
+A concrete sampler (folder `samplers/`) is a frozen dataclass of options that overrides `choose`, and any
+other hook in which its method differs. It never calls the model, never writes the canvas, never draws
+from a global generator; memory between steps lives in the declared `SamplerState`.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dllm import scores
+from dllm.canvas import Canvas
+from dllm.decision import Decision
+from dllm.plan import Request, pad_positions
+from dllm.prediction import View
+from dllm.state import SamplerState, StateField
+
+
+Need = Literal["history", "hypotheses", "reference", "fresh_logits", "attention", "hidden"]
+
+
+class Region(Protocol):
+    """Which masked positions are eligible now, and when the next block begins."""
+
+    def validate(self, gen_length: int) -> None:
+        """Raises `ConfigError` if this region can't schedule `gen_length` positions."""
+        ...
+
+    def next_block(self, canvas: Canvas, row: int) -> tuple[int, int] | None:
+        """Bounds of the block after the current one; None at the end of the sequence."""
+        ...
+
+    def eligible(self, canvas: Canvas) -> Bool[np.ndarray, "batch canvas"]:
+        """Masked positions that may be committed in this step."""
+        ...
+
+    def refine(self, view: View) -> View:
+        """Last word on the block once its first prediction is there (adaptive block ends)."""
+        ...
+
+
+class Proposer(Protocol):
+    """Draws the token that each row would get."""
+
+    def propose(self, view: View) -> Int[Tensor, "batch rows"]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """Region + proposer + rule. Options have no defaults here: `conf/sampler/*.yaml` holds them."""
+
+    region: Region
+    proposer: Proposer
+    conf_dtype: scores.ConfDtype
+    """dtype of the softmax that yields the confidence (section 0.3)."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    """What the engine must supply; caches and models that cannot are refused by name."""
+    batch_one: ClassVar[bool] = False
+    """The authors define the rule for one sequence at a time."""
+    may_commit_nothing: ClassVar[bool] = False
+    """The rule bounds its own steps; the progress guard stays out."""
+
+    def fields(self) -> tuple[StateField, ...]:
+        """Declared memory between steps."""
+        return ()
+
+    def validate(self, gen_length: int) -> None:
+        """Raises `ConfigError` for options that can't decode `gen_length` positions."""
+        self.region.validate(gen_length)
+
+    def plan(self, canvas: Canvas, state: SamplerState) -> Request:
+        """Positions whose prediction this step needs; default: the region's masked ones."""
+        return Request(pad_positions(self.region.eligible(canvas)))
+
+    def observe(self, view: View, state: SamplerState) -> None:
+        """Updates history, exactly once per forward."""
+
+    def transform(self, view: View, state: SamplerState) -> View:
+        """The view with the logits that tokens and scores are read from; default: unchanged."""
+        return view
+
+    def score(
+        self, view: View, tokens: Int[Tensor, "batch rows"]
+    ) -> Float[Tensor, "batch rows"]:
+        """Rank of each proposal, higher is better; default: its softmax probability."""
+        top, best = view.top
+        if tokens is best:
+            return scores.top_confidence(view.logits, top, self.conf_dtype)
+        return scores.confidence(view.logits, tokens, self.conf_dtype)
+
+    def choose(
+        self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
+    ) -> Bool[Tensor, "batch rows"]:
+        """The rule: which candidates to commit."""
+        raise NotImplementedError(f"{type(self).__name__} lacks a rule")
+
+    def select(self, view: View, state: SamplerState) -> Decision:
+        """Decision for this view; repeatable, changes no state."""
+        view = self.transform(view, state)
+        tokens = self.proposer.propose(view)
+        score = self.score(view, tokens)
+        return Decision(self.choose(score, view, state), tokens, score)
+
+    def committed(self, decision_rows: int, state: SamplerState) -> None:
+        """Hook after the canvas was written (counters that depend on what was committed)."""
+
+    def block_done(self, canvas: Canvas, row: int) -> bool:
+        """Whether the row's block is complete; default: no mask left in it."""
+        return canvas.masked_in_block(row) == 0
+
+
+def per_sequence(values: np.ndarray, device: torch.device) -> Int[Tensor, "batch"]:
+    return torch.as_tensor(values, device=device)

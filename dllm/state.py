@@ -1,0 +1,70 @@
+"""A sampler's memory between steps: named tensors with one row per sequence.
+
+Declared rather than ad hoc, so that the loop can reset a block, hand a batch row to the next sequence
+and drop finished ones without knowing what the tensors mean.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+
+Axis = Literal["canvas"] | int
+
+
+@dataclass(frozen=True)
+class StateField:
+    """One tensor [batch, *shape] of a sampler's state."""
+
+    name: str
+    shape: tuple[Axis, ...] = ()
+    """`"canvas"` stands for the canvas capacity (index by absolute position)."""
+    dtype: torch.dtype = torch.float32
+    fill: float = 0
+    reset: Literal["sequence", "block"] = "sequence"
+    """When a row returns to `fill`: on entry of a sequence, or also of each block."""
+
+
+class SamplerState:
+    """Tensors by field name; index as `state["credit"]`, assign to replace a whole tensor (its trailing
+    axes may then differ from the declaration, e.g. to widen a list)."""
+
+    def __init__(self, fields: Iterable[StateField], capacity: int, device: torch.device | str):
+        self._fields = {field.name: field for field in fields}
+        self._capacity = capacity
+        self._tensors = {
+            name: self._fresh(field, 0, torch.device(device)) for name, field in self._fields.items()
+        }
+
+    def _fresh(self, field: StateField, batch: int, device: torch.device) -> Tensor:
+        shape = [self._capacity if axis == "canvas" else axis for axis in field.shape]
+        return torch.full((batch, *shape), field.fill, dtype=field.dtype, device=device)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        if value.shape[0] != self._tensors[name].shape[0]:
+            raise ValueError(f"state {name}: {value.shape[0]} rows instead of {len(self[name])}")
+        self._tensors[name] = value
+
+    def append(self) -> None:
+        """Adds one sequence as the last row."""
+        for name, tensor in self._tensors.items():
+            field = self._fields[name]
+            row = torch.full_like(tensor[:1], field.fill) if len(tensor) else None
+            row = self._fresh(field, 1, tensor.device) if row is None else row
+            self._tensors[name] = torch.cat((tensor, row))
+
+    def keep(self, rows: list[int]) -> None:
+        """Drops every sequence that is not in `rows`."""
+        for name, tensor in self._tensors.items():
+            self._tensors[name] = tensor[rows]
+
+    def enter_block(self, row: int) -> None:
+        for name, field in self._fields.items():
+            if field.reset == "block":
+                self._tensors[name][row] = field.fill

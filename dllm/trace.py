@@ -1,0 +1,113 @@
+"""What was decided when: one compact record per forward, from which the canvas can be rebuilt.
+
+Positions count from the start of the generation region. A trace of a 256-token answer takes a few
+kilobytes of JSON; `replay` rebuilds every intermediate canvas exactly.
+"""
+
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dllm.plan import ForwardKind
+
+
+@dataclass
+class Step:
+    """One forward of one sequence and what was decided after it."""
+
+    kind: ForwardKind
+    fed: int
+    """Rows computed for this sequence."""
+    block: int
+    """Index of the block."""
+    positions: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    """Of the committed tokens, in the order of `positions`."""
+    remasked: list[int] = field(default_factory=list)
+    edits: list[tuple[int, int]] = field(default_factory=list)
+    """(position, new token) of overwritten tokens."""
+    fill: tuple[int, int] | None = None
+    """(from position, token): the rest of the canvas was set to an end token after this step."""
+    length: int | None = None
+    """New length of the generation region, where it changed."""
+
+
+@dataclass
+class Trace:
+    """All steps of one sequence."""
+
+    sample_id: str
+    gen_length: int
+    mask_id: int
+    steps: list[Step] = field(default_factory=list)
+
+    def commits(self) -> list[list[tuple[int, int]]]:
+        """Per forward, (position, token) of everything that was written, remasks as the mask id."""
+        return [
+            [
+                *zip(step.positions, step.tokens, strict=True),
+                *step.edits,
+                *((p, self.mask_id) for p in step.remasked),
+            ]
+            for step in self.steps
+        ]
+
+    def replay(self) -> Iterator[np.ndarray]:
+        """The generation region after each forward, int64 [length]; length changes where it did."""
+        canvas = np.full(self.gen_length, self.mask_id, dtype=np.int64)
+        for step in self.steps:
+            canvas = canvas.copy()
+            canvas[step.positions] = step.tokens
+            for position, token in step.edits:
+                canvas[position] = token
+            canvas[step.remasked] = self.mask_id
+            if step.length is not None:
+                grown = np.full(step.length, self.mask_id, dtype=np.int64)
+                shared = min(step.length, canvas.size)
+                grown[:shared] = canvas[:shared]
+                canvas = grown
+            if step.fill is not None:
+                canvas[step.fill[0] :] = step.fill[1]
+            yield canvas
+
+    def to_json(self) -> dict[str, Any]:
+        """Compact form: fields at their default are left out."""
+        steps = [
+            {k: v for k, v in asdict(step).items() if v not in ([], None)} for step in self.steps
+        ]
+        return {
+            "sample_id": self.sample_id,
+            "gen_length": self.gen_length,
+            "mask_id": self.mask_id,
+            "steps": steps,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Trace":
+        steps = []
+        for raw in data["steps"]:
+            raw = dict(raw, kind=ForwardKind(raw["kind"]))
+            raw["edits"] = [tuple(edit) for edit in raw.get("edits", ())]
+            raw["fill"] = tuple(raw["fill"]) if "fill" in raw else None
+            steps.append(Step(**raw))
+        return cls(data["sample_id"], data["gen_length"], data["mask_id"], steps)
+
+
+def append_traces(path: Path, traces: list[Trace]) -> None:
+    """Adds traces to a gzip file of JSON lines; each call is one complete gzip member, so that a killed
+    run leaves readable data."""
+    with gzip.open(path, "at", encoding="utf-8") as file:
+        for trace in traces:
+            file.write(json.dumps(trace.to_json(), separators=(",", ":")) + "\n")
+
+
+def read_traces(path: Path) -> Iterator[Trace]:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        for line in file:
+            yield Trace.from_json(json.loads(line))
