@@ -4,11 +4,12 @@ A sampler states which positions it wants predicted; a cache policy turns that i
 explicit rows. The split keeps samplers free of caches and caches free of samplers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -59,6 +60,15 @@ class Plan:
     """Rows whose keys and values stay in the store after the call."""
     logits_for: Int[Tensor, "entries wanted"] | None = None
     """Slots whose prediction is wanted, -1 = padding; None = no prediction (prefill, commit)."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same plan with its tensors on `device`."""
+        tensors = {
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor) and value.device != device
+        }
+        return replace(self, **tensors) if tensors else self
 
 
 def pad_positions(wanted: Bool[np.ndarray, "batch canvas"]) -> Int[np.ndarray, "batch rows"]:

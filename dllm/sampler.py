@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm import scores
 from dllm.canvas import Canvas
-from dllm.decision import Decision
+from dllm.decision import Decision, HostDecision
 from dllm.plan import Request, pad_positions
 from dllm.prediction import View
 from dllm.state import SamplerState, StateField
@@ -31,6 +30,13 @@ class Region(Protocol):
         """Raises `ConfigError` if this region can't schedule `gen_length` positions."""
         ...
 
+    def blocks(self, gen_length: int) -> int:
+        """Number of blocks of a schedule fixed in advance.
+
+        Raises `ConfigError` if block ends are found while decoding.
+        """
+        ...
+
     def next_block(self, canvas: Canvas, row: int) -> tuple[int, int] | None:
         """Bounds of the block after the current one; None at the end of the sequence."""
         ...
@@ -39,8 +45,8 @@ class Region(Protocol):
         """Masked positions that may be committed in this step."""
         ...
 
-    def refine(self, view: View) -> View:
-        """Last word on the block once its first prediction is there (adaptive block ends)."""
+    def refine(self, view: View) -> np.ndarray | None:
+        """New block ends [batch] once a block's first prediction is there; None = unchanged."""
         ...
 
 
@@ -64,7 +70,7 @@ class Sampler:
     batch_one: ClassVar[bool] = False
     """The authors define the rule for one sequence at a time."""
     may_commit_nothing: ClassVar[bool] = False
-    """The rule bounds its own steps; the progress guard stays out."""
+    """The rule bounds its own steps (`max_steps`); the progress guard stays out."""
 
     def fields(self) -> tuple[StateField, ...]:
         """Declared memory between steps."""
@@ -74,9 +80,16 @@ class Sampler:
         """Raises `ConfigError` for options that can't decode `gen_length` positions."""
         self.region.validate(gen_length)
 
-    def plan(self, canvas: Canvas, state: SamplerState) -> Request:
-        """Positions whose prediction this step needs; default: the region's masked ones."""
-        return Request(pad_positions(self.region.eligible(canvas)))
+    def max_steps(self, gen_length: int) -> int | None:
+        """Bound on the decisions of one sequence for rules that may commit nothing; None = the
+        progress guard bounds them."""
+        return None
+
+    def plan(
+        self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState
+    ) -> Request:
+        """Positions whose prediction this step needs; default: the eligible ones."""
+        return Request(pad_positions(eligible))
 
     def observe(self, view: View, state: SamplerState) -> None:
         """Updates history, exactly once per forward."""
@@ -107,13 +120,9 @@ class Sampler:
         score = self.score(view, tokens)
         return Decision(self.choose(score, view, state), tokens, score)
 
-    def committed(self, decision_rows: int, state: SamplerState) -> None:
-        """Hook after the canvas was written (counters that depend on what was committed)."""
+    def committed(self, canvas: Canvas, decision: HostDecision, state: SamplerState) -> None:
+        """Updates history after the canvas was written, exactly once per step."""
 
     def block_done(self, canvas: Canvas, row: int) -> bool:
         """Whether the row's block is complete; default: no mask left in it."""
         return canvas.masked_in_block(row) == 0
-
-
-def per_sequence(values: np.ndarray, device: torch.device) -> Int[Tensor, "batch"]:
-    return torch.as_tensor(values, device=device)

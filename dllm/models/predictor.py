@@ -27,6 +27,7 @@ class Predictor:
 
         The LM head runs on the wanted rows only: no [canvas, vocab] tensor exists.
         """
+        plan = plan.to(self.model.device)
         if store is None:
             store = KVStore(self.spec, len(plan.tokens), 0, self.model.dtype, self.model.device)
         exchange, mask = store.open(plan)
@@ -40,10 +41,11 @@ class Predictor:
     def _rows(self, plan: Plan) -> tuple[Tensor, Tensor | None]:
         """Fed row that predicts each wanted slot, and whether it was fed."""
         assert plan.logits_for is not None
-        count = int(plan.slots.shape[1])
-        limit = int(max(plan.slots.max(), plan.logits_for.max())) + 2 if plan.logits_for.numel() else 1
+        if plan.logits_for.shape[1] == 0:
+            return plan.logits_for, None
+        limit = int(max(plan.slots.max(), plan.logits_for.max())) + 2
         index = torch.full((len(plan.slots), limit), -1, device=plan.slots.device)
-        order = torch.arange(count, device=plan.slots.device).expand_as(plan.slots)
+        order = torch.arange(plan.slots.shape[1], device=plan.slots.device).expand_as(plan.slots)
         index.scatter_(1, plan.slots.where(plan.slots >= 0, limit - 1), order)
         index[:, -1] = -1
         wanted = plan.logits_for

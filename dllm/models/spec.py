@@ -11,6 +11,8 @@ from dllm.errors import ConfigError
 
 
 AttentionKind = Literal["full", "block_causal", "causal"]
+NO_MASK = -1
+"""`mask_id` of an autoregressive checkpoint (a verifier), which has no mask token."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class ModelSpec:
     eos_ids: tuple[int, ...]
     """Every id that ends an answer; the first one fills the canvas after the end."""
     pad_id: int
+    bos_id: int | None = None
     rope_dim: int | None = None
     """Leading dimensions of each head that rotate; None = all of them."""
     rope_fp32: bool = False
@@ -70,6 +73,9 @@ class ModelSpec:
     """Block of `block_causal` attention, counted from absolute position 0."""
     logit_shift: Literal[0, 1] = 0
     """1: the row of position i-1 predicts position i (models adapted from autoregressive ones)."""
+    shift_in_block: bool = False
+    """The first position of a block is predicted by the last row of the block before it, when that is
+    run for the last time (Fast-dLLM v2); False: by row i-1 of any forward (Dream)."""
     logits_fp32: bool = False
     moe: MoeSpec | None = None
 
@@ -80,10 +86,17 @@ class ModelSpec:
             )
         if self.attention == "block_causal" and not self.block_size:
             raise ConfigError("block-causal attention needs a block_size >= 1")
-        for name, token in (("mask_id", self.mask_id), ("pad_id", self.pad_id)):
-            if not 0 <= token < self.vocab_size:
-                raise ConfigError(f"{name}={token} is outside the vocabulary [0, {self.vocab_size})")
+        named = [("mask_id", self.mask_id), ("pad_id", self.pad_id)]
+        for name, token in [*named, *(("eos_ids", token) for token in self.eos_ids)]:
+            absent = name == "mask_id" and token == NO_MASK
+            if not absent and not 0 <= token < self.vocab_size:
+                raise ConfigError(
+                    f"model.{name}={token} is outside the vocabulary [0, {self.vocab_size})"
+                )
 
     @property
     def rotary_dim(self) -> int:
         return self.rope_dim or self.head_dim
+
+    def is_moe(self, layer: int) -> bool:
+        return self.moe is not None and layer not in self.moe.dense_layers

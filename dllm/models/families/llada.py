@@ -5,14 +5,17 @@ would change the network is checked). Trap of the format: the LM head and each b
 share the leaf name `ff_out`, and `ff_proj` is the gate.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
-from dllm.errors import ConfigError
+from dllm.models.config_reader import CheckpointConfig
+from dllm.models.family import Family
 from dllm.models.spec import ModelSpec
+from dllm.models.weights import WeightMap, Whole
 
 
-ARCHITECTURES = ("LLaDAModelLM",)
+MASK_ID = 126336
+EOT = 126348
+"""`<|eot_id|>`: chats end with it, the rest of the canvas is filled with the end-of-text id."""
 
 _REQUIRED = {
     "block_type": "llama",
@@ -31,36 +34,35 @@ _REQUIRED = {
 }
 
 
-def spec(config: Mapping[str, Any]) -> ModelSpec:
-    for key, value in _REQUIRED.items():
-        if config.get(key, value) != value:
-            raise ConfigError(f"config.json: {key}={config[key]!r}, LLaDA needs {value!r}")
-    heads = config["n_heads"]
-    eos = config["eos_token_id"]
+def read(config: CheckpointConfig) -> ModelSpec:
+    config.expect("llada", _REQUIRED)
+    heads = config.count("n_heads")
+    width = config.count("d_model")
+    vocab_size = config.count("embedding_size", config.count("vocab_size"))
+    eos_ids = config.eos_ids(vocab_size, stops=(EOT,))
     return ModelSpec(
         family="llada",
-        vocab_size=config.get("embedding_size") or config["vocab_size"],
-        d_model=config["d_model"],
-        n_layers=config["n_layers"],
+        vocab_size=vocab_size,
+        d_model=width,
+        n_layers=config.count("n_layers"),
         n_heads=heads,
-        n_kv_heads=config.get("n_kv_heads") or heads,
-        head_dim=config["d_model"] // heads,
-        d_ff=config.get("mlp_hidden_size") or config["mlp_ratio"] * config["d_model"],
+        n_kv_heads=config.count("n_kv_heads", heads),
+        head_dim=width // heads,
+        d_ff=config.get("mlp_hidden_size") or config.count("mlp_ratio") * width,
         norm_eps=config["rms_norm_eps"],
-        rope_theta=config["rope_theta"],
-        max_positions=config["max_sequence_length"],
-        mask_id=config["mask_token_id"],
-        eos_ids=(eos,),
-        pad_id=config.get("pad_token_id", eos),
+        rope_theta=config.rope_theta(),
+        max_positions=config.count("max_sequence_length"),
+        mask_id=config.mask_id(MASK_ID, vocab_size),
+        eos_ids=eos_ids,
+        pad_id=config.pad_id(eos_ids),
         rope_fp32=True,
         tied_embeddings=config.get("weight_tying", False),
     )
 
 
-def config(spec: ModelSpec) -> dict[str, Any]:
-    """The config.json of a checkpoint of this family."""
+def write(spec: ModelSpec) -> dict[str, Any]:
     return {
-        "architectures": list(ARCHITECTURES),
+        "architectures": ["LLaDAModelLM"],
         "model_type": "llada",
         **_REQUIRED,
         "d_model": spec.d_model,
@@ -75,17 +77,19 @@ def config(spec: ModelSpec) -> dict[str, Any]:
         "embedding_size": spec.vocab_size,
         "weight_tying": spec.tied_embeddings,
         "mask_token_id": spec.mask_id,
-        "eos_token_id": spec.eos_ids[0],
+        "eos_token_id": spec.eos_ids[0] if len(spec.eos_ids) == 1 else list(spec.eos_ids),
         "pad_token_id": spec.pad_id,
     }
 
 
-def names(spec: ModelSpec) -> dict[str, str]:
-    """Parameter of our transformer -> tensor of the checkpoint."""
+def weights(spec: ModelSpec) -> WeightMap:
     root = "model.transformer"
-    found = {"embed.weight": f"{root}.wte.weight", "norm.weight": f"{root}.ln_f.weight"}
+    found: WeightMap = {
+        "embed.weight": Whole(f"{root}.wte.weight"),
+        "norm.weight": Whole(f"{root}.ln_f.weight"),
+    }
     if not spec.tied_embeddings:
-        found["head.weight"] = f"{root}.ff_out.weight"
+        found["head.weight"] = Whole(f"{root}.ff_out.weight")
     leaves = {
         "attn_norm": "attn_norm",
         "attn.q": "q_proj",
@@ -99,5 +103,17 @@ def names(spec: ModelSpec) -> dict[str, str]:
     }
     for i in range(spec.n_layers):
         for ours, theirs in leaves.items():
-            found[f"layers.{i}.{ours}.weight"] = f"{root}.blocks.{i}.{theirs}.weight"
+            found[f"layers.{i}.{ours}.weight"] = Whole(f"{root}.blocks.{i}.{theirs}.weight")
     return found
+
+
+FAMILY = Family(
+    name="llada",
+    architectures=("LLaDAModelLM",),
+    model_types=("llada",),
+    marks=("model.transformer.wte.weight",),
+    read=read,
+    write=write,
+    weights=weights,
+    chat="llama3",
+)

@@ -1,0 +1,328 @@
+"""The one denoising loop.
+
+    plan -> predict -> observe -> select (constraints may veto and ask again) -> apply -> trace
+
+It knows no sampler and no cache by name. It owns the forward count, the progress guard, the end-of-answer
+policy, one random generator per sequence and the clock. Batches are ragged: a finished sequence leaves
+and the next one takes its place, so that a sequence's tokens do not depend on its neighbours.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dllm.cache.policy import CachePolicy
+from dllm.cache.store import KVStore
+from dllm.canvas import Canvas, Prompt
+from dllm.decision import HostDecision, RowChanges, to_host
+from dllm.eos import EosPolicy, end_of_answer
+from dllm.errors import ConfigError
+from dllm.models.predictor import Predictor
+from dllm.outcome import Cost, Outcome
+from dllm.plan import Plan
+from dllm.prediction import Prediction, View
+from dllm.sampler import Sampler
+from dllm.state import SamplerState
+from dllm.trace import Step, Trace
+
+
+class Constraint(Protocol):
+    """Refuses tokens; asked after every selection, before anything is written."""
+
+    def veto(self, canvas: Canvas, decision: HostDecision) -> list[tuple[int, int, int]]:
+        """(row, position, token) of every refused commit; empty = accepted."""
+        ...
+
+
+@dataclass
+class _Row:
+    """The loop's own notes about one sequence in the batch."""
+
+    prompt: Prompt
+    entered: float
+    cost: Cost
+    committed: int = 0
+    trace: Trace | None = None
+    failure: str | None = None
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A model, a sampler and the circumstances under which they decode."""
+
+    predictor: Predictor
+    sampler: Sampler
+    cache: CachePolicy
+    eos: EosPolicy = EosPolicy.NONE
+    constraint: Constraint | None = None
+    batch_size: int = 1
+    seed: int = 0
+    record: bool = False
+    """Keep a trace of every sequence."""
+
+    def decode(self, prompts: Iterable[Prompt]) -> Iterator[Outcome]:
+        """Outcomes in the order in which sequences finish.
+
+        Raises `ConfigError` before any forward for a sequence that does not fit the model, the region
+        or the schedule; a sequence whose logits are not finite is reported as failed and the others
+        go on.
+        """
+        waiting = list(prompts)
+        if not waiting:
+            return
+        self._check(waiting)
+        run = _Run(self, capacity=max(len(p.tokens) + p.gen_length for p in waiting))
+        waiting.reverse()
+        while waiting or run.rows:
+            while waiting and len(run.rows) < self.batch_size:
+                run.enter(waiting.pop())
+            run.step()
+            yield from run.leave()
+
+    def _check(self, prompts: list[Prompt]) -> None:
+        spec, sampler = self.predictor.spec, self.sampler
+        if sampler.batch_one and self.batch_size > 1:
+            raise ConfigError(
+                f"batch_size={self.batch_size}: {type(sampler).__name__} is defined for batch_size=1"
+            )
+        if spec.attention not in self.cache.attention:
+            raise ConfigError(
+                f"cache={type(self.cache).__name__} needs {' or '.join(sorted(self.cache.attention))} "
+                f"attention; the model's is {spec.attention}"
+            )
+        for prompt in prompts:
+            if len(prompt.tokens) + prompt.gen_length > spec.max_positions:
+                raise ConfigError(
+                    f"sample {prompt.sample_id}: prompt of {len(prompt.tokens)} tokens + "
+                    f"gen_length={prompt.gen_length} exceeds the model's {spec.max_positions} positions"
+                )
+        for gen_length in {prompt.gen_length for prompt in prompts}:
+            sampler.validate(gen_length)
+
+
+class _Run:
+    """The mutable side of one `Decoder.decode` call."""
+
+    def __init__(self, decoder: Decoder, capacity: int):
+        self.decoder = decoder
+        self.spec = decoder.predictor.spec
+        self.device = decoder.predictor.model.device
+        self.canvas = Canvas.empty(capacity, self.spec.mask_id, self.spec.eos_ids)
+        self.state = SamplerState(decoder.sampler.fields(), capacity, self.device)
+        self.store: KVStore | None = None
+        decoder.cache.begin(self.spec)
+        if decoder.cache.stores:
+            self.store = KVStore(
+                self.spec, 0, capacity, decoder.predictor.model.dtype, self.device
+            )
+        self.rows: list[_Row] = []
+
+    def enter(self, prompt: Prompt) -> None:
+        digest = hashlib.sha256(f"{self.decoder.seed}/{prompt.sample_id}".encode()).digest()
+        generator = torch.Generator(self.device).manual_seed(int.from_bytes(digest[:7], "big"))
+        self.canvas.append(prompt, generator)
+        self.state.append()
+        if self.store is not None:
+            self.store.append()
+        trace = None
+        if self.decoder.record:
+            trace = Trace(prompt.sample_id, prompt.gen_length, self.spec.mask_id)
+        self.rows.append(_Row(prompt, time.perf_counter(), Cost(), trace=trace))
+        self._next_block(len(self.rows) - 1)
+
+    def _next_block(self, row: int) -> None:
+        bounds = self.decoder.sampler.region.next_block(self.canvas, row)
+        if bounds is None:
+            self.rows[row].finished = True
+        else:
+            self.canvas.enter_block(row, *bounds)
+            self.state.enter_block(row)
+
+    def step(self) -> None:
+        """One decision for every sequence in the batch."""
+        started = time.perf_counter()
+        sampler, canvas = self.decoder.sampler, self.canvas
+        eligible = sampler.region.eligible(canvas)
+        request = sampler.plan(canvas, eligible, self.state)
+        plans = self.decoder.cache.plan(canvas, request, self.store)
+        prediction = None
+        for plan in plans:
+            before = time.perf_counter()
+            prediction = self.decoder.predictor.predict(plan, self.store)
+            self._count(plan, time.perf_counter() - before)
+        assert prediction is not None, "a step's last plan predicts"
+        view = self._view(request.positions, eligible, prediction)
+        self._mark_broken(view)
+        view = self._refine(view)
+        sampler.observe(view, self.state)
+        decision = self._select(view, request.positions)
+        blocks = canvas.block_index.copy()
+        canvas.apply(decision)
+        sampler.committed(canvas, decision, self.state)
+        for b, changes in enumerate(decision.rows):
+            self._record(b, plans[-1], changes, int(blocks[b]))
+            if not self.rows[b].finished:
+                self._advance(b, decision)
+        share = (time.perf_counter() - started) / len(self.rows)
+        for row in self.rows:
+            row.cost.seconds += share
+
+    def _count(self, plan: Plan, seconds: float) -> None:
+        extra = len(plan.tokens) // len(self.rows) - 1
+        share = seconds / len(self.rows)
+        for row, fed in zip(self.rows, plan.fed.tolist(), strict=True):
+            if fed:
+                row.cost.forwards[plan.kind] += 1
+                row.cost.aux_forwards += extra
+                row.cost.rows += fed
+            row.cost.model_seconds += share
+
+    def _view(self, positions: np.ndarray, eligible: np.ndarray, prediction: Prediction) -> View:
+        batch = len(positions)
+        candidates = np.take_along_axis(eligible, positions, axis=1) & (positions >= 0)
+        open_rows = torch.from_numpy(candidates).to(self.device)
+        logits, hypotheses = prediction.logits, None
+        if prediction.valid is not None:
+            open_rows = open_rows & prediction.valid[:batch]
+        if len(logits) > batch:
+            shape = (-1, batch, *logits.shape[1:])
+            hypotheses = logits[batch:].view(shape).transpose(0, 1)
+            logits = logits[:batch]
+        return View(
+            self.canvas, torch.from_numpy(positions).to(self.device), logits, open_rows, hypotheses
+        )
+
+    def _mark_broken(self, view: View) -> None:
+        """Gives up the sequences whose logits hold NaN or +inf."""
+        if view.positions.shape[1] == 0:
+            return
+        broken = (view.candidates & ~view.top[0].isfinite()).any(dim=1)
+        if not broken.any():
+            return
+        for b in broken.nonzero().flatten().tolist():
+            row = self.rows[b]
+            step = int(self.canvas.step[b])
+            row.failure = f"sample {row.prompt.sample_id}: logits are not finite at step {step}"
+            row.finished = True
+
+    def _refine(self, view: View) -> View:
+        ends = self.decoder.sampler.region.refine(view)
+        if ends is None:
+            return view
+        canvas = self.canvas
+        for b in range(canvas.batch):
+            if ends[b] != canvas.block_end[b]:
+                canvas.block_end[b] = ends[b]
+                canvas.block_masks[b] = canvas.masked_in_block(b)
+        inside = view.positions < view.column(canvas.block_end)
+        return View(
+            canvas, view.positions, view.logits, view.candidates & inside, view.hypotheses
+        )
+
+    def _select(self, view: View, positions: np.ndarray) -> HostDecision:
+        """The sampler's decision once no constraint objects; every veto removes a token, so that this
+        ends."""
+        decoder = self.decoder
+        guard = not decoder.sampler.may_commit_nothing
+        while True:
+            decision = decoder.sampler.select(view, self.state)
+            candidates = view.candidates.cpu().numpy()
+            host = to_host(decision, positions, candidates, guard)
+            vetoed = decoder.constraint.veto(self.canvas, host) if decoder.constraint else []
+            if not vetoed:
+                return host
+            view = view.veto(self._veto_mask(view, positions, vetoed))
+
+    def _veto_mask(
+        self, view: View, positions: np.ndarray, vetoed: list[tuple[int, int, int]]
+    ) -> Tensor:
+        mask = torch.zeros_like(view.logits, dtype=torch.bool)
+        for row, position, token in vetoed:
+            mask[row, int((positions[row] == position).argmax()), token] = True
+        return mask
+
+    def _record(self, b: int, plan: Plan, changes: RowChanges, block: int) -> None:
+        row = self.rows[b]
+        row.cost.steps += 1
+        row.committed += changes.net
+        if row.trace is None:
+            return
+        start = int(self.canvas.prompt_length[b])
+        row.trace.steps.append(
+            Step(
+                kind=plan.kind,
+                fed=int(plan.fed[b]),
+                block=block,
+                positions=(changes.commit_positions - start).tolist(),
+                tokens=changes.commit_tokens.tolist(),
+                scores=changes.commit_scores.tolist(),
+                remasked=(changes.remask_positions - start).tolist(),
+                edits=list(
+                    zip(
+                        (changes.edit_positions - start).tolist(),
+                        changes.edit_tokens.tolist(),
+                        strict=True,
+                    )
+                ),
+            )
+        )
+
+    def _advance(self, b: int, decision: HostDecision) -> None:
+        """Ends the block or the answer where it is complete."""
+        canvas, row, sampler = self.canvas, self.rows[b], self.decoder.sampler
+        done = bool(decision.block_done[b]) or sampler.block_done(canvas, b)
+        end = end_of_answer(canvas, b, self.decoder.eos, done)
+        if end is not None:
+            self._end_answer(b, end)
+        elif decision.stop[b]:
+            row.finished = True
+        elif done:
+            self._next_block(b)
+        limit = sampler.max_steps(row.prompt.gen_length)
+        if not row.finished and canvas.step[b] >= (canvas.capacity if limit is None else limit):
+            row.finished = True
+
+    def _end_answer(self, b: int, end: int) -> None:
+        canvas, row = self.canvas, self.rows[b]
+        start = int(canvas.prompt_length[b])
+        row.finished = True
+        if self.decoder.eos is EosPolicy.CUT:
+            canvas.truncate(b, end)
+            if row.trace is not None:
+                row.trace.steps[-1].length = end - start
+        elif end < canvas.length[b]:
+            canvas.fill(b, end, canvas.eos_ids[0])
+            if row.trace is not None:
+                row.trace.steps[-1].fill = (end - start, canvas.eos_ids[0])
+
+    def leave(self) -> Iterator[Outcome]:
+        """Removes finished sequences and reports them."""
+        finished = [b for b, row in enumerate(self.rows) if row.finished]
+        if not finished:
+            return
+        now = time.perf_counter()
+        for b in finished:
+            row = self.rows[b]
+            yield Outcome(
+                sample_id=row.prompt.sample_id,
+                prompt_length=int(self.canvas.prompt_length[b]),
+                tokens=tuple(self.canvas.generated(b).tolist()),
+                committed=row.committed,
+                cost=row.cost,
+                latency=now - row.entered,
+                failure=row.failure,
+                trace=row.trace,
+            )
+        kept = [b for b in range(len(self.rows)) if b not in finished]
+        self.canvas.keep(kept)
+        self.state.keep(kept)
+        if self.store is not None:
+            self.store.keep(kept)
+        self.rows = [self.rows[b] for b in kept]

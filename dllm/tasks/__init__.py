@@ -1,0 +1,1 @@
+"""Tasks: generated samples, prompts, references and exact graders."""

@@ -1,0 +1,117 @@
+"""What a task is: a source of samples, split by content, with an exact grader.
+
+The split is a function of the sample's own content hash, so a prompt cannot be in both halves whatever seed,
+order or amount is drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from types import MappingProxyType
+from typing import Any, Literal
+
+
+Split = Literal["train", "test"]
+
+TEST_SHARE = 10  # one hash in ten is held out
+DEFAULT_COUNT = 200  # samples per kind when no limit is given: the size the accuracy bars are stated for
+MAX_REJECTIONS = 100_000  # in a row, before a kind is declared too small for what was asked
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question with a reference response."""
+
+    id: str
+    """First 16 hexadecimal digits of the sha256 of task and prompt."""
+    task: str
+    """The kind, for example `reverse`; accuracy is reported per kind."""
+    prompt: str
+    """What the user asks, without chat markup."""
+    answer: str
+    """A correct response; the only one, unless the kind is graded by validity."""
+    meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What the grader needs beyond the answer."""
+
+    @classmethod
+    def of(cls, task: str, prompt: str, answer: str, **meta: Any) -> Sample:
+        return cls(content_id(task, prompt), task, prompt, answer, MappingProxyType(meta))
+
+    @property
+    def split(self) -> Split:
+        return split_of(self.id)
+
+
+def content_id(task: str, prompt: str) -> str:
+    return hashlib.sha256(f"{task}\n{prompt}".encode()).hexdigest()[:16]
+
+
+def split_of(sample_id: str) -> Split:
+    return "test" if int(sample_id[:8], 16) % TEST_SHARE == 0 else "train"
+
+
+class GeneratedTask(ABC):
+    """A task whose samples are drawn, not read; every kind is selected and reported on its own."""
+
+    kinds: tuple[str, ...]
+
+    @abstractmethod
+    def draw(self, kind: str, rng: Random) -> Sample:
+        """One sample of `kind`, of either split."""
+
+    @abstractmethod
+    def grade(self, sample: Sample, text: str) -> bool:
+        """Whether `text` (the decoded response up to EOS) is correct."""
+
+    def draw_from(self, split: Split, kind: str, rng: Random) -> Sample:
+        """One sample of `kind` that belongs to `split`."""
+        for _ in range(MAX_REJECTIONS):
+            sample = self.draw(kind, rng)
+            if sample.split == split:
+                return sample
+        raise ValueError(f"task {kind}: no {split} sample in {MAX_REJECTIONS} draws")
+
+    def stream(self, generator: Random) -> Iterator[Sample]:
+        """Endless training samples, kinds equally likely; repetitions are possible."""
+        while True:
+            yield self.draw_from("train", generator.choice(self.kinds), generator)
+
+    def samples(self, split: Split, limit: int | None = None, seed: int = 0) -> list[Sample]:
+        """`limit` distinct samples, the kinds in turn (None: 200 per kind).
+
+        The first samples of a longer list are those of a shorter one.
+        """
+        if split not in ("train", "test"):
+            raise ValueError(f"split={split!r} is not one of train, test")
+        total = DEFAULT_COUNT * len(self.kinds) if limit is None else limit
+        sources = {kind: self._distinct(split, kind, seed) for kind in self.kinds}
+        return [next(sources[self.kinds[i % len(self.kinds)]]) for i in range(total)]
+
+    def _distinct(self, split: Split, kind: str, seed: int) -> Iterator[Sample]:
+        rng = Random(f"{kind}/{split}/{seed}")
+        seen: set[str] = set()
+        rejected = 0
+        while rejected < MAX_REJECTIONS:
+            sample = self.draw_from(split, kind, rng)
+            if sample.id in seen:
+                rejected += 1
+                continue
+            rejected = 0
+            seen.add(sample.id)
+            yield sample
+        raise ValueError(f"task {kind}: the {split} split has only about {len(seen)} samples")
+
+
+def chosen(kinds: Sequence[str] | str | None, known: Sequence[str]) -> tuple[str, ...]:
+    """The kinds asked for (None: all), checked against the known ones."""
+    if kinds is None:
+        return tuple(known)
+    asked = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    unknown = [kind for kind in asked if kind not in known]
+    if unknown or not asked or len(set(asked)) < len(asked):
+        raise ValueError(f"kinds={list(asked)} must be distinct and among {', '.join(known)}")
+    return asked

@@ -1,0 +1,59 @@
+"""LocalLeap (arXiv 2510.07081): sure positions relax the threshold of their neighbourhood.
+
+Rule: anchors are the block's masked positions with confidence >= threshold; within `radius` positions of
+an anchor the acceptance threshold is relaxed_threshold instead of threshold (both inclusive). The most
+confident position is always committed, so that without anchors the rule takes exactly one token.
+Anchors are found anew at every step and relaxation does not spread within a step. Confidence: float64
+softmax of the plain logits.
+
+Authors' setting for LLaDA-8B-Instruct: 0.9 / 0.75 / radius 4, block 32, gen_length 256 (HumanEval, MBPP,
+MATH) or 512 (GSM8K, IFEval) [S, second hand]; Dream: rule after the logits shift [inferred]. Section 4.
+"""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dllm import scores
+from dllm.errors import ConfigError
+from dllm.prediction import View
+from dllm.sampler import Sampler
+from dllm.state import SamplerState
+from samplers.checks import in_unit_interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalLeap(Sampler):
+    threshold: float
+    """Confidence of an anchor, in [0, 1]."""
+    relaxed_threshold: float
+    """Confidence that suffices near an anchor, in [0, 1], meant to be below `threshold`."""
+    radius: int
+    """Distance in canvas positions up to which an anchor reaches (>= 0)."""
+
+    def __post_init__(self) -> None:
+        in_unit_interval("threshold", self.threshold)
+        in_unit_interval("relaxed_threshold", self.relaxed_threshold)
+        if self.radius < 0:
+            raise ConfigError(f"sampler.radius={self.radius} must be >= 0")
+
+    def choose(
+        self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
+    ) -> Bool[Tensor, "batch rows"]:
+        anchors = view.candidates & (score >= self.threshold)
+        near = self.near(anchors, view)
+        limit = score.new_full((), self.threshold).where(~near, self.relaxed_threshold)
+        return scores.at_least(score, view.candidates, limit)
+
+    def near(
+        self, anchors: Bool[Tensor, "batch rows"], view: View
+    ) -> Bool[Tensor, "batch rows"]:
+        """Rows within `radius` canvas positions of an anchor."""
+        canvas = anchors.new_zeros((len(anchors), view.canvas.capacity + 1))
+        # Padding rows write to the extra last column.
+        index = view.positions.where(view.positions >= 0, view.canvas.capacity)
+        canvas = canvas.scatter(1, index, anchors).float()
+        reached = F.max_pool1d(canvas[:, None], 2 * self.radius + 1, 1, self.radius)[:, 0] > 0
+        return reached.gather(1, index)

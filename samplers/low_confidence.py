@@ -1,0 +1,123 @@
+"""LLaDA's own decoding (arXiv 2502.09992): a fixed number of tokens per step, the most confident ones.
+
+Rule: a block of n masks and K = steps / blocks steps commits n // K positions per step, the first n mod K
+steps one more, those with the highest confidence (`remasking: low_confidence`) or random ones
+(`random`). All K forwards of a block are made, as in the official generate.py, even if a quota is 0.
+steps = gen_length is the one-token-per-step baseline that every other method is compared to.
+
+Options of the official evaluation: classifier-free guidance (the prompt masked in a second canvas,
+l = l_u + (cfg_scale + 1)(l_c - l_u)); `logits_eos_inf` forbids EOS; `confidence_eos_eot_inf` gives EOS and
+EOT proposals confidence 0 and renormalises the others (trap L1: with a temperature the official chained
+assignment only touches EOT; `official_quirk` keeps that). Settings per benchmark: section 1.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dllm import scores
+from dllm.canvas import Canvas
+from dllm.errors import ConfigError
+from dllm.plan import Request, pad_positions
+from dllm.prediction import View
+from dllm.sampler import Sampler
+from dllm.state import SamplerState
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowConfidence(Sampler):
+    steps: int | None
+    """Forwards over the whole answer; null = gen_length (one token per step)."""
+    remasking: Literal["low_confidence", "random"]
+    cfg_scale: float
+    """Guidance strength; 0 = one canvas per step."""
+    logits_eos_inf: bool
+    confidence_eos_eot_inf: bool
+    eot_ids: list[int]
+    """End-of-turn tokens that `confidence_eos_eot_inf` suppresses besides EOS."""
+    official_quirk: bool
+
+    may_commit_nothing: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise ConfigError(f"sampler.steps={self.steps} must be >= 1")
+        if self.cfg_scale < 0:
+            raise ConfigError(f"sampler.cfg_scale={self.cfg_scale} must be >= 0")
+
+    def validate(self, gen_length: int) -> None:
+        super().validate(gen_length)
+        self._steps_per_block(gen_length)
+
+    def max_steps(self, gen_length: int) -> int:
+        return self.steps or gen_length
+
+    def _steps_per_block(self, gen_length: int) -> int:
+        blocks = self.region.blocks(gen_length)
+        steps = self.steps or gen_length
+        if steps % blocks:
+            raise ConfigError(f"sampler.steps={steps} is not a multiple of the {blocks} blocks")
+        return steps // blocks
+
+    def plan(
+        self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState
+    ) -> Request:
+        positions = pad_positions(eligible)
+        if not self.cfg_scale:
+            return Request(positions)
+        prompt = np.arange(canvas.capacity) < canvas.prompt_length[:, None]
+        return Request(positions, np.where(prompt, canvas.mask_id, canvas.tokens)[:, None])
+
+    def transform(self, view: View, state: SamplerState) -> View:
+        logits = view.logits
+        if self.cfg_scale:
+            assert view.hypotheses is not None
+            free = view.hypotheses[:, 0]
+            logits = free + (self.cfg_scale + 1) * (logits - free)
+        if self.logits_eos_inf:
+            logits = _without(logits, view.canvas.eos_ids)
+        return view if logits is view.logits else view.with_logits(logits)
+
+    def score(self, view: View, tokens: Int[Tensor, "batch rows"]) -> Float[Tensor, "batch rows"]:
+        if self.remasking == "random":
+            return _uniform(view)
+        if not self.confidence_eos_eot_inf:
+            return super().score(view, tokens)
+        sampled = not torch.equal(tokens, view.top[1])
+        hidden = list(self.eot_ids)
+        if not (self.official_quirk and sampled):
+            hidden += view.canvas.eos_ids
+        return scores.confidence(_without(view.logits, hidden), tokens, self.conf_dtype)
+
+    def choose(
+        self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
+    ) -> Bool[Tensor, "batch rows"]:
+        canvas = view.canvas
+        per_block = np.array([self._steps_per_block(p.gen_length) for p in canvas.prompts])
+        quota = canvas.block_masks // per_block
+        quota = quota + (canvas.step_in_block < canvas.block_masks % per_block)
+        return scores.top_k(score, view.candidates, torch.as_tensor(quota, device=score.device))
+
+    def block_done(self, canvas: Canvas, row: int) -> bool:
+        return bool(
+            canvas.step_in_block[row] >= self._steps_per_block(canvas.prompts[row].gen_length)
+        )
+
+
+def _without(logits: Tensor, tokens: tuple[int, ...] | list[int]) -> Tensor:
+    return logits.index_fill(-1, torch.tensor(tokens, device=logits.device), -torch.inf)
+
+
+def _uniform(view: View) -> Float[Tensor, "batch rows"]:
+    """U[0, 1) per row, from each sequence's own generator."""
+    score = torch.zeros(view.positions.shape, dtype=torch.float64, device=view.device)
+    for row, generator in enumerate(view.canvas.generators):
+        own = view.positions[row] >= 0
+        score[row, own] = torch.rand(
+            int(own.sum()), generator=generator, dtype=torch.float64, device=view.device
+        )
+    return score

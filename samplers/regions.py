@@ -1,0 +1,52 @@
+"""Regions: which masked positions are eligible, block after block.
+
+Fixed blocks are LLaDA's semi-autoregressive schedule (arXiv 2502.09992): equal blocks from the end of
+the prompt, left to right; `block_length: null` makes the whole generation region one block.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool
+
+from dllm.canvas import Canvas
+from dllm.errors import ConfigError
+from dllm.prediction import View
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedBlocks:
+    """Blocks of `block_length` positions counted from the end of the prompt."""
+
+    block_length: int | None
+    """Positions per block (>= 1, divides gen_length); null = one block."""
+
+    def __post_init__(self) -> None:
+        if self.block_length is not None and self.block_length < 1:
+            raise ConfigError(f"block_length={self.block_length} must be >= 1")
+
+    def validate(self, gen_length: int) -> None:
+        if self.block_length is not None and gen_length % self.block_length:
+            raise ConfigError(
+                f"block_length={self.block_length} does not divide gen_length={gen_length}"
+            )
+
+    def blocks(self, gen_length: int) -> int:
+        return gen_length // (self.block_length or gen_length)
+
+    def next_block(self, canvas: Canvas, row: int) -> tuple[int, int] | None:
+        start, length = int(canvas.block_end[row]), int(canvas.length[row])
+        if start >= length:
+            return None
+        return start, length if self.block_length is None else start + self.block_length
+
+    def eligible(self, canvas: Canvas) -> Bool[np.ndarray, "batch canvas"]:
+        index = np.arange(canvas.capacity)
+        return (
+            (canvas.tokens == canvas.mask_id)
+            & (index >= canvas.block_start[:, None])
+            & (index < canvas.block_end[:, None])
+        )
+
+    def refine(self, view: View) -> np.ndarray | None:
+        return None

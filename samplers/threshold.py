@@ -1,0 +1,31 @@
+"""Fast-dLLM threshold (arXiv 2505.22618): commit every position that is sure enough.
+
+Rule: the most confident masked position of the block is always committed; every other one iff its
+confidence >= threshold (inclusive; float64 softmax of the plain logits). Official setting: threshold 0.9,
+block 32 on LLaDA and Dream, gen_length 256 or 512. Section 3.1 of the confidence specification.
+"""
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dllm import scores
+from dllm.prediction import View
+from dllm.sampler import Sampler
+from dllm.state import SamplerState
+from samplers.checks import in_unit_interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threshold(Sampler):
+    threshold: float
+    """Confidence from which a position is committed, in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        in_unit_interval("threshold", self.threshold)
+
+    def choose(
+        self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
+    ) -> Bool[Tensor, "batch rows"]:
+        return scores.at_least(score, view.candidates, self.threshold)
