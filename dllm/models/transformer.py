@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dllm.models.moe import Experts
 from dllm.models.spec import ModelSpec
+from dllm.models.swiglu import SwiGLU
 
 
 KeyValueExchange = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -58,17 +60,6 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, fp32: bool) -> Tensor:
     left, right = turned.chunk(2, dim=-1)
     turned = (turned * cos + torch.cat((-right, left), dim=-1) * sin).to(x.dtype)
     return torch.cat((turned, kept), dim=-1) if kept.shape[-1] else turned
-
-
-class SwiGLU(nn.Module):
-    def __init__(self, d_model: int, width: int):
-        super().__init__()
-        self.gate = nn.Linear(d_model, width, bias=False)
-        self.up = nn.Linear(d_model, width, bias=False)
-        self.down = nn.Linear(width, d_model, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(x)) * self.up(x))
 
 
 class Attention(nn.Module):
@@ -131,11 +122,9 @@ class Layer(nn.Module):
 
 
 def feed_forward(spec: ModelSpec, index: int) -> nn.Module:
-    if spec.moe is None or index in spec.moe.dense_layers:
-        return SwiGLU(spec.d_model, spec.d_ff)
-    from dllm.models.moe import Experts  # imports SwiGLU from here
-
-    return Experts(spec.d_model, spec.moe)
+    if spec.moe is not None and spec.is_moe(index):
+        return Experts(spec.d_model, spec.moe)
+    return SwiGLU(spec.d_model, spec.d_ff)
 
 
 class Transformer(nn.Module):
@@ -184,6 +173,6 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """LM head on the given rows only: [..., d_model] -> [..., vocab]."""
-        weight = self.embed.weight if self.head is None else self.head.weight
-        out = F.linear(hidden, weight)
+        # The head as a module: on several devices its hook brings the rows to it.
+        out = F.linear(hidden, self.embed.weight) if self.head is None else self.head(hidden)
         return out.float() if self.spec.logits_fp32 else out

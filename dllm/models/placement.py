@@ -1,0 +1,74 @@
+"""Where each parameter of a model lives: one device, or several through accelerate."""
+
+from dataclasses import dataclass
+
+import torch
+
+from dllm.errors import ConfigError
+from dllm.models.transformer import Layer, Transformer
+
+
+@dataclass(frozen=True)
+class Placing:
+    """Devices by module name; one entry named "" = everything on one device."""
+
+    devices: dict[str, torch.device]
+
+    def device_of(self, parameter: str) -> torch.device:
+        name = parameter
+        while name and name not in self.devices:
+            name = name.rpartition(".")[0]
+        return self.devices[name]
+
+    def dispatch(self, model: Transformer) -> Transformer:
+        """Adds accelerate's hooks that carry activations between devices, where there are several."""
+        if set(self.devices) == {""}:
+            return model
+        from accelerate import dispatch_model
+
+        return dispatch_model(
+            model,
+            device_map={name: str(device) for name, device in self.devices.items()},
+            main_device=str(self.devices["embed"]),
+            # Results stay where they are computed: the next layer's hook moves them on.
+            skip_keys=None,
+        )
+
+
+def place(
+    model: Transformer,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    max_memory: dict[int | str, int | str] | None = None,
+) -> Placing:
+    """The placing of a meta-device model for `device`: a torch device or "auto".
+
+    "auto" fills the GPUs one after the other and then the host (accelerate's order), never cutting
+    through a layer. `max_memory` is accelerate's own argument.
+    """
+    if str(device) != "auto":
+        try:
+            found = torch.device(device)
+            torch.empty(0, device=found)
+        except (RuntimeError, AssertionError) as error:
+            first = str(error).splitlines()[0]
+            raise ConfigError(
+                f"model.device={device} is not available ({first}); use cpu, cuda, cuda:N or auto"
+            ) from None
+        return Placing({"": found})
+    from accelerate import infer_auto_device_map
+
+    found_map = infer_auto_device_map(
+        model, max_memory=max_memory, no_split_module_classes=[Layer.__name__], dtype=dtype
+    )
+    if "disk" in found_map.values():
+        raise ConfigError(
+            "model.device=auto: the model does not fit into the memory of the GPUs and the host"
+        )
+    places = {
+        name: torch.device("cuda", where) if isinstance(where, int) else torch.device(where)
+        for name, where in found_map.items()
+    }
+    if len(set(places.values())) == 1:
+        return Placing({"": next(iter(places.values()))})
+    return Placing(places)
