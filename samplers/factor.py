@@ -1,7 +1,7 @@
 """Fast-dLLM factor (arXiv 2505.22618, later version): the bound tightens with the number committed.
 
-Rule: rank the block's candidates by confidence (rank 0 first); rank 0 is always committed, rank n >= 1 as
-long as confidence >= 1 - factor / (n + 1), and the first failure ends the walk. Official quirk, on by
+Rule: rank the candidates of the block by confidence; rank 1 is always committed, rank r >= 2 as
+long as confidence >= 1 - factor / (r + 1), and the first failure ends the walk. Official quirk, on by
 default: if the only failing rank is the last one, it is committed all the same. Function default factor
 1; no factor result is printed in version 1 of the paper. Section 3.1 of the confidence specification.
 """
@@ -38,8 +38,8 @@ class Factor(Sampler):
         ranked = score.masked_fill(~view.candidates, -torch.inf).sort(
             dim=-1, descending=True, stable=True
         )
-        rank = torch.arange(score.shape[1], device=score.device)
-        bound = (1 - self.factor / (rank + 1)).to(score.dtype)
+        rank = torch.arange(score.shape[1], device=score.device)  # rank r - 1
+        bound = (1 - self.factor / (rank + 2)).to(score.dtype)
         bound[0] = -torch.inf
         passed = (ranked.values >= bound).cummin(dim=-1).values
         count = view.candidates.sum(dim=-1, keepdim=True)

@@ -1,0 +1,132 @@
+"""Configuration: composing it, building objects from it, and the fingerprint that names a run.
+
+`conf/` holds every option with its default; a class named by `_target_` has the same fields. Imports
+nothing heavy: `--help` and `--cfg job` must not wait for torch.
+"""
+
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, Literal
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dllm.errors import ConfigError
+
+
+TRUSTED = ("dllm.", "samplers.")
+"""Packages whose classes a configuration may name; another one needs `allow_external=true`."""
+
+WITHOUT_EFFECT = ("hydra", "tracker", "output", "progress", "baseline", "allow_external")
+"""Top-level keys that cannot change a sample's result: not part of the fingerprint."""
+
+
+def compose(overrides: Sequence[str] = (), config_name: str = "config") -> DictConfig:
+    """The configuration that the command line `overrides` would give."""
+    try:
+        if GlobalHydra.instance().is_initialized():
+            return hydra_compose(config_name, list(overrides))
+        with initialize_config_module("conf", version_base="1.3"):
+            return hydra_compose(config_name, list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(str(error).splitlines()[0]) from None
+
+
+def fingerprint(config: DictConfig) -> str:
+    """Hash of everything in a configuration that can change a result (12 hex digits)."""
+    plain = OmegaConf.to_container(
+        OmegaConf.masked_copy(config, [k for k in config if k not in WITHOUT_EFFECT]), resolve=True
+    )
+    text = json.dumps(plain, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def register_resolvers() -> None:
+    """Makes `${fingerprint:}` available to configurations."""
+    OmegaConf.register_new_resolver(
+        "fingerprint", lambda *, _root_: fingerprint(_root_), replace=True
+    )
+
+
+def build(config: DictConfig, option: str, allow_external: bool = False) -> Any:
+    """The object described by `config`, None if it names no class.
+
+    Raises `ConfigError` naming `option` for an unknown class, a missing, unknown or wrongly typed field.
+    """
+    if "_target_" not in config:
+        return None
+    _check(config, option, allow_external)
+    try:
+        return instantiate(config, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ConfigError):
+            raise cause from None
+        raise
+
+
+def _check(config: Mapping[str, Any], option: str, allow_external: bool) -> None:
+    """Types and names of one object's fields, its parts included."""
+    target = config["_target_"]
+    if not allow_external and not target.startswith(TRUSTED):
+        raise ConfigError(
+            f"{option}._target_={target} is outside {', '.join(TRUSTED)}: needs allow_external=true"
+        )
+    try:
+        cls = get_class(target)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{option}._target_={target} can't be imported: {error}") from error
+    if not is_dataclass(cls):
+        raise ConfigError(f"{option}._target_={target} is not a dataclass")
+    hints = typing.get_type_hints(cls)
+    wanted = {field.name for field in fields(cls) if field.init}
+    given = {str(key) for key in config if key != "_target_"}
+    for name in sorted(given - wanted):
+        raise ConfigError(f"{option}.{name} is no option of {target}; it has {sorted(wanted)}")
+    for name in sorted(given):
+        value = config[name]
+        if isinstance(value, DictConfig) and "_target_" in value:
+            _check(value, f"{option}.{name}", allow_external)
+        elif not _fits(_plain(value), hints[name]):
+            raise ConfigError(f"{option}.{name}={value!r} is not of type {_spell(hints[name])}")
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a YAML value is of the annotated type (an int is a float, a bool is neither)."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, argument) for argument in arguments)
+    if origin is Literal:
+        return value in arguments
+    if hint is None or hint is type(None):
+        return value is None
+    if origin in (list, Sequence):
+        return isinstance(value, list) and all(_fits(item, arguments[0]) for item in value)
+    if origin in (dict, Mapping):
+        return isinstance(value, dict)
+    if isinstance(value, bool):
+        return hint is bool
+    if hint is float:
+        return isinstance(value, (int, float))
+    return isinstance(value, hint)
+
+
+def _spell(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return " | ".join(str(argument) for argument in typing.get_args(hint))
+    return getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint)
