@@ -9,7 +9,6 @@ import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from typing import Any, Literal
 
 from hydra import compose as hydra_compose
@@ -26,7 +25,7 @@ from dllm.errors import ConfigError
 TRUSTED = ("dllm.", "samplers.")
 """Packages whose classes a configuration may name; another one needs `allow_external=true`."""
 
-WITHOUT_EFFECT = ("hydra", "tracker", "output", "progress", "baseline", "allow_external")
+WITHOUT_EFFECT = ("hydra", "tracker", "output", "progress", "baseline", "allow_external", "trace")
 """Top-level keys that cannot change a sample's result: not part of the fingerprint."""
 
 
@@ -50,11 +49,16 @@ def fingerprint(config: DictConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def register_resolvers() -> None:
-    """Makes `${fingerprint:}` available to configurations."""
-    OmegaConf.register_new_resolver(
-        "fingerprint", lambda *, _root_: fingerprint(_root_), replace=True
-    )
+def differences(config: DictConfig, default: DictConfig, prefix: str = "") -> list[str]:
+    """`key=value` of everything in `config` that differs from `default`, parts by their dotted name."""
+    found = []
+    for key in config:
+        ours, theirs = config[key], default.get(key)
+        if isinstance(ours, DictConfig) and isinstance(theirs, DictConfig):
+            found += differences(ours, theirs, f"{prefix}{key}.")
+        elif ours != theirs:
+            found.append(f"{prefix}{key}={_plain(ours)}")
+    return found
 
 
 def build(config: DictConfig, option: str, allow_external: bool = False) -> Any:
@@ -71,6 +75,8 @@ def build(config: DictConfig, option: str, allow_external: bool = False) -> Any:
         cause = error.__cause__
         if isinstance(cause, ConfigError):
             raise cause from None
+        if isinstance(cause, (TypeError, ValueError)):
+            raise ConfigError(f"{option}: {cause}") from None
         raise
 
 
@@ -85,10 +91,8 @@ def _check(config: Mapping[str, Any], option: str, allow_external: bool) -> None
         cls = get_class(target)
     except (ImportError, ValueError) as error:
         raise ConfigError(f"{option}._target_={target} can't be imported: {error}") from error
-    if not is_dataclass(cls):
-        raise ConfigError(f"{option}._target_={target} is not a dataclass")
-    hints = typing.get_type_hints(cls)
-    wanted = {field.name for field in fields(cls) if field.init}
+    hints = typing.get_type_hints(cls.__init__)
+    wanted = set(hints) - {"return"}
     given = {str(key) for key in config if key != "_target_"}
     for name in sorted(given - wanted):
         raise ConfigError(f"{option}.{name} is no option of {target}; it has {sorted(wanted)}")

@@ -1,0 +1,157 @@
+"""Every metric that is printed, defined once (methods/metrics of the specification).
+
+effective tokens = generated tokens before the first end token; NFE = model calls in which the sequence
+took part, of every kind; TPF = sum of effective tokens / sum of NFE over the set (micro); tokens/s = sum
+of effective tokens / sum of seconds, generation only, each step's time shared by the batch; eNFE = rows
+computed / canvas length; latency = seconds from entering the batch to leaving it. Totals, not means of
+ratios, unless the name says macro.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, median
+from typing import Any, Self
+
+import numpy as np
+
+from dllm.metrics.statistics import mcnemar, wilson
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """One graded sample: one line of samples.jsonl."""
+
+    id: str
+    task: str
+    prompt: str
+    output: str
+    """Text before the first end token."""
+    tokens: list[int]
+    """The whole generation region."""
+    correct: bool
+    failure: str | None
+    prompt_length: int
+    effective: int
+    committed: int
+    """Positions committed by decisions (d of the specification), padding included."""
+    steps: int
+    forwards: dict[str, int]
+    """NFE by kind."""
+    aux_forwards: int
+    rows: int
+    """Query positions computed."""
+    seconds: float
+    model_seconds: float
+    latency: float
+    peak_memory_mb: float
+
+    @property
+    def nfe(self) -> int:
+        return sum(self.forwards.values())
+
+    def row(self) -> dict[str, Any]:
+        """Flat form for the tracker's table."""
+        flat = asdict(self) | {"nfe": self.nfe}
+        del flat["tokens"]
+        flat["forwards"] = " ".join(f"{kind}={count}" for kind, count in self.forwards.items())
+        return flat
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A set of samples in numbers."""
+
+    n: int
+    correct: int
+    failed: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    nfe: float
+    """Mean per sample."""
+    nfe_median: float
+    nfe_by_kind: dict[str, float]
+    aux_forwards: float
+    enfe: float
+    steps: float
+    effective: float
+    tpf: float
+    tpf_macro: float
+    tpf_canvas: float
+    tokens_per_second: float
+    latency: float
+    latency_p50: float
+    latency_p95: float
+    padding_share: float
+    peak_memory_mb: float
+    accuracy_by_task: dict[str, float]
+
+    @classmethod
+    def of(cls, samples: Sequence[SampleResult]) -> Self:
+        n, correct = len(samples), sum(s.correct for s in samples)
+        low, high = wilson(correct, n)
+        nfe = sum(s.nfe for s in samples)
+        effective = sum(s.effective for s in samples)
+        committed = sum(s.committed for s in samples)
+        kinds: Counter[str] = Counter()
+        for sample in samples:
+            kinds.update(sample.forwards)
+        by_task: dict[str, list[bool]] = {}
+        for sample in samples:
+            by_task.setdefault(sample.task, []).append(sample.correct)
+        latencies = [s.latency for s in samples]
+        return cls(
+            n=n,
+            correct=correct,
+            failed=sum(s.failure is not None for s in samples),
+            accuracy=correct / n,
+            accuracy_low=low,
+            accuracy_high=high,
+            nfe=nfe / n,
+            nfe_median=median(s.nfe for s in samples),
+            nfe_by_kind={kind: count / n for kind, count in sorted(kinds.items())},
+            aux_forwards=sum(s.aux_forwards for s in samples) / n,
+            enfe=fmean(s.rows / (s.prompt_length + len(s.tokens)) for s in samples),
+            steps=sum(s.steps for s in samples) / n,
+            effective=effective / n,
+            tpf=effective / nfe if nfe else 0.0,
+            tpf_macro=fmean(s.effective / s.nfe if s.nfe else 0.0 for s in samples),
+            tpf_canvas=committed / nfe if nfe else 0.0,
+            tokens_per_second=effective / (sum(s.seconds for s in samples) or float("nan")),
+            latency=fmean(latencies),
+            latency_p50=float(np.quantile(latencies, 0.5)),
+            latency_p95=float(np.quantile(latencies, 0.95)),
+            padding_share=1 - effective / committed if committed else 0.0,
+            peak_memory_mb=max(s.peak_memory_mb for s in samples),
+            accuracy_by_task={
+                task: sum(grades) / len(grades) for task, grades in sorted(by_task.items())
+            },
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A run against its baseline on the same samples."""
+
+    nfe_speedup: float
+    time_speedup: float
+    """Ratio of the summed generation seconds."""
+    agreement: float
+    """Share of samples with exactly the baseline's tokens."""
+    mcnemar_p: float
+
+    @classmethod
+    def of(cls, ours: Sequence[SampleResult], baseline: Sequence[SampleResult]) -> Self:
+        """Raises `ValueError` unless both hold the same sample ids."""
+        theirs = {s.id: s for s in baseline}
+        if sorted(theirs) != sorted(s.id for s in ours):
+            raise ValueError("run and baseline hold different samples")
+        pairs = [(s, theirs[s.id]) for s in ours]
+        return cls(
+            nfe_speedup=sum(b.nfe for _, b in pairs) / max(sum(a.nfe for a, _ in pairs), 1),
+            time_speedup=sum(b.seconds for _, b in pairs)
+            / (sum(a.seconds for a, _ in pairs) or float("nan")),
+            agreement=fmean(a.tokens == b.tokens for a, b in pairs),
+            mcnemar_p=mcnemar([a.correct for a, _ in pairs], [b.correct for _, b in pairs]),
+        )

@@ -1,0 +1,66 @@
+"""The comparison table at the end of a run or sweep, from the summaries in the run folders."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+COLUMNS = (
+    "sampler",
+    "task",
+    "n",
+    "accuracy [95 %]",
+    "NFE",
+    "TPF",
+    "tokens/s",
+    "speed-up NFE",
+    "speed-up time",
+)
+
+
+def cells(run: Mapping[str, Any]) -> tuple[str, ...]:
+    """One line of the table from the contents of a summary.json."""
+    m = run["metrics"]
+    accuracy = f"{m['accuracy']:.3f} [{m['accuracy_low']:.3f}, {m['accuracy_high']:.3f}]"
+    if m["failed"]:
+        accuracy += f" ({m['failed']} failed)"
+    versus = run.get("versus_baseline")
+    nfe, time = ("-", "-")
+    if versus is not None:
+        nfe, time = f"{versus['nfe_speedup']:.2f}x", f"{versus['time_speedup']:.2f}x"
+    return (
+        run["label"],
+        run["task"],
+        str(m["n"]),
+        accuracy,
+        f"{m['nfe']:.1f}",
+        f"{m['tpf']:.2f}",
+        f"{m['tokens_per_second']:.0f}",
+        nfe,
+        time,
+    )
+
+
+def comparison(runs: Sequence[Mapping[str, Any]]) -> Table:
+    """Runs below their baselines; a baseline shared by several runs is shown once."""
+    table = Table(*COLUMNS)
+    shown: set[str] = set()
+    for run in runs:
+        baseline = run.get("baseline")
+        if baseline is not None and baseline["fingerprint"] not in shown:
+            shown.add(baseline["fingerprint"])
+            table.add_row(*cells(baseline), style="dim")
+        if run["fingerprint"] not in shown:
+            shown.add(run["fingerprint"])
+            table.add_row(*cells(run))
+    return table
+
+
+def print_comparison(runs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> None:
+    console = Console(width=None if Console().is_terminal else 140)
+    console.print(comparison(runs))
+    for folder in folders:
+        console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)

@@ -1,0 +1,304 @@
+"""One run: decode what is missing of a task, grade it, keep it, compare it with the baseline."""
+
+import resource
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from dllm import config as configuration
+from dllm.cache.policy import CachePolicy
+from dllm.canvas import Prompt
+from dllm.eos import EosPolicy, first_eos
+from dllm.errors import ConfigError
+from dllm.loop import Constraint, Decoder
+from dllm.metrics.definitions import Comparison, SampleResult, Summary
+from dllm.models.hub import checkpoint_folder, open_model
+from dllm.models.predictor import Predictor
+from dllm.outcome import Outcome
+from dllm.runs.environment import describe
+from dllm.runs.folder import RunFolder
+from dllm.runs.progress import Progress
+from dllm.sampler import Sampler
+from dllm.tasks.base import GeneratedTask, Sample
+from dllm.trace import Trace, append_traces, read_traces
+from dllm.tracking.none import NoTracker
+from dllm.tracking.tracker import RunInfo, Tracker
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything a configuration builds, checked before any work is done."""
+
+    sampler: Sampler
+    cache: CachePolicy
+    constraint: Constraint | None
+    task: GeneratedTask
+    tracker: Tracker
+    eos: EosPolicy
+
+
+def build_parts(config: DictConfig) -> Parts:
+    """Raises `ConfigError` for any option that is unknown, wrongly typed or out of range."""
+
+    def part(name: str) -> Any:
+        return configuration.build(config[name], name, config.allow_external)
+
+    for name in ("gen_length", "batch_size"):
+        if not isinstance(config[name], int) or config[name] < 1:
+            raise ConfigError(f"{name}={config[name]} must be an integer >= 1")
+    if config.limit is not None and (not isinstance(config.limit, int) or config.limit < 1):
+        raise ConfigError(f"limit={config.limit} must be an integer >= 1 or null")
+    if config.eos not in list(EosPolicy):
+        raise ConfigError(f"eos={config.eos} is not one of {', '.join(EosPolicy)}")
+    parts = Parts(
+        part("sampler"),
+        part("cache"),
+        part("constraint"),
+        part("task"),
+        part("tracker"),
+        EosPolicy(config.eos),
+    )
+    parts.sampler.validate(config.gen_length)
+    return parts
+
+
+def baseline_of(config: DictConfig) -> DictConfig:
+    """The same run with one token per step: static schedule, steps = gen_length, no cache, no early end;
+    same checkpoint, samples, gen_length, block length, batch."""
+    base = config.copy()
+    default = configuration.compose(["sampler=low_confidence", "cache=none", "constraint=none"])
+    for name in ("sampler", "cache", "constraint", "eos"):
+        base[name] = default[name]
+    if "block_length" in config.sampler.region:
+        base.sampler.region.block_length = config.sampler.region.block_length
+    return base
+
+
+def execute(config: DictConfig, sampler_name: str, group: str | None = None) -> tuple[Path, dict[str, Any]]:
+    """Runs (or completes) one configuration and, if asked for, its baseline.
+
+    Returns the run folder and the contents of its summary.json. Raises `ConfigError` before any work and
+    `RunError` during it.
+    """
+    baseline = None
+    if config.baseline:
+        base = baseline_of(config)
+        if configuration.fingerprint(base) != configuration.fingerprint(config):
+            build_parts(config)
+            quiet = base.copy()
+            quiet.tracker = configuration.compose(["tracker=none"]).tracker
+            _, baseline = _run(quiet, "low_confidence", None, None)
+    return _run(config, sampler_name, group, baseline)
+
+
+def _run(
+    config: DictConfig, name: str, group: str | None, baseline: dict[str, Any] | None
+) -> tuple[Path, dict[str, Any]]:
+    parts = build_parts(config)
+    mark = configuration.fingerprint(config)
+    folder = RunFolder(Path(config.output) / name / mark)
+    label = _label(config, name)
+    with folder.locked():
+        folder.drop_partial_line()
+        folder.write_config(OmegaConf.to_yaml(config, resolve=True))
+        samples = parts.task.samples("test", config.limit, config.seed)
+        done = {result.id for result in folder.samples()}
+        missing = [sample for sample in samples if sample.id not in done]
+        checkpoint = checkpoint_folder(config.model)
+        folder.write_environment(describe(checkpoint, torch.device(config.model.device)))
+        info = RunInfo(
+            folder.path,
+            mark,
+            label,
+            OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
+            group,
+            (name, str(config.model.name)),
+        )
+        try:
+            parts.tracker.start(info)
+            if missing:
+                _decode(config, parts, folder, missing, label)
+            order = {sample.id: index for index, sample in enumerate(samples)}
+            results = sorted(folder.samples(), key=lambda result: order[result.id])
+            summary = _summary(config, label, mark, results, baseline)
+            folder.write_summary(summary)
+            _track(parts.tracker, folder, results, summary)
+        finally:
+            parts.tracker.finish()
+    return folder.path, summary
+
+
+def _label(config: DictConfig, name: str) -> str:
+    """Sampler with the options in which it differs from its default, and the parts around it."""
+    default = configuration.compose([f"sampler={name}"])
+    found = configuration.differences(config.sampler, default.sampler)
+    cache = config.cache._target_.rsplit(".", 1)[-1]
+    if config.cache != default.cache:
+        found.append(f"cache={cache}")
+    if config.eos != default.eos:
+        found.append(f"eos={config.eos}")
+    return f"{name} ({', '.join(found)})" if found else name
+
+
+def _decode(
+    config: DictConfig, parts: Parts, folder: RunFolder, samples: Sequence[Sample], label: str
+) -> None:
+    """Decodes and grades the given samples; each is on disk before the next one is reported."""
+    model, tokenizer = open_model(config.model)
+    decoder = Decoder(
+        Predictor(model),
+        parts.sampler,
+        parts.cache,
+        parts.eos,
+        parts.constraint,
+        config.batch_size,
+        config.seed,
+        record=config.trace,
+    )
+    by_id = {sample.id: sample for sample in samples}
+    prompts = [
+        Prompt(
+            sample.id,
+            tuple(tokenizer.chat(sample.prompt)),
+            config.gen_length,
+            tuple(tokenizer.encode(sample.answer)),
+        )
+        for sample in samples
+    ]
+    # The first decode pays for thread pools and kernel selection; its time would be charged to one sample.
+    list(decoder.decode(prompts[:1]))
+    bar = Progress(label, len(samples)) if config.progress else nullcontext()
+    with bar as shown:
+        for outcome in decoder.decode(prompts):
+            result = _grade(outcome, by_id[outcome.sample_id], parts.task, tokenizer, model.spec)
+            if outcome.trace is not None:
+                append_traces(folder.path / "traces.jsonl.gz", [outcome.trace])
+            folder.append([result])
+            if shown is not None:
+                shown.add(result)
+
+
+def _grade(
+    outcome: Outcome, sample: Sample, task: GeneratedTask, tokenizer: Any, spec: Any
+) -> SampleResult:
+    import numpy as np
+
+    end = first_eos(np.array(outcome.tokens), spec.eos_ids)
+    answer = [t for t in outcome.tokens[:end] if t != spec.mask_id]
+    text = tokenizer.decode(answer)
+    cost = outcome.cost
+    return SampleResult(
+        id=sample.id,
+        task=sample.task,
+        prompt=sample.prompt,
+        output=text,
+        tokens=list(outcome.tokens),
+        correct=outcome.failure is None and task.grade(sample, text),
+        failure=outcome.failure,
+        prompt_length=outcome.prompt_length,
+        effective=len(answer),
+        committed=outcome.committed,
+        steps=cost.steps,
+        forwards={str(kind): count for kind, count in cost.forwards.items()},
+        aux_forwards=cost.aux_forwards,
+        rows=cost.rows,
+        seconds=cost.seconds,
+        model_seconds=cost.model_seconds,
+        latency=outcome.latency,
+        peak_memory_mb=_peak_memory_mb(),
+    )
+
+
+def _peak_memory_mb() -> float:
+    """Peak of the accelerator where there is one, else of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def _summary(
+    config: DictConfig,
+    label: str,
+    mark: str,
+    results: Sequence[SampleResult],
+    baseline: dict[str, Any] | None,
+) -> dict[str, Any]:
+    summary: dict[str, Any] = {
+        "label": label,
+        "fingerprint": mark,
+        "model": config.model.name,
+        "task": _task_name(results),
+        "metrics": asdict(Summary.of(results)),
+    }
+    if baseline is not None:
+        base = RunFolder(Path(config.output) / "low_confidence" / baseline["fingerprint"])
+        summary["versus_baseline"] = asdict(Comparison.of(results, base.samples()))
+        summary["baseline"] = {k: v for k, v in baseline.items() if k != "baseline"}
+    return summary
+
+
+def _task_name(results: Sequence[SampleResult]) -> str:
+    kinds = sorted({result.task for result in results})
+    return kinds[0] if len(kinds) == 1 else f"{len(kinds)} kinds"
+
+
+def _track(
+    tracker: Tracker, folder: RunFolder, results: Sequence[SampleResult], summary: dict[str, Any]
+) -> None:
+    """Sends the folder's contents to the tracker; all of it at the end, so that a resumed run shows the
+    same as an undisturbed one."""
+    if isinstance(tracker, NoTracker):
+        return
+    correct = effective = nfe = 0
+    seconds = 0.0
+    for index, result in enumerate(results, start=1):
+        correct += result.correct
+        effective += result.effective
+        nfe += result.nfe
+        seconds += result.seconds
+        values = {
+            "accuracy": correct / index,
+            "tpf": effective / nfe if nfe else 0.0,
+            "nfe": result.nfe,
+            "tokens_per_second": effective / seconds if seconds else 0.0,
+        }
+        tracker.log(values, "sample", index)
+    path = folder.path / "traces.jsonl.gz"
+    if path.exists():
+        for step, values in enumerate(_per_step(list(read_traces(path)))):
+            tracker.log(values, "denoising_step", step)
+    tracker.table("samples", [result.row() for result in results])
+    versus = summary.get("versus_baseline", {})
+    tracker.summary({**_scalars(summary["metrics"]), **versus})
+
+
+def _per_step(traces: Sequence[Trace]) -> list[dict[str, float]]:
+    """Means over the sequences still decoding at each step: tokens committed and their scores."""
+    rows = []
+    for step in range(max((len(trace.steps) for trace in traces), default=0)):
+        alive = [trace.steps[step] for trace in traces if step < len(trace.steps)]
+        scores = [score for record in alive for score in record.scores]
+        row = {
+            "sequences": len(alive),
+            "committed": sum(len(record.positions) for record in alive) / len(alive),
+        }
+        if scores:
+            row["score"] = sum(scores) / len(scores)
+        rows.append(row)
+    return rows
+
+
+def _scalars(metrics: dict[str, Any]) -> dict[str, float]:
+    """Nested metrics as `name/part`."""
+    flat: dict[str, float] = {}
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}/{part}": number for part, number in value.items()}
+        else:
+            flat[name] = value
+    return flat

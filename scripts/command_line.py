@@ -1,0 +1,94 @@
+"""Exit codes and one-line errors around a Hydra entry point.
+
+Hydra prints several lines for a wrong option and exits with 1, as it does for a crash. Until the job has
+started its words are held back and given as one line with exit code 2.
+"""
+
+import difflib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr
+
+
+class CommandLine:
+    def __init__(self) -> None:
+        self._code = 0
+        self._held: _Held | None = None
+        self._reported: set[str] = set()
+
+    def started(self) -> None:
+        """The configuration is complete: from here on stderr is the job's own."""
+        if self._held is not None:
+            self._held.release()
+
+    def failed(self, code: int, message: str) -> None:
+        """Prints one line (once) and remembers the exit code."""
+        self._code = max(self._code, code)
+        if message not in self._reported:
+            self._reported.add(message)
+            print(f"error: {message}", file=sys.stderr)
+
+    def run(self, entry: Callable[[], None]) -> int:
+        """Exit code of a Hydra main function."""
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            entry()
+            return self._code
+        self._held = _Held(sys.stderr)
+        try:
+            with redirect_stderr(self._held):
+                entry()
+        except SystemExit as stop:
+            if self._held.holding and stop.code == 1:
+                print(f"error: {one_line(self._held.getvalue())}", file=sys.stderr)
+                return 2
+            self._held.release()
+            return max(self._code, stop.code if isinstance(stop.code, int) else 1)
+        self._held.release()
+        return self._code
+
+
+class _Held(io.StringIO):
+    """Keeps what is written until released, then passes everything on."""
+
+    def __init__(self, target: io.TextIOBase):
+        super().__init__()
+        self._target = target
+        self.holding = True
+
+    def release(self) -> None:
+        if self.holding:
+            self.holding = False
+            self._target.write(self.getvalue())
+
+    def write(self, text: str, /) -> int:
+        return super().write(text) if self.holding else self._target.write(text)
+
+    def flush(self) -> None:
+        self._target.flush()
+
+    def isatty(self) -> bool:
+        return self._target.isatty()
+
+    def fileno(self) -> int:
+        return self._target.fileno()
+
+
+def one_line(text: str) -> str:
+    """The gist of Hydra's message about a configuration that can't be composed."""
+    unknown = re.search(r"Could not find '([^']+)/([^'/]+)'", text)
+    if unknown:
+        group, value = unknown.groups()
+        listed = re.search(r"Available options in '[^']+':\n((?:\t.*\n?)*)", text)
+        options = listed.group(1).split() if listed else []
+        close = difflib.get_close_matches(value, options, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        return f"{group}={value} is unknown{hint}; available: {', '.join(options)}"
+    skipped = ("Set the environment variable", "See https", "full_key:", "object_type=", "reference_type=")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith(skipped)]
+    if any(line.startswith("Traceback") for line in kept):
+        return kept[-1]
+    return " ".join(kept) or "the command could not be understood"
