@@ -29,6 +29,8 @@ class Decision:
     """Rows whose answer ends now."""
     log: Mapping[str, float] = field(default_factory=dict)
     """Scalars for the tracker (thresholds used, anchors found)."""
+    marks: Mapping[str, Bool[Tensor, "batch rows"]] = field(default_factory=dict)
+    """Named sets of rows that explain the decision, for the trace."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class RowChanges:
     edit_tokens: Int[np.ndarray, "k"]
     forced: bool
     """The progress guard committed the best candidate because the sampler chose none."""
+    marks: Mapping[str, Int[np.ndarray, "n"]] = field(default_factory=dict)
+    """Positions of the decision's marks; empty sets are left out."""
 
     @property
     def net(self) -> int:
@@ -71,8 +75,10 @@ def to_host(
     With `guard`, a row that has candidates but neither commits nor changes anything gets its best
     candidate (highest score, then lowest position) committed: no loop can be endless.
     """
-    packed = torch.stack((decision.commit, decision.tokens, decision.score)).double().cpu().numpy()
+    parts = (decision.commit, decision.tokens, decision.score, *decision.marks.values())
+    packed = torch.stack(parts).double().cpu().numpy()
     commit, tokens, score = packed[0] > 0, packed[1].astype(np.int64), packed[2]
+    marked = dict(zip(decision.marks, packed[3:] > 0, strict=True))
     remask = _host_bool(decision.remask)
     edit = _host_bool(decision.edit)
     rows = []
@@ -97,6 +103,7 @@ def to_host(
                 edit_positions=positions[b][edited],
                 edit_tokens=tokens[b][edited],
                 forced=forced,
+                marks={k: positions[b][rows_[b]] for k, rows_ in marked.items() if rows_[b].any()},
             )
         )
     none = np.zeros(len(positions), dtype=bool)

@@ -13,6 +13,8 @@ class EosPolicy(StrEnum):
     FILL_AFTER_BLOCK = "fill_after_block"
     """A complete block that holds an end token ends the answer: the rest becomes the end token
     (LocalLeap's and dInfer's early stop)."""
+    STOP_AFTER_BLOCK = "stop_after_block"
+    """As `fill_after_block`, but the rest stays masked (dInfer without early stop)."""
     STOP_UNTIL_EOS = "stop_until_eos"
     """Stop as soon as no mask is left before the first end token; the rest becomes the end token."""
     CUT = "cut"
@@ -27,12 +29,12 @@ def first_eos(tokens: np.ndarray, eos_ids: tuple[int, ...]) -> int | None:
 
 def end_of_answer(canvas: Canvas, row: int, policy: EosPolicy, block_done: bool) -> int | None:
     """Absolute position from which the rest of the row is to be filled with the end token (`cut`:
-    removed), or None to go on."""
+    removed, `stop_after_block`: left), or None to go on."""
     if policy is EosPolicy.NONE:
         return None
     generated = canvas.generated(row)
     start = int(canvas.prompt_length[row])
-    if policy is EosPolicy.FILL_AFTER_BLOCK:
+    if policy in (EosPolicy.FILL_AFTER_BLOCK, EosPolicy.STOP_AFTER_BLOCK):
         block = canvas.tokens[row, canvas.block_start[row] : canvas.block_end[row]]
         if block_done and first_eos(block, canvas.eos_ids) is not None:
             return int(canvas.block_end[row])

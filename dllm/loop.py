@@ -271,13 +271,14 @@ class _Run:
                         strict=True,
                     )
                 ),
+                marks={name: (at - start).tolist() for name, at in changes.marks.items()},
             )
         )
 
     def _advance(self, b: int, decision: HostDecision) -> None:
         """Ends the block or the answer where it is complete."""
         canvas, row, sampler = self.canvas, self.rows[b], self.decoder.sampler
-        done = bool(decision.block_done[b]) or sampler.block_done(canvas, b)
+        done = bool(decision.block_done[b]) or sampler.block_done(canvas, b, self.state)
         end = end_of_answer(canvas, b, self.decoder.eos, done)
         if end is not None:
             self._end_answer(b, end)
@@ -297,7 +298,7 @@ class _Run:
             canvas.truncate(b, end)
             if row.trace is not None:
                 row.trace.steps[-1].length = end - start
-        elif end < canvas.length[b]:
+        elif self.decoder.eos is not EosPolicy.STOP_AFTER_BLOCK and end < canvas.length[b]:
             canvas.fill(b, end, canvas.eos_ids[0])
             if row.trace is not None:
                 row.trace.steps[-1].fill = (end - start, canvas.eos_ids[0])

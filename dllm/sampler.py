@@ -5,6 +5,7 @@ other hook in which its method differs. It never calls the model, never writes t
 from a global generator; memory between steps lives in the declared `SamplerState`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
@@ -56,6 +57,24 @@ class Proposer(Protocol):
     def propose(self, view: View) -> Int[Tensor, "batch rows"]: ...
 
 
+class LogitsTransform(Protocol):
+    """Changes the logits that tokens and scores are read from; may remember earlier steps."""
+
+    needs: ClassVar[frozenset[Need]]
+
+    def fields(self) -> tuple[StateField, ...]:
+        """Declared memory between steps."""
+        ...
+
+    def observe(self, view: View, state: SamplerState) -> None:
+        """Updates history, exactly once per forward."""
+        ...
+
+    def apply(self, view: View, state: SamplerState) -> View:
+        """The view with changed logits; repeatable, changes no state."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
     """Region + proposer + rule. Options have no defaults here: `conf/sampler/*.yaml` holds them."""
@@ -64,6 +83,8 @@ class Sampler:
     proposer: Proposer
     conf_dtype: scores.ConfDtype
     """dtype of the softmax that yields the confidence (section 0.3)."""
+    logits_transform: LogitsTransform | None = None
+    """Applied before tokens and scores are read; the only option that every sampler may leave out."""
 
     needs: ClassVar[frozenset[Need]] = frozenset()
     """What the engine must supply; caches and models that cannot are refused by name."""
@@ -73,8 +94,8 @@ class Sampler:
     """The rule bounds its own steps (`max_steps`); the progress guard stays out."""
 
     def fields(self) -> tuple[StateField, ...]:
-        """Declared memory between steps."""
-        return ()
+        """Declared memory between steps; a sampler with its own adds them to these."""
+        return () if self.logits_transform is None else self.logits_transform.fields()
 
     def validate(self, gen_length: int) -> None:
         """Raises `ConfigError` for options that can't decode `gen_length` positions."""
@@ -92,11 +113,13 @@ class Sampler:
         return Request(pad_positions(eligible))
 
     def observe(self, view: View, state: SamplerState) -> None:
-        """Updates history, exactly once per forward."""
+        """Updates history, exactly once per forward; a sampler with its own calls this as well."""
+        if self.logits_transform is not None:
+            self.logits_transform.observe(view, state)
 
     def transform(self, view: View, state: SamplerState) -> View:
-        """The view with the logits that tokens and scores are read from; default: unchanged."""
-        return view
+        """The view with the logits that tokens and scores are read from."""
+        return view if self.logits_transform is None else self.logits_transform.apply(view, state)
 
     def score(
         self, view: View, tokens: Int[Tensor, "batch rows"]
@@ -113,16 +136,23 @@ class Sampler:
         """The rule: which candidates to commit."""
         raise NotImplementedError(f"{type(self).__name__} lacks a rule")
 
+    def marks(
+        self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
+    ) -> Mapping[str, Bool[Tensor, "batch rows"]]:
+        """Named sets of rows that explain the choice, for the trace (anchors, ready rows)."""
+        return {}
+
     def select(self, view: View, state: SamplerState) -> Decision:
         """Decision for this view; repeatable, changes no state."""
         view = self.transform(view, state)
         tokens = self.proposer.propose(view)
         score = self.score(view, tokens)
-        return Decision(self.choose(score, view, state), tokens, score)
+        commit = self.choose(score, view, state)
+        return Decision(commit, tokens, score, marks=self.marks(score, view, state))
 
     def committed(self, canvas: Canvas, decision: HostDecision, state: SamplerState) -> None:
         """Updates history after the canvas was written, exactly once per step."""
 
-    def block_done(self, canvas: Canvas, row: int) -> bool:
+    def block_done(self, canvas: Canvas, row: int, state: SamplerState) -> bool:
         """Whether the row's block is complete; default: no mask left in it."""
         return canvas.masked_in_block(row) == 0

@@ -36,6 +36,8 @@ class Step:
     """(from position, token): the rest of the canvas was set to an end token after this step."""
     length: int | None = None
     """New length of the generation region, where it changed."""
+    marks: dict[str, list[int]] = field(default_factory=dict)
+    """Named positions that explain the decision (a sampler's anchors, ready rows)."""
 
 
 @dataclass
@@ -79,7 +81,7 @@ class Trace:
     def to_json(self) -> dict[str, Any]:
         """Compact form: fields at their default are left out."""
         steps = [
-            {k: v for k, v in asdict(step).items() if v not in ([], None)} for step in self.steps
+            {k: v for k, v in asdict(step).items() if v not in ([], {}, None)} for step in self.steps
         ]
         return {
             "sample_id": self.sample_id,

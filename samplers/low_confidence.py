@@ -80,7 +80,8 @@ class LowConfidence(Sampler):
             logits = free + (self.cfg_scale + 1) * (logits - free)
         if self.logits_eos_inf:
             logits = _without(logits, view.canvas.eos_ids)
-        return view if logits is view.logits else view.with_logits(logits)
+        changed = view if logits is view.logits else view.with_logits(logits)
+        return super().transform(changed, state)
 
     def score(self, view: View, tokens: Int[Tensor, "batch rows"]) -> Float[Tensor, "batch rows"]:
         if self.remasking == "random":
@@ -102,7 +103,7 @@ class LowConfidence(Sampler):
         quota = quota + (canvas.step_in_block < canvas.block_masks % per_block)
         return scores.top_k(score, view.candidates, torch.as_tensor(quota, device=score.device))
 
-    def block_done(self, canvas: Canvas, row: int) -> bool:
+    def block_done(self, canvas: Canvas, row: int, state: SamplerState) -> bool:
         return bool(
             canvas.step_in_block[row] >= self._steps_per_block(canvas.prompts[row].gen_length)
         )
