@@ -1,7 +1,7 @@
 """What a task is: a source of samples, split by content, with an exact grader.
 
-The split is a function of the sample's own content hash, so a prompt cannot be in both halves whatever seed,
-order or amount is drawn.
+The split is a function of the sample's own content hash, so a prompt cannot be in both halves
+whatever seed, order or amount is drawn.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Any, Literal
 Split = Literal["train", "test"]
 
 TEST_SHARE = 10  # one hash in ten is held out
-DEFAULT_COUNT = 200  # samples per kind when no limit is given: the size the accuracy bars are stated for
+DEFAULT_COUNT = (
+    200  # samples per kind when no limit is given: the size the accuracy bars are stated for
+)
 MAX_REJECTIONS = 100_000  # in a row, before a kind is declared too small for what was asked
 
 

@@ -30,7 +30,7 @@ CLAUSES = {
 
 
 class JsonExtraction(GeneratedTask):
-    """Two to `max_fields` fields, in the order of the schema; the sentence may state one fact more."""
+    """Two to `max_fields` fields in the schema's order; the sentence may state one fact more."""
 
     def __init__(self, max_fields: int = 4) -> None:
         if not 2 <= max_fields <= 4:

@@ -1,6 +1,7 @@
 """4x4 latin squares with blanks and exactly one completion.
 
-A square is four groups of four cells, a dot for a blank: `12.4 .3.1 ...`. The response is the whole square.
+A square is four groups of four cells, a dot for a blank: `12.4 .3.1 ...`. The response is the
+whole square.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ def squares() -> tuple[str, ...]:
     """All 576 latin squares of order 4, rows concatenated."""
     rows = ["".join(p) for p in permutations("1234")]
 
+    def clash(row: str, other: str) -> bool:
+        return any(a == b for a, b in zip(row, other, strict=True))
+
     def extend(square: tuple[str, ...]) -> list[tuple[str, ...]]:
         if len(square) == SIZE:
             return [square]
-        fits = [r for r in rows if all(a != b for old in square for a, b in zip(r, old, strict=True))]
+        fits = [row for row in rows if not any(clash(row, other) for other in square)]
         return [full for row in fits for full in extend((*square, row))]
 
     return tuple("".join(square) for square in extend(()))

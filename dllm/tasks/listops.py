@@ -1,7 +1,7 @@
-"""List operations on first names, in the spirit of ParallelBench's waiting lines (arXiv 2510.04767).
+"""List operations on first names, in the spirit of ParallelBench's waiting lines.
 
-They differ in how strongly the response's tokens depend on one another: none in `copy`, all in `shuffle`. Items are
-separated by blanks and indices count from 1.
+arXiv 2510.04767. The kinds differ in how strongly the response's tokens depend on one another:
+not at all in `copy`, entirely in `shuffle`. Items are separated by blanks, indices count from 1.
 """
 
 from __future__ import annotations

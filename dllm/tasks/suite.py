@@ -1,4 +1,4 @@
-"""Several tasks as one; the embedded suite is what the shipped models are trained and measured on."""
+"""Several tasks as one; the embedded suite is what the shipped models are trained on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Mixture(GeneratedTask):
 
 
 class EmbeddedSuite(Mixture):
-    """The eleven kinds of the embedded benchmark; `max_items` bounds the lists (for a curriculum)."""
+    """The eleven kinds of the embedded benchmark; `max_items` bounds the lists."""
 
     def __init__(self, kinds: Sequence[str] | None = None, max_items: int = 8) -> None:
         super().__init__(

@@ -3,20 +3,48 @@
 from __future__ import annotations
 
 
-NAMES: tuple[str, ...] = tuple(
-    """
-    Abe Ada Adam Alan Alba Ali Amy Ana Andy Anna Arlo Asa Ava Axel Bea Beau Ben Beth Bob Boris
-    Brad Bram Carl Cem Chad Cleo Cole Cora Dale Dan Dana Dean Dina Dora Drew Earl Eli Ella
-    Elsa Emil Emma Enzo Eric Erin Eva Evan Ezra Finn Fred Gail Gary Gina Glen Greg Gus Hana
-    Hank Hugo Ian Ida Ines Ira Iris Ivan Ivy Jack Jade Jake Jane Jean Jill Joan Joe John Jose
-    Juan June Kai Kate Kim Kurt Lana Lars Lena Leo Levi Lily Lisa Lola Luca Lucy Luke Luna
-    Mara Mark Mary Max Mia Milo Mona Nell Nina Noah Nora Omar Otto Owen Pam Paul Rita Rob Rosa
-    Ruby Ruth Sam Sara Sean Tara Ted Theo Tim Tina Tom Uma Vera Will Yara Zoe
-    """.split()
+# fmt: off
+NAMES: tuple[str, ...] = (
+    "Abe", "Ada", "Adam", "Alan", "Alba", "Ali", "Amy", "Ana", "Andy", "Anna", "Arlo", "Asa",
+    "Ava", "Axel", "Bea", "Beau", "Ben", "Beth", "Bob", "Boris", "Brad", "Bram", "Carl", "Cem",
+    "Chad", "Cleo", "Cole", "Cora", "Dale", "Dan", "Dana", "Dean", "Dina", "Dora", "Drew", "Earl",
+    "Eli", "Ella", "Elsa", "Emil", "Emma", "Enzo", "Eric", "Erin", "Eva", "Evan", "Ezra", "Finn",
+    "Fred", "Gail", "Gary", "Gina", "Glen", "Greg", "Gus", "Hana", "Hank", "Hugo", "Ian", "Ida",
+    "Ines", "Ira", "Iris", "Ivan", "Ivy", "Jack", "Jade", "Jake", "Jane", "Jean", "Jill", "Joan",
+    "Joe", "John", "Jose", "Juan", "June", "Kai", "Kate", "Kim", "Kurt", "Lana", "Lars", "Lena",
+    "Leo", "Levi", "Lily", "Lisa", "Lola", "Luca", "Lucy", "Luke", "Luna", "Mara", "Mark", "Mary",
+    "Max", "Mia", "Milo", "Mona", "Nell", "Nina", "Noah", "Nora", "Omar", "Otto", "Owen", "Pam",
+    "Paul", "Rita", "Rob", "Rosa", "Ruby", "Ruth", "Sam", "Sara", "Sean", "Tara", "Ted", "Theo",
+    "Tim", "Tina", "Tom", "Uma", "Vera", "Will", "Yara", "Zoe",
+)
+# fmt: on
+
+CITIES: tuple[str, ...] = (
+    "Rome",
+    "Oslo",
+    "Lima",
+    "Cairo",
+    "Paris",
+    "Tokyo",
+    "Delhi",
+    "Berlin",
+    "Madrid",
+    "Boston",
+    "Dublin",
+    "Prague",
 )
 
-CITIES: tuple[str, ...] = tuple("Rome Oslo Lima Cairo Paris Tokyo Delhi Berlin Madrid Boston Dublin Prague".split())
+JOBS: tuple[str, ...] = (
+    "nurse",
+    "pilot",
+    "baker",
+    "judge",
+    "miner",
+    "farmer",
+    "lawyer",
+    "singer",
+    "tailor",
+    "teacher",
+)
 
-JOBS: tuple[str, ...] = tuple("nurse pilot baker judge miner farmer lawyer singer tailor teacher".split())
-
-PETS: tuple[str, ...] = tuple("cat dog fox hen pig rat bird horse".split())
+PETS: tuple[str, ...] = ("cat", "dog", "fox", "hen", "pig", "rat", "bird", "horse")

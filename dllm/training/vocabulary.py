@@ -1,8 +1,8 @@
 """The embedded models' tokenizer: byte-level BPE trained on generated text.
 
 `python -m dllm.training.vocabulary FOLDER` writes tokenizer.json and tokenizer_config.json.
-Any text survives a round trip, digits and blanks of a square stand alone, and every word of the pools is
-one token, with and without a blank before it (checked here, because the tasks' lengths rest on it).
+Any text survives a round trip, digits and the blanks of a square stand alone, and every word of the
+pools is one token, with and without a blank before it (checked: the tasks' lengths rest on it).
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def train_tokenizer(vocab_size: int, samples: int = 2000, seed: int = 0) -> Toke
     tokenizer.train_from_iterator(corpus(samples, seed), trainer)
     split = [w for word in WORDS for w in (word, f" {word}") if len(tokenizer.encode(w).ids) > 1]
     if split:
-        raise ValueError(f"vocab_size={vocab_size} leaves {len(split)} words split, e.g. {split[:3]}")
+        raise ValueError(
+            f"vocab_size={vocab_size} leaves {len(split)} words split, e.g. {split[:3]}"
+        )
     return tokenizer
 
 

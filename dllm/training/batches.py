@@ -1,0 +1,124 @@
+"""Masked training batches, a pure function of recipe and step: nothing to store for a resume.
+
+A row is prompt + response + EOS up to the batch's fixed length: no padding, no attention mask, one
+compiled graph per length. So the generation region of a row is what its prompt leaves over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from random import Random
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from dllm.tasks.base import Sample
+from dllm.tasks.suite import EmbeddedSuite
+from dllm.training.vocabulary import EOS, MASK, chat_prompt
+
+
+MIN_NOISE = 1e-3  # LLaDA's floor of the mask probability; bounds the weight 1/t
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is trained on until `until` (share of all steps)."""
+
+    until: float
+    lengths: Mapping[int, float]
+    """Canvas length in tokens -> how often a microbatch has it."""
+    max_items: int = 8
+    """Longest list."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Kind -> how often it is drawn; 1 where absent."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    tokens: Tensor
+    """int64 [rows, length], masked positions hold the mask token."""
+    masked: Tensor
+    """int64 [masks], flat indices of the masked positions."""
+    targets: Tensor
+    """int64 [masks], the original tokens there."""
+    weights: Tensor
+    """float32 [masks], 1 / (t * response length): summed over a row it has expectation 1."""
+
+    @property
+    def rows(self) -> int:
+        return self.tokens.shape[0]
+
+
+class BatchSource:
+    """Microbatches of about `tokens_per_micro` tokens drawn from the training split."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stages: list[Stage],
+        total_steps: int,
+        micros: int,
+        tokens_per_micro: int,
+        seed: int,
+    ) -> None:
+        self.tokenizer, self.stages, self.total_steps = tokenizer, stages, total_steps
+        self.micros, self.tokens_per_micro, self.seed = micros, tokens_per_micro, seed
+        self.mask_id = tokenizer.token_to_id(MASK)
+        self.eos_id = tokenizer.token_to_id(EOS)
+        self._suites = [EmbeddedSuite(max_items=stage.max_items) for stage in stages]
+
+    def stage_at(self, step: int) -> int:
+        share = step / self.total_steps
+        return next((i for i, s in enumerate(self.stages) if share < s.until), len(self.stages) - 1)
+
+    def step(self, step: int) -> list[Batch]:
+        """The microbatches of optimizer step `step`."""
+        return [self._micro(step, i) for i in range(self.micros)]
+
+    def _micro(self, step: int, index: int) -> Batch:
+        rng = Random(f"{self.seed}/{step}/{index}")
+        number = self.stage_at(step)
+        stage, suite = self.stages[number], self._suites[number]
+        (length,) = rng.choices(list(stage.lengths), list(stage.lengths.values()))
+        weights = [stage.weights.get(kind, 1.0) for kind in suite.kinds]
+        rows: list[tuple[list[int], int]] = []
+        while len(rows) < self.tokens_per_micro // length:
+            (kind,) = rng.choices(suite.kinds, weights)
+            row = self.encode(suite.draw_from("train", kind, rng), length)
+            if row is not None:
+                rows.append(row)
+        generator = torch.Generator().manual_seed(rng.getrandbits(63))
+        tokens = torch.tensor([row for row, _ in rows])
+        return mask_responses(tokens, torch.tensor([n for _, n in rows]), self.mask_id, generator)
+
+    def encode(self, sample: Sample, length: int) -> tuple[list[int], int] | None:
+        """(token ids of the whole canvas, prompt length), or None if no EOS would fit."""
+        prompt = self.tokenizer.encode(chat_prompt(sample.prompt)).ids
+        answer = self.tokenizer.encode(sample.answer).ids
+        ends = length - len(prompt) - len(answer)
+        return (prompt + answer + [self.eos_id] * ends, len(prompt)) if ends >= 1 else None
+
+
+def mask_responses(
+    tokens: Tensor, prompt_lengths: Tensor, mask_id: int, generator: torch.Generator
+) -> Batch:
+    """LLaDA's forward process on the responses (arXiv 2502.09992, algorithm 2).
+
+    t is one draw per row, stratified: row i of n has t uniform in [i/n, (i+1)/n), while the rows
+    come in random order of kind. `tokens` int64 [rows, length], `prompt_lengths` int64 [rows].
+    """
+    rows, length = tokens.shape
+    t = (torch.arange(rows) + torch.rand(rows, generator=generator)) / rows
+    t = MIN_NOISE + (1 - MIN_NOISE) * t
+    response = torch.arange(length) >= prompt_lengths[:, None]
+    chosen = response & (torch.rand(rows, length, generator=generator) < t[:, None])
+    weights = (1 / (t * (length - prompt_lengths)))[:, None].expand(rows, length)
+    masked = chosen.flatten().nonzero().squeeze(1)
+    return Batch(
+        tokens=torch.where(chosen, mask_id, tokens),
+        masked=masked,
+        targets=tokens.flatten()[masked],
+        weights=weights.flatten()[masked],
+    )

@@ -1,0 +1,66 @@
+"""Exact-match accuracy per kind under one-token-per-step low-confidence decoding in one block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from dllm.models.transformer import Transformer
+from dllm.tasks.base import GeneratedTask, Sample
+from dllm.training.vocabulary import chat_prompt
+
+
+@torch.inference_mode()
+def decode(model: Transformer, prompts: Sequence[list[int]], gen_length: int) -> Tensor:
+    """Generated ids [rows, gen_length]: at each step the most confident proposal is committed."""
+    spec = model.spec
+    rows, width = len(prompts), max(map(len, prompts)) + gen_length
+    canvas = torch.full((rows, width), spec.pad_id, device=model.device)
+    starts = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
+    for row, prompt in enumerate(prompts):
+        canvas[row, : len(prompt)] = torch.tensor(prompt, device=model.device)
+    visible = torch.arange(width, device=model.device) < (starts + gen_length)[:, None]
+    region = starts[:, None] + torch.arange(gen_length, device=model.device)
+    canvas.scatter_(1, region, spec.mask_id)
+    every = torch.arange(rows, device=model.device)
+    for _ in range(gen_length):
+        hidden = model.hidden(canvas, mask=visible[:, None, None, :])
+        logits = model.logits(hidden[every[:, None], region]).float()
+        confidence, proposal = logits.softmax(-1).max(-1)
+        confidence = confidence.masked_fill(canvas.gather(1, region) != spec.mask_id, -1.0)
+        best = confidence.argmax(1)
+        canvas[every, region[every, best]] = proposal[every, best]
+    return canvas.gather(1, region)
+
+
+def accuracy(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    task: GeneratedTask,
+    samples: Sequence[Sample],
+    gen_length: int = 32,
+    batch_size: int = 64,
+) -> dict[str, float]:
+    """Kind -> share of its samples answered correctly, in the order of `task.kinds`."""
+    was_training = model.training
+    model.eval()
+    right: dict[str, list[bool]] = {kind: [] for kind in task.kinds}
+    # similar lengths share a batch, since shorter rows are padded
+    encoded = [(s, tokenizer.encode(chat_prompt(s.prompt)).ids) for s in samples]
+    encoded.sort(key=lambda pair: len(pair[1]))
+    for at in range(0, len(encoded), batch_size):
+        part = encoded[at : at + batch_size]
+        answers = decode(model, [ids for _, ids in part], gen_length)
+        for (sample, _), ids in zip(part, answers.tolist(), strict=True):
+            right[sample.task].append(task.grade(sample, response_text(ids, model, tokenizer)))
+    model.train(was_training)
+    return {kind: sum(marks) / len(marks) for kind, marks in right.items() if marks}
+
+
+def response_text(ids: list[int], model: Transformer, tokenizer: Tokenizer) -> str:
+    """Text before the first EOS."""
+    ends = [i for i, token in enumerate(ids) if token in model.spec.eos_ids]
+    return tokenizer.decode(ids[: ends[0]] if ends else ids, skip_special_tokens=False)
