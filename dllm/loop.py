@@ -159,8 +159,7 @@ class _Run:
             self._count(plan, time.perf_counter() - before)
         assert prediction is not None, "a step's last plan predicts"
         view = self._view(request.positions, eligible, prediction)
-        self._mark_broken(view)
-        view = self._refine(view)
+        view = self._refine(self._sound(view))
         sampler.observe(view, self.state)
         decision = self._select(view, request.positions)
         blocks = canvas.block_index.copy()
@@ -199,18 +198,27 @@ class _Run:
             self.canvas, torch.from_numpy(positions).to(self.device), logits, open_rows, hypotheses
         )
 
-    def _mark_broken(self, view: View) -> None:
-        """Gives up the sequences whose logits hold NaN or +inf."""
+    def _sound(self, view: View) -> View:
+        """The view without what no rule can decide on: sequences whose logits hold NaN or +inf are given
+        up, and a mask token that would be the proposal is taken out of the running (committing it would
+        change nothing, for ever)."""
         if view.positions.shape[1] == 0:
-            return
-        broken = (view.candidates & ~view.top[0].isfinite()).any(dim=1)
-        if not broken.any():
-            return
-        for b in broken.nonzero().flatten().tolist():
+            return view
+        value, token = view.top
+        mask = view.candidates & (token == self.spec.mask_id)
+        broken = view.candidates & ~value.isfinite()
+        if not (mask | broken).any():
+            return view
+        for b in broken.any(dim=1).nonzero().flatten().tolist():
             row = self.rows[b]
             step = int(self.canvas.step[b])
             row.failure = f"sample {row.prompt.sample_id}: logits are not finite at step {step}"
             row.finished = True
+        if not mask.any():
+            return view
+        logits = view.logits.clone()
+        logits[..., self.spec.mask_id].masked_fill_(mask, -torch.inf)
+        return view.with_logits(logits)
 
     def _refine(self, view: View) -> View:
         ends = self.decoder.sampler.region.refine(view)

@@ -31,6 +31,9 @@ class Request:
     """Absolute positions whose prediction is wanted, ascending; -1 = padding."""
     hypotheses: Int[np.ndarray, "batch extra canvas"] | None = None
     """Alternative canvases of each sequence, predicted at the same positions in the same call."""
+    twins: bool = False
+    """Every position also gets a masked twin that sees all but the position itself; decided positions
+    are predicted by their twin (leave one out), masked ones as always."""
 
 
 @dataclass(frozen=True)

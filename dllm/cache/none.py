@@ -32,16 +32,30 @@ class NoCache:
             slots = np.concatenate([slots] * (1 + extra))
             wanted = np.concatenate([wanted] * (1 + extra))
             fed = fed * (1 + extra)
+        positions, within = slots.clip(0) if padded else slots, None
+        if request.twins:
+            twin = np.where(wanted >= 0, width + np.arange(wanted.shape[1]), -1)
+            decided = np.take_along_axis(canvas.tokens, wanted, axis=1) != canvas.mask_id
+            tokens = np.concatenate((tokens, np.full_like(twin, canvas.mask_id)), axis=1)
+            positions = np.concatenate((positions, wanted.clip(0)), axis=1)
+            slots = np.concatenate((slots, twin), axis=1)
+            # Nothing sees a twin but the other twins; a twin sees all but its own position.
+            within = np.ones((len(slots), slots.shape[1], slots.shape[1]), dtype=bool)
+            within[:, :width, width:] = False
+            within[:, width:, :width] = wanted[:, :, None] != np.arange(width)
+            fed = fed + (twin >= 0).sum(axis=1)
+            padded = bool((slots < 0).any())
+            wanted = np.where(decided, twin, wanted)
         slots = torch.tensor(slots)
         return [
             Plan(
                 kind=ForwardKind.STEP,
                 tokens=torch.tensor(tokens),
-                positions=slots.clamp(min=0) if padded else slots,
+                positions=torch.tensor(positions),
                 slots=slots,
                 fed=fed.copy(),
                 padded=padded,
-                within=self._within(slots),
+                within=self._within(slots) if within is None else torch.tensor(within),
                 logits_for=torch.tensor(wanted),
             )
         ]

@@ -27,3 +27,5 @@ class Family:
     weights: Callable[[ModelSpec], WeightMap]
     chat: str
     """Chat format used where the tokenizer folder holds no template (`dllm.models.chat`)."""
+    mask_in_tokenizer: bool = True
+    """Whether the tokenizer must know the mask id; WeDLM uses one that it may not."""

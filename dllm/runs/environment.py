@@ -14,14 +14,15 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "hydra-core",
 _SAMPLED_BYTES = 1 << 20
 
 
-def describe(checkpoint: Path, device: torch.device) -> dict[str, Any]:
+def describe(checkpoint: Path, device: str) -> dict[str, Any]:
     """Contents of environment.json; no paths, no times."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    accelerated = device != "cpu" and torch.cuda.is_available()
+    name = torch.cuda.get_device_name() if accelerated else platform.machine()
     return {
         "python": platform.python_version(),
         **{package: version(package) for package in _PACKAGES},
         "commit": _commit(),
-        "device": f"{device.type} ({name})",
+        "device": f"{device} ({name})",
         "threads": torch.get_num_threads(),
         "checkpoint": checkpoint_identity(checkpoint),
     }

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
@@ -110,7 +111,7 @@ def _run(
         done = {result.id for result in folder.samples()}
         missing = [sample for sample in samples if sample.id not in done]
         checkpoint = checkpoint_folder(config.model)
-        folder.write_environment(describe(checkpoint, torch.device(config.model.device)))
+        folder.write_environment(describe(checkpoint, config.model.device))
         info = RunInfo(
             folder.path,
             mark,
@@ -186,8 +187,6 @@ def _decode(
 def _grade(
     outcome: Outcome, sample: Sample, task: GeneratedTask, tokenizer: Any, spec: Any
 ) -> SampleResult:
-    import numpy as np
-
     end = first_eos(np.array(outcome.tokens), spec.eos_ids)
     answer = [t for t in outcome.tokens[:end] if t != spec.mask_id]
     text = tokenizer.decode(answer)

@@ -52,4 +52,5 @@ FAMILY = Family(
     write=write,
     weights=qwen_layout.weights,
     chat="qwen3",
+    mask_in_tokenizer=False,
 )

@@ -66,4 +66,5 @@ FAMILY = Family(
     write=write,
     weights=qwen_layout.weights,
     chat="chatml_qwen",
+    mask_in_tokenizer=False,
 )
