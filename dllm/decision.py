@@ -27,6 +27,8 @@ class Decision:
     """Rows whose block ends now although masks may be left."""
     stop: Bool[Tensor, "batch"] | None = None
     """Rows whose answer ends now."""
+    length: Int[Tensor, "batch"] | None = None
+    """Length of each sequence (prompt included) after this step; what lies beyond is cut off."""
     log: Mapping[str, float] = field(default_factory=dict)
     """Scalars for the tracker (thresholds used, anchors found)."""
     marks: Mapping[str, Bool[Tensor, "batch rows"]] = field(default_factory=dict)
@@ -58,6 +60,7 @@ class HostDecision:
     rows: tuple[RowChanges, ...]
     block_done: Bool[np.ndarray, "batch"]
     stop: Bool[np.ndarray, "batch"]
+    length: Int[np.ndarray, "batch"] | None
     log: Mapping[str, float]
 
 
@@ -111,6 +114,7 @@ def to_host(
         tuple(rows),
         none if decision.block_done is None else decision.block_done.cpu().numpy(),
         none if decision.stop is None else decision.stop.cpu().numpy(),
+        None if decision.length is None else decision.length.cpu().numpy(),
         decision.log,
     )
 

@@ -10,7 +10,7 @@ and the next one takes its place, so that a sequence's tokens do not depend on i
 import hashlib
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -103,6 +103,12 @@ class Decoder:
                     f"sample {prompt.sample_id}: prompt of {len(prompt.tokens)} tokens + "
                     f"gen_length={prompt.gen_length} exceeds the model's {spec.max_positions} positions"
                 )
+            if "reference" in sampler.needs and len(prompt.reference or ()) != prompt.gen_length:
+                raise ConfigError(
+                    f"sample {prompt.sample_id}: {type(sampler).__name__} needs a reference answer of "
+                    f"gen_length={prompt.gen_length} tokens, got {len(prompt.reference or ())}"
+                )
+        sampler.check_model(spec)
         for gen_length in {prompt.gen_length for prompt in prompts}:
             sampler.validate(gen_length)
 
@@ -138,12 +144,22 @@ class _Run:
         self._next_block(len(self.rows) - 1)
 
     def _next_block(self, row: int) -> None:
-        bounds = self.decoder.sampler.region.next_block(self.canvas, row)
-        if bounds is None:
-            self.rows[row].finished = True
-        else:
-            self.canvas.enter_block(row, *bounds)
+        """Enters the next block that is not complete yet."""
+        sampler, canvas = self.decoder.sampler, self.canvas
+        while (bounds := sampler.region.next_block(canvas, row)) is not None:
+            canvas.enter_block(row, *bounds)
             self.state.enter_block(row)
+            if canvas.block_masks[row] or not sampler.block_done(canvas, row, self.state):
+                return
+            self._close_blocks([row])
+        self.rows[row].finished = True
+
+    def _close_blocks(self, rows: list[int]) -> None:
+        """Forwards that the cache owes to the completed blocks of `rows`."""
+        if rows:
+            for plan in self.decoder.cache.block_end(self.canvas, rows, self.store):
+                self._forward(plan)
+                self._record_idle(plan)
 
     def step(self) -> None:
         """One decision for every sequence in the batch."""
@@ -152,11 +168,10 @@ class _Run:
         eligible = sampler.region.eligible(canvas)
         request = sampler.plan(canvas, eligible, self.state)
         plans = self.decoder.cache.plan(canvas, request, self.store)
-        prediction = None
-        for plan in plans:
-            before = time.perf_counter()
-            prediction = self.decoder.predictor.predict(plan, self.store)
-            self._count(plan, time.perf_counter() - before)
+        for plan in plans[:-1]:
+            self._forward(plan)
+            self._record_idle(plan)
+        prediction = self._forward(plans[-1])
         assert prediction is not None, "a step's last plan predicts"
         view = self._view(request.positions, eligible, prediction)
         view = self._refine(self._sound(view))
@@ -167,18 +182,25 @@ class _Run:
         sampler.committed(canvas, decision, self.state)
         for b, changes in enumerate(decision.rows):
             self._record(b, plans[-1], changes, int(blocks[b]))
-            if not self.rows[b].finished:
-                self._advance(b, decision)
+            if decision.length is not None:
+                self._cut(b, int(decision.length[b]))
+        self._advance(decision)
         share = (time.perf_counter() - started) / len(self.rows)
         for row in self.rows:
             row.cost.seconds += share
 
+    def _forward(self, plan: Plan) -> Prediction | None:
+        before = time.perf_counter()
+        prediction = self.decoder.predictor.predict(plan, self.store)
+        self._count(plan, time.perf_counter() - before)
+        return prediction
+
     def _count(self, plan: Plan, seconds: float) -> None:
         extra = len(plan.tokens) // len(self.rows) - 1
         share = seconds / len(self.rows)
-        for row, fed in zip(self.rows, plan.fed.tolist(), strict=True):
+        for b, (row, fed) in enumerate(zip(self.rows, plan.fed.tolist(), strict=True)):
             if fed:
-                row.cost.forwards[plan.kind] += 1
+                row.cost.forwards[plan.kind_of(b)] += 1
                 row.cost.aux_forwards += extra
                 row.cost.rows += fed
             row.cost.model_seconds += share
@@ -187,16 +209,16 @@ class _Run:
         batch = len(positions)
         candidates = np.take_along_axis(eligible, positions, axis=1) & (positions >= 0)
         open_rows = torch.from_numpy(candidates).to(self.device)
-        logits, hypotheses = prediction.logits, None
+        logits, hypotheses, stale = prediction.logits, None, None
         if prediction.valid is not None:
             open_rows = open_rows & prediction.valid[:batch]
+            stale = ~prediction.valid[:batch]
         if len(logits) > batch:
             shape = (-1, batch, *logits.shape[1:])
             hypotheses = logits[batch:].view(shape).transpose(0, 1)
             logits = logits[:batch]
-        return View(
-            self.canvas, torch.from_numpy(positions).to(self.device), logits, open_rows, hypotheses
-        )
+        rows = torch.from_numpy(positions).to(self.device)
+        return View(self.canvas, rows, logits, open_rows, hypotheses, stale)
 
     def _sound(self, view: View) -> View:
         """The view without what no rule can decide on: sequences whose logits hold NaN or +inf are given
@@ -230,9 +252,7 @@ class _Run:
                 canvas.block_end[b] = ends[b]
                 canvas.block_masks[b] = canvas.masked_in_block(b)
         inside = view.positions < view.column(canvas.block_end)
-        return View(
-            canvas, view.positions, view.logits, view.candidates & inside, view.hypotheses
-        )
+        return replace(view, candidates=view.candidates & inside)
 
     def _select(self, view: View, positions: np.ndarray) -> HostDecision:
         """The sampler's decision once no constraint objects; every veto removes a token, so that this
@@ -265,7 +285,7 @@ class _Run:
         start = int(self.canvas.prompt_length[b])
         row.trace.steps.append(
             Step(
-                kind=plan.kind,
+                kind=plan.kind_of(b),
                 fed=int(plan.fed[b]),
                 block=block,
                 positions=(changes.commit_positions - start).tolist(),
@@ -283,10 +303,40 @@ class _Run:
             )
         )
 
-    def _advance(self, b: int, decision: HostDecision) -> None:
-        """Ends the block or the answer where it is complete."""
+    def _record_idle(self, plan: Plan) -> None:
+        """A forward after which nothing is decided (prefill, commit)."""
+        for b, row in enumerate(self.rows):
+            if row.trace is not None and plan.fed[b]:
+                block = int(self.canvas.block_index[b])
+                row.trace.steps.append(Step(plan.kind_of(b), int(plan.fed[b]), block))
+
+    def _cut(self, b: int, length: int) -> None:
+        """Shortens a sequence; what was committed beyond no longer counts."""
+        canvas, row = self.canvas, self.rows[b]
+        if length >= canvas.length[b]:
+            return
+        beyond = canvas.tokens[b, length : canvas.length[b]]
+        row.committed -= int((beyond != canvas.mask_id).sum())
+        canvas.truncate(b, length)
+        if row.trace is not None:
+            row.trace.steps[-1].length = length - int(canvas.prompt_length[b])
+
+    def _advance(self, decision: HostDecision) -> None:
+        """Ends the blocks and the answers that are complete."""
+        canvas, sampler = self.canvas, self.decoder.sampler
+        done = [
+            b
+            for b, row in enumerate(self.rows)
+            if not row.finished
+            and (decision.block_done[b] or sampler.block_done(canvas, b, self.state))
+        ]
+        self._close_blocks(done)
+        for b, row in enumerate(self.rows):
+            if not row.finished:
+                self._proceed(b, b in done, decision)
+
+    def _proceed(self, b: int, done: bool, decision: HostDecision) -> None:
         canvas, row, sampler = self.canvas, self.rows[b], self.decoder.sampler
-        done = bool(decision.block_done[b]) or sampler.block_done(canvas, b, self.state)
         end = end_of_answer(canvas, b, self.decoder.eos, done)
         if end is not None:
             self._end_answer(b, end)

@@ -44,7 +44,8 @@ class Plan:
     the first hypothesis of each, and so on.
     """
 
-    kind: ForwardKind
+    kind: ForwardKind | tuple[ForwardKind, ...]
+    """A tuple where the sequences of the batch differ."""
     tokens: Int[Tensor, "entries rows"]
     """Token ids in physical order."""
     positions: Int[Tensor, "entries rows"]
@@ -63,6 +64,9 @@ class Plan:
     """Rows whose keys and values stay in the store after the call."""
     logits_for: Int[Tensor, "entries wanted"] | None = None
     """Slots whose prediction is wanted, -1 = padding; None = no prediction (prefill, commit)."""
+
+    def kind_of(self, row: int) -> ForwardKind:
+        return self.kind[row] if isinstance(self.kind, tuple) else self.kind
 
     def to(self, device: torch.device) -> Self:
         """The same plan with its tensors on `device`."""

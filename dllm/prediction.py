@@ -36,6 +36,8 @@ class View:
     candidates: Bool[Tensor, "batch rows"]
     hypotheses: Float[Tensor, "batch extra rows vocab"] | None = None
     """Logits of the request's alternative canvases."""
+    stale: Bool[Tensor, "batch rows"] | None = None
+    """Rows whose logits could not be computed in this step (and padding); None = none."""
 
     @property
     def device(self) -> torch.device:

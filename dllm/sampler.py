@@ -16,6 +16,7 @@ from torch import Tensor
 from dllm import scores
 from dllm.canvas import Canvas
 from dllm.decision import Decision, HostDecision
+from dllm.models.spec import ModelSpec
 from dllm.plan import Request, pad_positions
 from dllm.prediction import View
 from dllm.state import SamplerState, StateField
@@ -100,6 +101,9 @@ class Sampler:
     def validate(self, gen_length: int) -> None:
         """Raises `ConfigError` for options that can't decode `gen_length` positions."""
         self.region.validate(gen_length)
+
+    def check_model(self, spec: ModelSpec) -> None:
+        """Raises `ConfigError` if the rule can't decode with this model."""
 
     def max_steps(self, gen_length: int) -> int | None:
         """Bound on the decisions of one sequence for rules that may commit nothing; None = the

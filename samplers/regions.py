@@ -1,7 +1,7 @@
 """Regions: which masked positions are eligible, block after block.
 
-Fixed blocks are LLaDA's semi-autoregressive schedule (arXiv 2502.09992): equal blocks from the end of
-the prompt, left to right; `block_length: null` makes the whole generation region one block.
+Fixed blocks are LLaDA's semi-autoregressive schedule (arXiv 2502.09992): equal blocks from the end
+of the prompt, left to right; `block_length: null` makes the whole generation region one block.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,8 @@ class FixedBlocks:
         start, length = int(canvas.block_end[row]), int(canvas.length[row])
         if start >= length:
             return None
-        return start, length if self.block_length is None else start + self.block_length
+        # An answer that was cut short may end inside a block.
+        return start, length if self.block_length is None else min(start + self.block_length, length)
 
     def eligible(self, canvas: Canvas) -> Bool[np.ndarray, "batch canvas"]:
         index = np.arange(canvas.capacity)

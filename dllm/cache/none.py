@@ -60,6 +60,9 @@ class NoCache:
             )
         ]
 
+    def block_end(self, canvas: Canvas, rows: list[int], store: KVStore | None) -> list[Plan]:
+        return []
+
     def _within(self, slots: torch.Tensor):
         if self._spec.attention == "block_causal":
             block = slots // self._spec.block_size

@@ -23,3 +23,7 @@ class CachePolicy(Protocol):
     def plan(self, canvas: Canvas, request: Request, store: KVStore | None) -> list[Plan]:
         """Forwards of this step in order; the last one predicts the request's positions."""
         ...
+
+    def block_end(self, canvas: Canvas, rows: list[int], store: KVStore | None) -> list[Plan]:
+        """Forwards due because these rows have just completed their block; they predict nothing."""
+        ...
