@@ -1,18 +1,19 @@
 """Fast-dLLM factor (arXiv 2505.22618, later version): the bound tightens with the number committed.
 
 Rule: rank the candidates of the block by confidence; rank 1 is always committed, rank r >= 2 as
-long as confidence >= 1 - factor / (r + 1), and the first failure ends the walk. Official quirk, on by
-default: if the only failing rank is the last one, it is committed all the same. Function default factor
-1; no factor result is printed in version 1 of the paper. Section 3.1 of the confidence specification.
+long as confidence >= 1 - factor / (r + 1), and the first failure ends the walk. Official quirk, on
+by default: if the only failing rank is the last one, it is committed all the same. Function default
+factor 1; no factor result is printed in version 1 of the paper. Section 3.1 of the confidence
+specification.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm import scores
 from dllm.errors import ConfigError
 from dllm.prediction import View
 from dllm.sampler import Sampler
@@ -33,18 +34,27 @@ class Factor(Sampler):
     def choose(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
     ) -> Bool[Tensor, "batch rows"]:
-        if score.shape[1] == 0:
-            return view.candidates
+        order, passed, lone = self._ranks(score, view)
+        return torch.zeros_like(passed).scatter_(1, order, passed | lone)
+
+    def marks(
+        self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
+    ) -> Mapping[str, Bool[Tensor, "batch rows"]]:
+        order, _, lone = self._ranks(score, view)
+        return {"quirk": torch.zeros_like(lone).scatter_(1, order, lone)}
+
+    def _ranks(
+        self, score: Float[Tensor, "batch rows"], view: View
+    ) -> tuple[Int[Tensor, "batch rows"], Bool[Tensor, "batch rows"], Bool[Tensor, "batch rows"]]:
+        """Rows by rank; which ranks pass; the last rank where it alone fails and is committed."""
+        count = view.candidates.sum(dim=-1, keepdim=True)
         ranked = score.masked_fill(~view.candidates, -torch.inf).sort(
             dim=-1, descending=True, stable=True
         )
-        rank = torch.arange(score.shape[1], device=score.device)  # rank r - 1
-        bound = (1 - self.factor / (rank + 2)).to(score.dtype)
-        bound[0] = -torch.inf
-        passed = (ranked.values >= bound).cummin(dim=-1).values
-        count = view.candidates.sum(dim=-1, keepdim=True)
-        if self.last_rank_quirk:
-            only_last_fails = passed.sum(dim=-1, keepdim=True) == count - 1
-            passed = passed | only_last_fails
-        passed = passed & (rank < count)
-        return torch.zeros_like(view.candidates).scatter_(1, ranked.indices, passed)
+        rank = torch.arange(1, score.shape[1] + 1, device=score.device)
+        bound = (1 - self.factor / (rank + 1)).to(score.dtype)
+        bound = bound.where(rank > 1, -torch.inf)
+        passed = (ranked.values >= bound).cummin(dim=-1).values & (rank <= count)
+        missing = count - passed.sum(dim=-1, keepdim=True)
+        lone = (rank == count) & (missing == 1) & ~passed
+        return ranked.indices, passed, lone if self.last_rank_quirk else torch.zeros_like(lone)

@@ -1,15 +1,17 @@
 """LocalLeap (arXiv 2510.07081): sure positions relax the threshold of their neighbourhood.
 
-Rule: anchors are the block's masked positions with confidence >= threshold; within `radius` positions of
-an anchor the acceptance threshold is relaxed_threshold instead of threshold (both inclusive). The most
-confident position is always committed, so that without anchors the rule takes exactly one token.
-Anchors are found anew at every step and relaxation does not spread within a step. Confidence: float64
-softmax of the plain logits.
+Rule: anchors are the block's masked positions with confidence >= threshold; within `radius`
+positions of an anchor the acceptance threshold is relaxed_threshold instead of threshold (both
+inclusive). The most confident position is always committed, so that without anchors the rule takes
+exactly one token. Anchors are found anew at every step and relaxation does not spread within a
+step. Confidence: float64 softmax of the plain logits.
 
-Authors' setting for LLaDA-8B-Instruct: 0.9 / 0.75 / radius 4, block 32, gen_length 256 (HumanEval, MBPP,
-MATH) or 512 (GSM8K, IFEval) [S, second hand]; Dream: rule after the logits shift [inferred]. Section 4.
+Authors' setting for LLaDA-8B-Instruct: 0.9 / 0.75 / radius 4, block 32, gen_length 256 (HumanEval,
+MBPP, MATH) or 512 (GSM8K, IFEval) [S, second hand]; Dream: rule after the logits shift [inferred].
+Section 4.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -42,14 +44,19 @@ class LocalLeap(Sampler):
     def choose(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
     ) -> Bool[Tensor, "batch rows"]:
-        anchors = view.candidates & (score >= self.threshold)
-        near = self.near(anchors, view)
+        near = self.near(self.anchors(score, view), view)
         limit = score.new_full((), self.threshold).where(~near, self.relaxed_threshold)
         return scores.at_least(score, view.candidates, limit)
 
-    def near(
-        self, anchors: Bool[Tensor, "batch rows"], view: View
-    ) -> Bool[Tensor, "batch rows"]:
+    def anchors(self, score: Float[Tensor, "batch rows"], view: View) -> Bool[Tensor, "batch rows"]:
+        return view.candidates & (score >= self.threshold)
+
+    def marks(
+        self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
+    ) -> Mapping[str, Bool[Tensor, "batch rows"]]:
+        return {"anchors": self.anchors(score, view)}
+
+    def near(self, anchors: Bool[Tensor, "batch rows"], view: View) -> Bool[Tensor, "batch rows"]:
         """Rows within `radius` canvas positions of an anchor."""
         canvas = anchors.new_zeros((len(anchors), view.canvas.capacity + 1))
         # Padding rows write to the extra last column.

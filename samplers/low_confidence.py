@@ -1,14 +1,16 @@
-"""LLaDA's own decoding (arXiv 2502.09992): a fixed number of tokens per step, the most confident ones.
+"""LLaDA's own decoding (arXiv 2502.09992): a fixed number of tokens per step, the most confident
+ones.
 
-Rule: a block of n masks and K = steps / blocks steps commits n // K positions per step, the first n mod K
-steps one more, those with the highest confidence (`remasking: low_confidence`) or random ones
-(`random`). All K forwards of a block are made, as in the official generate.py, even if a quota is 0.
-steps = gen_length is the one-token-per-step baseline that every other method is compared to.
+Rule: a block of n masks and K = steps / blocks steps commits n // K positions per step, the first n
+mod K steps one more, those with the highest confidence (`remasking: low_confidence`) or random ones
+(`random`). All K forwards of a block are made, as in the official generate.py, even if a quota is
+0. steps = gen_length is the one-token-per-step baseline that every other method is compared to.
 
 Options of the official evaluation: classifier-free guidance (the prompt masked in a second canvas,
-l = l_u + (cfg_scale + 1)(l_c - l_u)); `logits_eos_inf` forbids EOS; `confidence_eos_eot_inf` gives EOS and
-EOT proposals confidence 0 and renormalises the others (trap L1: with a temperature the official chained
-assignment only touches EOT; `official_quirk` keeps that). Settings per benchmark: section 1.
+l = l_u + (cfg_scale + 1)(l_c - l_u)); `logits_eos_inf` forbids EOS; `confidence_eos_eot_inf` gives
+EOS and EOT proposals confidence 0 and renormalises the others (trap L1: with a temperature the
+official chained assignment only touches EOT; `official_quirk` keeps that). Settings per benchmark:
+section 1.
 """
 
 from dataclasses import dataclass

@@ -20,9 +20,9 @@ class Greedy:
 
 @dataclass(frozen=True, kw_only=True)
 class Gumbel:
-    """A sample of softmax(logits / temperature), drawn as LLaDA does: the arg-max of
-    exp(l) / (-ln u)^T in float64, u ~ U[0, 1) per position and token. Confidence is still read from the
-    logits without temperature."""
+    """A sample of softmax(logits / temperature), drawn as LLaDA does: the arg-max of exp(l) / (-ln
+    u)^T in float64, u ~ U[0, 1) per position and token. Confidence is still read from the logits
+    without temperature."""
 
     temperature: float
     """> 0; for 0 use the greedy proposer."""
@@ -30,7 +30,8 @@ class Gumbel:
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise ConfigError(
-                f"proposer.temperature={self.temperature} must be > 0 (greedy: sampler/proposer=greedy)"
+                f"proposer.temperature={self.temperature} must be > 0 "
+                "(greedy: sampler/proposer=greedy)"
             )
 
     def propose(self, view: View) -> Int[Tensor, "batch rows"]:

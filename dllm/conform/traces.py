@@ -1,0 +1,222 @@
+"""Replays recorded traces of other implementations: same tokens, same forwards, same commits per
+step.
+
+A trace file holds cases of one method on one checkpoint: the authors' parameters, prompt, output,
+number of forwards and what each forward committed. `RecordedMethod` maps the parameters to a
+command line of this toolkit; which methods are known is the caller's business
+(`samplers.recorded`).
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dllm.canvas import Prompt
+from dllm.config import build, compose
+from dllm.eos import EosPolicy
+from dllm.errors import ConfigError
+from dllm.loop import Decoder
+from dllm.models.loading import load_model, read_spec
+from dllm.models.predictor import Predictor
+from dllm.outcome import Outcome
+from dllm.trace import Trace
+
+
+Params = Mapping[str, Any]
+TOLERANCE = 1e-4
+"""Largest difference of a recorded confidence from ours."""
+
+
+@dataclass(frozen=True)
+class RecordedMethod:
+    """How the cases of one trace file are decoded and what else they record."""
+
+    overrides: Callable[[Params], list[str]]
+    """The authors' parameters -> options of `scripts.run` (`eos=...` included)."""
+    confidence: Callable[[float], float] | None = float
+    """Our score of a committed position -> the recorded "confidence"; None = not comparable."""
+    extras: Mapping[str, Callable[[Trace], object]] = field(default_factory=dict)
+    """Further recorded fields -> the same value read from our trace."""
+    ignored: frozenset[str] = frozenset({"margin"})
+    """Recorded fields that say nothing about the decoding or that we do not keep."""
+
+
+class Verdict(StrEnum):
+    PASSED = "passed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """One trace file against ours."""
+
+    path: Path
+    verdict: Verdict
+    cases: int = 0
+    differing: tuple[str, ...] = ()
+    """What differs, one text per case."""
+    reason: str = ""
+    """Why the file was skipped or could not be decoded."""
+
+    def line(self) -> str:
+        words = {"passed": "ok  ", "failed": "FAIL", "skipped": "skip"}[self.verdict]
+        if self.reason:
+            return f"{words} {self.path}: {self.reason}"
+        good = self.cases - len(self.differing)
+        first = f"; {self.differing[0]}" if self.differing else ""
+        return f"{words} {self.path}: {good}/{self.cases} cases{first}"
+
+
+def check(
+    path: Path, methods: Mapping[str, RecordedMethod], checkpoints: Sequence[Path]
+) -> FileResult:
+    """Decodes every case of a trace file with the checkpoint it names.
+
+    Raises `ConfigError` for a file that is no trace or a checkpoint that is not in `checkpoints`.
+    """
+    record = _read(path)
+    method = methods.get(record["method"])
+    if method is None:
+        reason = f"unknown method {record['method']}"
+        return FileResult(path, Verdict.SKIPPED, reason=reason)
+    folder = _find(record["checkpoint"], checkpoints)
+    try:
+        read_spec(folder)
+    except ConfigError as error:
+        return FileResult(path, Verdict.SKIPPED, reason=str(error))
+    with tempfile.TemporaryDirectory() as tables:
+        shared = _tables(record, Path(tables))
+        found = [
+            _compare(number, case, method, shared, folder)
+            for number, case in enumerate(record["cases"])
+        ]
+    differing = tuple(text for text in found if text)
+    verdict = Verdict.FAILED if differing else Verdict.PASSED
+    return FileResult(path, verdict, len(found), differing)
+
+
+def decode(overrides: Sequence[str], prompt: Prompt, folder: Path) -> Outcome:
+    """The prompt decoded under the given command line, with its trace."""
+    config = _configuration(tuple(overrides))
+    decoder = Decoder(
+        _predictor(folder),
+        build(config.sampler, "sampler"),
+        build(config.cache, "cache"),
+        eos=EosPolicy(config.eos),
+        record=True,
+    )
+    return next(decoder.decode([prompt]))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text())
+        if isinstance(record, dict) and record.keys() >= {"method", "checkpoint", "cases"}:
+            return record
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except ValueError:
+        pass
+    raise ConfigError(f"{path} is no recorded trace (method, checkpoint, cases)")
+
+
+def _find(name: str, folders: Sequence[Path]) -> Path:
+    for folder in folders:
+        for candidate in (folder / name, folder):
+            if candidate.name == name and (candidate / "config.json").is_file():
+                return candidate
+    looked = ", ".join(map(str, folders))
+    raise ConfigError(f"checkpoint {name} is in none of {looked}: name its folder by --checkpoints")
+
+
+def _tables(record: Params, folder: Path) -> dict[str, str]:
+    """Tables that all cases of a file share, written out because options name them by path."""
+    paths = {}
+    for name, value in record.items():
+        if isinstance(value, dict):
+            path = folder / f"{name}.json"
+            path.write_text(json.dumps(value))
+            paths[name] = str(path)
+    return paths
+
+
+@cache
+def _predictor(folder: Path) -> Predictor:
+    return Predictor(load_model(folder))
+
+
+def _configuration(overrides: tuple[str, ...]) -> DictConfig:
+    """As `compose`, which takes 0.1 s: composed once per choice of groups."""
+    values = [text for text in overrides if "." in text.split("=")[0] or text.startswith("eos=")]
+    groups = tuple(text for text in overrides if text not in values)
+    config = OmegaConf.merge(_composed(groups), OmegaConf.from_dotlist(values))
+    assert isinstance(config, DictConfig)
+    return config
+
+
+@cache
+def _composed(groups: tuple[str, ...]) -> DictConfig:
+    return compose(groups)
+
+
+def _compare(
+    number: int, case: Params, method: RecordedMethod, shared: Params, folder: Path
+) -> str | None:
+    """What differs from the recorded case, None if nothing does."""
+    params = {**shared, **case["params"]}
+    prompt = Prompt(str(number), tuple(case["prompt"]), params["gen_length"])
+    overrides = method.overrides(params)
+    try:
+        outcome = decode(overrides, prompt, folder)
+    except ConfigError as error:
+        return f"case {number}: {error}"
+    difference = _difference(case, method, outcome)
+    return None if difference is None else f"case {number} ({' '.join(overrides)}): {difference}"
+
+
+def _difference(case: Params, method: RecordedMethod, outcome: Outcome) -> str | None:
+    trace = outcome.trace
+    assert trace is not None
+    ours = [sorted(step) for step in trace.commits()]
+    theirs = [sorted(map(tuple, step)) for step in case["steps"]]
+    for step, (mine, other) in enumerate(zip(ours, theirs, strict=False)):
+        if mine != other:
+            return f"step {step} commits {mine} instead of {other}"
+    if len(ours) != len(theirs):
+        return f"{len(ours)} steps instead of {len(theirs)}"
+    if outcome.cost.nfe != case["nfe"]:
+        return f"{outcome.cost.nfe} forwards instead of {case['nfe']}"
+    if list(outcome.tokens) != case["output"]:
+        return f"output {list(outcome.tokens)} instead of {case['output']}"
+    if method.confidence is not None and "confidence" in case:
+        found = _confidence_difference(case, method.confidence, trace)
+        if found is not None:
+            return found
+    for name, read in method.extras.items():
+        if name in case and read(trace) != case[name]:
+            return f"{name} {read(trace)} instead of {case[name]}"
+    return None
+
+
+def _confidence_difference(
+    case: Params, as_recorded: Callable[[float], float], trace: Trace
+) -> str | None:
+    for number, step in enumerate(trace.steps):
+        ours = dict(zip(step.positions, step.scores, strict=True))
+        recorded = zip(case["steps"][number], case["confidence"][number], strict=True)
+        for (position, token), theirs in recorded:
+            # A remasked position's recorded value is no score of ours.
+            if token == trace.mask_id:
+                continue
+            mine = as_recorded(ours[position])
+            if abs(mine - theirs) > TOLERANCE:
+                return f"step {number}: confidence {mine:.6f} at {position} instead of {theirs}"
+    return None
