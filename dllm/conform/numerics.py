@@ -1,8 +1,9 @@
 """Replays the recorded forwards of one model folder and compares logits.
 
-A numerics folder holds a tiny checkpoint in its family's public layout, numerics.json (the calls, in
-order) and expected.safetensors (inputs and logits made by the authors' own modelling files). Every call
-runs through the predictor and the key/value store that decoding uses, cached ones included.
+A numerics folder holds a tiny checkpoint in its family's public layout, numerics.json (the calls,
+in order) and expected.safetensors (inputs and logits made by the authors' own modelling files).
+Every call runs through the predictor and the key/value store that decoding uses, cached ones
+included.
 """
 
 import copy
@@ -103,7 +104,8 @@ class _Replay:
         return results
 
     def _state(self, call: dict[str, Any]) -> KVStore:
-        """A fresh copy of the state the call starts from, of which a call keeps nothing by itself."""
+        """A fresh copy of the state the call starts from, of which a call keeps nothing by
+        itself."""
         batch = self.tensors[call["input_ids"]].shape[0]
         if call["cache_in"] is None:
             store = KVStore(self.spec, batch, self.capacity, torch.float32)
@@ -141,7 +143,9 @@ class _Replay:
         if "visible" in call:
             matrix = self.tensors[call["visible"]].bool()
             if start and not matrix[..., :start].all():
-                raise ConfigError(f"call {call['name']}: a stored slot is hidden from some rows only")
+                raise ConfigError(
+                    f"call {call['name']}: a stored slot is hidden from some rows only"
+                )
             return matrix[..., start:end].expand(batch, -1, -1)
         if call["attention"] == "block_causal":
             slots = torch.arange(start, end)

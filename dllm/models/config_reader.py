@@ -1,7 +1,7 @@
 """Reads the values of a checkpoint's config.json strictly, with one-line errors that name the key.
 
-Every family reader goes through this, so that a quantised checkpoint, a scaled rotary embedding or a
-mask id outside the vocabulary is refused the same way everywhere.
+Every family reader goes through this, so that a quantised checkpoint, a scaled rotary embedding or
+a mask id outside the vocabulary is refused the same way everywhere.
 """
 
 from collections.abc import Collection, Mapping
@@ -73,7 +73,8 @@ class CheckpointConfig:
         return value
 
     def expect(self, family: str, switches: Mapping[str, Any]) -> None:
-        """Refuses a checkpoint whose architecture switches, where given, differ from the family's."""
+        """Refuses a checkpoint whose architecture switches, where given, differ from the
+        family's."""
         for key, value in switches.items():
             found = self.values.get(key, value)
             if found != value:

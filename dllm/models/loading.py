@@ -1,8 +1,8 @@
 """Checkpoint folders in the public Hugging Face layout, read and written without any remote code.
 
 A folder holds config.json and either model.safetensors or shards with model.safetensors.index.json.
-Loading is strict (every tensor is consumed, every parameter filled, shapes agree) and streams: at no
-time is more than the model and one tensor in memory.
+Loading is strict (every tensor is consumed, every parameter filled, shapes agree) and streams: at
+no time is more than the model and one tensor in memory.
 """
 
 import json
@@ -48,7 +48,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_spec(
     folder: str | Path, overrides: Overrides | None = None, family: str | None = None
 ) -> ModelSpec:
-    """The spec of the checkpoint in `folder`; weights are looked at by name where they are there."""
+    """The spec of the checkpoint in `folder`; only the names of its weights are looked at."""
     folder = Path(folder)
     path = folder / "config.json"
     config = read_config(folder)

@@ -1,8 +1,8 @@
 """Attention rules as boolean matrices [..., queries, keys], True = may attend.
 
-Rules speak of slots: absolute positions, except for WeDLM, whose causal rule follows physical order.
-Pads are hidden as keys only; a padded query row attends like any other and is never read (models
-section 4: hiding both sides leaves rows with nothing to attend to).
+Rules speak of slots: absolute positions, except for WeDLM, whose causal rule follows physical
+order. Pads are hidden as keys only; a padded query row attends like any other and is never read
+(models section 4: hiding both sides leaves rows with nothing to attend to).
 """
 
 import torch
@@ -17,7 +17,7 @@ def block_causal(queries: Tensor, keys: Tensor, block_size: int) -> Tensor:
 
 
 def bounded_blocks(queries: Tensor, keys: Tensor, bounds: Tensor) -> Tensor:
-    """Blocks of varying length; `bounds` are the first slots of all blocks but the first, ascending."""
+    """Blocks of varying length; `bounds` are the first slots of the second and later blocks."""
     of_query = torch.bucketize(queries, bounds, right=True)
     of_key = torch.bucketize(keys, bounds, right=True)
     return of_query[..., :, None] >= of_key[..., None, :]
@@ -29,7 +29,7 @@ def causal(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def attention_mask(spec: ModelSpec, queries: Tensor, keys: Tensor) -> Tensor | None:
-    """The model's own rule for rows at slots `queries` over `keys` (each [..., count]); None = all."""
+    """The model's rule for rows at slots `queries` over `keys` (each [..., count]); None = all."""
     if spec.attention == "full":
         return None
     if spec.attention == "causal":

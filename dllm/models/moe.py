@@ -13,7 +13,8 @@ from dllm.models.swiglu import SwiGLU
 
 
 def softmax_router(logits: Tensor, spec: MoeSpec) -> tuple[Tensor, Tensor]:
-    """Experts and weights, each [tokens, top_k], of the largest probabilities (LLaDA-MoE, Qwen3-MoE).
+    """Experts and weights, each [tokens, top_k], of the largest probabilities (LLaDA-MoE,
+    Qwen3-MoE).
 
     Softmax in float32; the probabilities are used as they are unless `renormalise`.
     """
@@ -29,8 +30,8 @@ def sigmoid_group_router(
 ) -> tuple[Tensor, Tensor]:
     """Experts and weights, each [tokens, top_k], of LLaDA2.
 
-    Scores are sigmoids in float32; `bias` influences the choice only. The groups with the largest sum of
-    their two best biased scores are kept, so the single best expert may be dropped.
+    Scores are sigmoids in float32; `bias` influences the choice only. The groups with the largest
+    sum of their two best biased scores are kept, so the single best expert may be dropped.
     """
     scores = logits.float().sigmoid()
     choice = scores if bias is None else scores + bias

@@ -21,18 +21,19 @@ class Placing:
         return self.devices[name]
 
     def dispatch(self, model: Transformer) -> Transformer:
-        """Adds accelerate's hooks that carry activations between devices, where there are several."""
+        """Adds accelerate's hooks that carry activations between devices, where there are
+        several."""
         if set(self.devices) == {""}:
             return model
         from accelerate import dispatch_model
 
-        return dispatch_model(
+        dispatch_model(
             model,
             device_map={name: str(device) for name, device in self.devices.items()},
-            main_device=str(self.devices["embed"]),
-            # Results stay where they are computed: the next layer's hook moves them on.
-            skip_keys=None,
+            main_device=self.devices["embed"],
+            force_hooks=True,
         )
+        return model
 
 
 def place(

@@ -1,7 +1,7 @@
 """What distinguishes one model family from another, as data.
 
-One transformer serves every family; a `ModelSpec` is all it knows about a checkpoint. Values are read
-from the checkpoint's own config.json by the readers in `dllm.models.families`.
+One transformer serves every family; a `ModelSpec` is all it knows about a checkpoint. Values are
+read from the checkpoint's own config.json by the readers in `dllm.models.families`.
 """
 
 from dataclasses import dataclass
@@ -74,8 +74,8 @@ class ModelSpec:
     logit_shift: Literal[0, 1] = 0
     """1: the row of position i-1 predicts position i (models adapted from autoregressive ones)."""
     shift_in_block: bool = False
-    """The first position of a block is predicted by the last row of the block before it, when that is
-    run for the last time (Fast-dLLM v2); False: by row i-1 of any forward (Dream)."""
+    """The first position of a block is predicted by the last row of the block before it, when that
+    is run for the last time (Fast-dLLM v2); False: by row i-1 of any forward (Dream)."""
     logits_fp32: bool = False
     moe: MoeSpec | None = None
 

@@ -1,7 +1,7 @@
 """Reads one safetensors file tensor by tensor into memory that the caller owns.
 
-The format is an 8-byte length, a JSON header and raw bytes. Plain reads are used instead of a memory
-map: mapped pages stay resident, so a checkpoint that is copied out of a map is held twice.
+The format is an 8-byte length, a JSON header and raw bytes. Plain reads are used instead of a
+memory map: mapped pages stay resident, so a checkpoint that is copied out of a map is held twice.
 """
 
 import json
@@ -68,7 +68,7 @@ class TensorFile:
     def read_into(self, name: str, target: Tensor) -> None:
         """Fills `target`: contiguous, on the CPU, of the entry's dtype and size."""
         self._file.seek(self.entries[name].offset)
-        view = memoryview(target.view(-1).view(torch.uint8).numpy())
+        view = target.view(-1).view(torch.uint8).numpy().data
         while view:
             count = self._file.readinto(view)
             if not count:

@@ -1,8 +1,9 @@
 """The one transformer behind every family: pre-norm RMSNorm, rotary embedding, SwiGLU or experts.
 
-Follows the order of operations of the official modelling files (cast before the norm weight, half-split
-rotary, grouped-query heads repeated contiguously), because in bfloat16 another order gives other tokens.
-It knows tokens, positions and attention masks; caches and logit alignment live in `dllm.models.predictor`.
+Follows the order of operations of the official modelling files (cast before the norm weight,
+half-split rotary, grouped-query heads repeated contiguously), because in bfloat16 another order
+gives other tokens. It knows tokens, positions and attention masks; caches and logit alignment live
+in `dllm.models.predictor`.
 """
 
 from collections.abc import Callable
@@ -37,10 +38,10 @@ class RMSNorm(nn.Module):
 
 
 def rotary_tables(positions: Tensor, spec: ModelSpec) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [batch, 1, rows, rotary_dim] in float32 of integer `positions` [batch, rows].
+    """Cosines and sines [batch, 1, rows, rotary_dim] in float32 of `positions` [batch, rows].
 
-    Computed on the fly: a stored table would be cast along with the module, and bfloat16 frequencies
-    are off by radians at position 1,024.
+    Computed on the fly: a stored table would be cast along with the module, and bfloat16
+    frequencies are off by radians at position 1,024.
     """
     exponent = torch.arange(0, spec.rotary_dim, 2, device=positions.device).float()
     inverse = 1.0 / spec.rope_theta ** (exponent / spec.rotary_dim)
@@ -128,8 +129,10 @@ def feed_forward(spec: ModelSpec, index: int) -> nn.Module:
 
 
 class Transformer(nn.Module):
-    """Stack of layers over token embeddings; parameters are created uninitialised by purpose of loading
-    or by `torch.nn` defaults when trained from scratch."""
+    """Stack of layers over token embeddings.
+
+    Built on the meta device when a checkpoint fills it, with torch's initial values for training.
+    """
 
     def __init__(self, spec: ModelSpec):
         super().__init__()
@@ -138,9 +141,7 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Layer(spec, i) for i in range(spec.n_layers))
         self.norm = RMSNorm(spec.d_model, spec)
         self.head = (
-            None
-            if spec.tied_embeddings
-            else nn.Linear(spec.d_model, spec.vocab_size, bias=False)
+            None if spec.tied_embeddings else nn.Linear(spec.d_model, spec.vocab_size, bias=False)
         )
 
     @property
@@ -161,7 +162,7 @@ class Transformer(nn.Module):
         """Final normed states [batch, rows, d_model] of the fed rows.
 
         `token_ids` int64 [batch, rows]; `positions` int64 [batch, rows], rotary positions, default
-        0..rows-1; `mask` bool broadcastable to [batch, 1, rows, keys], True = may attend, None = all.
+        0..rows-1; `mask` bool broadcastable to [batch, 1, rows, keys], None = all.
         """
         if positions is None:
             positions = torch.arange(token_ids.shape[1], device=token_ids.device)[None]
@@ -169,10 +170,12 @@ class Transformer(nn.Module):
         x = self.embed(token_ids)
         for index, layer in enumerate(self.layers):
             x = layer(x, tables, mask, index, exchange)
-        return self.norm(x)
+        # Spread over devices, the last layers may live elsewhere; otherwise nothing moves.
+        return self.norm(x).to(token_ids.device)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """LM head on the given rows only: [..., d_model] -> [..., vocab]."""
         # The head as a module: on several devices its hook brings the rows to it.
         out = F.linear(hidden, self.embed.weight) if self.head is None else self.head(hidden)
+        out = out.to(hidden.device)
         return out.float() if self.spec.logits_fp32 else out

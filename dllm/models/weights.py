@@ -1,7 +1,7 @@
 """How a parameter of our transformer is put together from the tensors of a public checkpoint.
 
-A family's weight map is `{our parameter: Source}`, with three kinds of source: the whole tensor, rows
-of a fused tensor, or a stack over experts. Reading and writing both follow from the same map.
+A family's weight map is `{our parameter: Source}`, with three kinds of source: the whole tensor,
+rows of a fused tensor, or a stack over experts. Reading and writing both follow from the same map.
 """
 
 from collections import defaultdict
@@ -30,7 +30,8 @@ class Rows:
 
 @dataclass(frozen=True)
 class Experts:
-    """The parameter is [experts, rows, columns]; each expert's tensors are joined along the rows."""
+    """The parameter is [experts, rows, columns]; each expert's tensors are joined along the
+    rows."""
 
     names: tuple[tuple[str, ...], ...]
 

@@ -41,8 +41,8 @@ def family_named(name: str) -> Family:
 def recognise(config: CheckpointConfig) -> Family:
     """By `architectures[0]`, else by `model_type`, else by the names of the stored tensors.
 
-    The later two may fit several families (LLaDA-MoE shares LLaDA's model type): then the tensor names
-    decide, and where they cannot, the caller must name the family.
+    The later two may fit several families (LLaDA-MoE shares LLaDA's model type): then the tensor
+    names decide, and where they cannot, the caller must name the family.
     """
     architecture = (config.get("architectures") or [None])[0]
     for family in FAMILIES:

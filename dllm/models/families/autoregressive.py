@@ -18,7 +18,8 @@ QWEN2, QWEN3 = "Qwen2ForCausalLM", "Qwen3ForCausalLM"
 def read(config: CheckpointConfig) -> ModelSpec:
     fields = qwen_layout.body(config, "autoregressive")
     eos_ids = config.eos_ids(fields["vocab_size"])
-    qwen2 = (config.get("architectures") or [config.get("model_type", "")])[0].lower()[:5] == "qwen2"
+    name = (config.get("architectures") or [config.get("model_type", "")])[0]
+    qwen2 = name.lower().startswith("qwen2")
     if config.get("attention_bias", qwen2) != qwen2:
         raise ConfigError(
             f"{config.source}: attention_bias={config['attention_bias']}, "

@@ -1,8 +1,8 @@
 """Fast-dLLM v2: a Qwen2.5 body fine-tuned to block diffusion, logits shifted inside the block.
 
-Format of Efficient-Large-Model/Fast_dLLM_v2_*. The public config.json has no mask id (151665 by default);
-the official forward takes its block length as an argument, `bd_size` is what it was trained with.
-The 1.5B model has no LM head of its own.
+Format of Efficient-Large-Model/Fast_dLLM_v2_*. The public config.json has no mask id (151665 by
+default); the official forward takes its block length as an argument, `bd_size` is what it was
+trained with. The 1.5B model has no LM head of its own.
 """
 
 from typing import Any

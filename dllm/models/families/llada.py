@@ -1,8 +1,8 @@
 """LLaDA-8B-Base, LLaDA-8B-Instruct and LLaDA-1.5: full attention, float32 rotary, aligned logits.
 
-Format of GSAI-ML/LLaDA-8B-* (an OLMo-derived class that could express other networks: every switch that
-would change the network is checked). Trap of the format: the LM head and each block's down projection
-share the leaf name `ff_out`, and `ff_proj` is the gate.
+Format of GSAI-ML/LLaDA-8B-* (an OLMo-derived class that could express other networks: every switch
+that would change the network is checked). Trap of the format: the LM head and each block's down
+projection share the leaf name `ff_out`, and `ff_proj` is the gate.
 """
 
 from typing import Any

@@ -1,4 +1,5 @@
-"""LLaDA2.0 and LLaDA2.1 (mini, flash): block-causal mixture of experts with grouped sigmoid routing.
+"""LLaDA2.0 and LLaDA2.1 (mini, flash): block-causal mixture of experts with grouped sigmoid
+routing.
 
 Format of inclusionAI/LLaDA2.*. Query, key and value projections are one tensor with all query heads
 first, then all key heads, then all value heads. Block length and mask id are no config keys: 32 and

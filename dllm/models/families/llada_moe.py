@@ -1,7 +1,7 @@
 """LLaDA-MoE-7B-A1B: full attention, softmax router whose probabilities are not renormalised.
 
-Format of inclusionAI/LLaDA-MoE-7B-A1B-*. Its `model_type` is "llada", as LLaDA-8B's. The official block
-ignores `norm_topk_prob` and the group keys, so they are ignored here too.
+Format of inclusionAI/LLaDA-MoE-7B-A1B-*. Its `model_type` is "llada", as LLaDA-8B's. The official
+block ignores `norm_topk_prob` and the group keys, so they are ignored here too.
 """
 
 from typing import Any

@@ -1,6 +1,8 @@
-"""The file layout that most families inherit from Qwen2, Qwen3 and Qwen3-MoE: keys and tensor names.
+"""The file layout that most families inherit from Qwen2, Qwen3 and Qwen3-MoE: keys and tensor
+names.
 
-Dream, SDAR, Fast-dLLM v2, WeDLM and LLaDA-MoE differ in attention and special tokens, hardly in files.
+Dream, SDAR, Fast-dLLM v2, WeDLM and LLaDA-MoE differ in attention and special tokens, hardly in
+files.
 """
 
 from typing import Any

@@ -1,7 +1,8 @@
 """SDAR, TraDo, TDAR and SDAR-MoE: Qwen3 bodies with block-causal attention and aligned logits.
 
-Format of JetLM/SDAR-*, Gen-Verse/TraDo-*, lulululuyi/TDAR-*. Some copies of config.json lack `block_size`
-and `mask_token_id`: 4 and 151669 by default; TDAR decodes with 16 although its file may say 4.
+Format of JetLM/SDAR-*, Gen-Verse/TraDo-*, lulululuyi/TDAR-*. Some copies of config.json lack
+`block_size` and `mask_token_id`: 4 and 151669 by default; TDAR decodes with 16 although its file
+may say 4.
 """
 
 from typing import Any

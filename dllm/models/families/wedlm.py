@@ -1,8 +1,8 @@
 """WeDLM: Qwen2.5 (7B) or Qwen3 (8B) bodies with the ordinary causal mask over reordered tokens.
 
-Format of tencent/WeDLM-*. The two official readings of the config disagree about q/k norms, so the stored
-tensors decide and a config that contradicts them is refused. In a Qwen3 tokenizer the default mask id
-151665 is a visible token: mask by id, never by text.
+Format of tencent/WeDLM-*. The two official readings of the config disagree about q/k norms, so the
+stored tensors decide and a config that contradicts them is refused. In a Qwen3 tokenizer the
+default mask id 151665 is a visible token: mask by id, never by text.
 """
 
 from typing import Any

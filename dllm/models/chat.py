@@ -1,0 +1,99 @@
+"""Chat formats: the template a tokenizer folder brings, or the family's where it brings none.
+
+Templates are Jinja, rendered in Jinja's sandbox with the settings Hugging Face uses; nothing else
+of a downloaded folder is ever executed.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dllm.errors import ConfigError
+
+
+Message = Mapping[str, str]
+"""{"role": "system" | "user" | "assistant", "content": text}."""
+
+_CHATML = (
+    "{%- if messages[0]['role'] != 'system' %}"
+    "{{- '<|im_start|>system\\n@SYSTEM@<|im_end|>\\n' }}"
+    "{%- endif %}"
+    "{%- for message in messages %}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+
+TEMPLATES: dict[str, str] = {
+    # The prompt as it is: base models.
+    "plain": "{%- for message in messages %}{{- message['content'] }}{%- endfor %}",
+    # LLaDA-8B and LLaDA-1.5 [H]: Llama-3 headers.
+    "llama3": (
+        "{{- '<|startoftext|>' }}"
+        "{%- for message in messages %}"
+        "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}"
+        "{{- message['content'] | trim + '<|eot_id|>' }}"
+        "{%- endfor %}"
+        "{%- if add_generation_prompt %}"
+        "{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}"
+        "{%- endif %}"
+    ),
+    # Dream, Dream-Coder, DiffuCoder: ChatML with a system turn when none is given.
+    "chatml": _CHATML.replace("@SYSTEM@", "You are a helpful assistant."),
+    # Fast-dLLM v2 and WeDLM: Qwen2.5's own system turn [K].
+    "chatml_qwen": _CHATML.replace(
+        "@SYSTEM@", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+    ),
+    # SDAR, TraDo, TDAR: Qwen3, no default system turn; enable_thinking=false closes the thought.
+    "qwen3": (
+        "{%- for message in messages %}"
+        "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+        "{%- endfor %}"
+        "{%- if add_generation_prompt %}"
+        "{{- '<|im_start|>assistant\\n' }}"
+        "{%- if enable_thinking is defined and enable_thinking is false %}"
+        "{{- '<think>\\n\\n</think>\\n\\n' }}"
+        "{%- endif %}"
+        "{%- endif %}"
+    ),
+    # LLaDA-MoE, LLaDA2 (inclusionAI/dInfer): upper-case roles, thinking off unless asked for.
+    "role": (
+        "{%- if messages[0]['role'] != 'system' %}"
+        "{{- '<role>SYSTEM</role>detailed thinking ' }}"
+        "{{- 'on' if enable_thinking is defined and enable_thinking else 'off' }}"
+        "{{- '<|role_end|>' }}"
+        "{%- endif %}"
+        "{%- for message in messages %}"
+        "{%- set role = 'HUMAN' if message['role'] == 'user' else message['role'] | upper %}"
+        "{{- '<role>' + role + '</role>' + message['content'] + '<|role_end|>' }}"
+        "{%- endfor %}"
+        "{%- if add_generation_prompt %}{{- '<role>ASSISTANT</role>' }}{%- endif %}"
+    ),
+}
+
+
+def render(template: str, messages: Sequence[Message], variables: Mapping[str, Any]) -> str:
+    """The text of a chat up to and including the header of the answer.
+
+    Raises `ConfigError` where the template refuses the messages or is no valid Jinja.
+    """
+    from jinja2 import TemplateError
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(reason: str) -> None:
+        raise TemplateError(reason)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+    )
+    environment.filters["tojson"] = lambda value, **options: json.dumps(
+        value, ensure_ascii=False, **options
+    )
+    environment.globals["raise_exception"] = refuse
+    try:
+        return environment.from_string(template).render(
+            messages=list(messages), add_generation_prompt=True, **variables
+        )
+    except TemplateError as error:
+        raise ConfigError(f"the chat template can't render the messages: {error}") from None
