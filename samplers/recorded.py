@@ -77,11 +77,35 @@ def localleap(p: Params) -> list[str]:
     return [*_sampler("localleap", **options, region__block_length=p["block_length"]), eos]
 
 
+def _fastdllm_cache(cache: str) -> Callable[[Params], list[str]]:
+    def overrides(p: Params) -> list[str]:
+        rule = fastdllm_factor(p) if p.get("factor") is not None else fastdllm_threshold(p)
+        legacy = p["version"] == "june-2025"
+        return [*rule, f"cache={cache}", _option("cache.legacy_idle_forward", legacy)]
+
+    return overrides
+
+
+def _fed(trace: Trace) -> list[int]:
+    """Rows fed per forward."""
+    return [step.fed for step in trace.steps]
+
+
+def _refreshes(trace: Trace) -> list[int]:
+    """Forwards that refreshed a cache."""
+    return [number for number, step in enumerate(trace.steps) if step.kind == "refresh"]
+
+
+_CACHED = {"rows": _fed, "full_forwards": _refreshes}
+
+
 METHODS: dict[str, RecordedMethod] = {
     "llada_low_confidence": RecordedMethod(llada_low_confidence),
     "fastdllm_threshold": RecordedMethod(fastdllm_threshold),
     "fastdllm_factor": RecordedMethod(
         fastdllm_factor, extras={"quirk_steps": _steps_with("quirk")}
     ),
+    "fastdllm_prefix_cache": RecordedMethod(_fastdllm_cache("prefix"), extras=_CACHED),
+    "fastdllm_dual_cache": RecordedMethod(_fastdllm_cache("dual"), extras=_CACHED),
     "localleap": RecordedMethod(localleap, extras={"anchors": _marked("anchors")}),
 }

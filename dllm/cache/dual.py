@@ -1,0 +1,29 @@
+"""Dual cache of Fast-dLLM (arXiv 2505.22618): everything outside the block is computed once per block.
+
+A block's first step feeds the whole canvas and keeps all keys and values; its other steps feed the block
+only, which replaces its own slots. Approximate under full attention: prefix and masked suffix do not see
+what the block commits. The tail of an answer that is cut short stays attended until the next refresh, in
+the state of the last forward that fed it (as Learn2PD's official code does). Specification: kv_caches
+sections 1 and 2.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from dllm.cache.block_refresh import BlockRefresh
+from dllm.canvas import Canvas
+
+
+@dataclass(kw_only=True)
+class DualCache(BlockRefresh):
+    def step_span(self, canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
+        # Rows before a shifted model's last position predict the whole block.
+        return canvas.block_start, canvas.block_end - self._lead
+
+    def visible_to(self, canvas: Canvas) -> Int[np.ndarray, "batch"]:
+        return np.full(canvas.batch, canvas.capacity)
+
+    def written(self, canvas: Canvas, refresh: np.ndarray) -> Bool[np.ndarray, "batch slots"]:
+        return np.ones((canvas.batch, canvas.capacity), dtype=bool)

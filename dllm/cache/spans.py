@@ -1,0 +1,87 @@
+"""Forwards over one contiguous span of positions per sequence: what every block cache plans."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from dllm.canvas import Canvas
+from dllm.errors import ConfigError
+from dllm.plan import ForwardKind, Plan, Request
+
+
+IntRow = Int[np.ndarray, "batch"]
+
+
+def span_plan(
+    canvas: Canvas,
+    request: Request | None,
+    kinds: Sequence[ForwardKind],
+    start: IntRow,
+    end: IntRow,
+    slots: int,
+    visible_to: IntRow,
+    write: Bool[np.ndarray, "batch slots"],
+    block_size: int | None = None,
+) -> Plan:
+    """Feeds [start, end) of each sequence, hypotheses included; empty spans take no part.
+
+    Stored slots below `visible_to` may be attended; `write` says which fed slots of the real canvases
+    are kept (hypotheses never are). `block_size`: attention among the fed rows is causal over blocks.
+    Raises `ConfigError` if a hypothesis differs from its canvas where stored keys stand for it.
+    """
+    tokens = canvas.tokens[:, None]
+    if request is not None and request.hypotheses is not None:
+        _check_hypotheses(canvas, request.hypotheses, start, end)
+        tokens = np.concatenate((tokens, request.hypotheses), axis=1)
+    batch, copies, _ = tokens.shape
+    count = end - start
+    offset = np.arange(int(count.max(initial=0)))
+    own = np.where(offset < count[:, None], start[:, None] + offset, -1)  # [batch, rows]
+    present = (tokens >= 0).all(axis=2)  # [batch, copies]
+    # Entries: all real canvases first, then the first hypothesis of each, and so on.
+    fed = np.where(present.T[:, :, None], own[None], -1).reshape(batch * copies, -1)
+    rows = np.take_along_axis(tokens, np.maximum(own, 0)[:, None], axis=2)
+    rows = rows.transpose(1, 0, 2).reshape(batch * copies, -1)
+    kept = np.zeros(fed.shape, dtype=bool)
+    kept[:batch] = np.take_along_axis(write, np.maximum(own, 0), axis=1) & (own >= 0)
+    fed_slots = torch.from_numpy(fed)
+    visible = np.arange(slots) < visible_to[:, None]
+    wanted = None
+    if request is not None:
+        wanted = torch.from_numpy(np.tile(request.positions, (copies, 1)))
+    return Plan(
+        kind=kinds[0] if len(set(kinds)) == 1 else tuple(kinds),
+        tokens=torch.from_numpy(np.maximum(rows, 0)),
+        positions=fed_slots.clamp(min=0),
+        slots=fed_slots,
+        fed=count * present.sum(axis=1),
+        padded=bool((fed < 0).any()),
+        visible=torch.from_numpy(np.tile(visible, (copies, 1))) if visible_to.any() else None,
+        within=_within(fed_slots, block_size),
+        write=torch.from_numpy(kept) if kept.any() else "none",
+        logits_for=wanted,
+    )
+
+
+def _within(slots: Tensor, block_size: int | None) -> Literal["full"] | Tensor:
+    if block_size is None:
+        return "full"
+    block = slots // block_size
+    return block[:, :, None] >= block[:, None, :]
+
+
+def _check_hypotheses(
+    canvas: Canvas, hypotheses: Int[np.ndarray, "batch extra canvas"], start: IntRow, end: IntRow
+) -> None:
+    index = np.arange(canvas.capacity)
+    stored = (index < start[:, None]) | ((index >= end[:, None]) & (index < canvas.length[:, None]))
+    changed = (hypotheses != canvas.tokens[:, None]) & (hypotheses >= 0)
+    if (changed & stored[:, None]).any():
+        raise ConfigError(
+            "cache: the sampler's alternative canvases change cached positions (e.g. the prompt under "
+            "sampler.cfg_scale > 0); use cache=none"
+        )
