@@ -23,6 +23,7 @@ from dllm.canvas import Canvas, Prompt
 from dllm.decision import HostDecision, RowChanges, to_host
 from dllm.eos import EosPolicy, end_of_answer
 from dllm.errors import ConfigError
+from dllm.legality import refusals
 from dllm.models.predictor import Predictor
 from dllm.outcome import Cost, Outcome
 from dllm.plan import Plan
@@ -88,15 +89,9 @@ class Decoder:
 
     def _check(self, prompts: list[Prompt]) -> None:
         spec, sampler = self.predictor.spec, self.sampler
-        if sampler.batch_one and self.batch_size > 1:
-            raise ConfigError(
-                f"batch_size={self.batch_size}: {type(sampler).__name__} is defined for batch_size=1"
-            )
-        if spec.attention not in self.cache.attention:
-            raise ConfigError(
-                f"cache={type(self.cache).__name__} needs {' or '.join(sorted(self.cache.attention))} "
-                f"attention; the model's is {spec.attention}"
-            )
+        reasons = refusals(sampler, self.cache, spec, self.batch_size)
+        if reasons:
+            raise ConfigError("; ".join(reasons))
         for prompt in prompts:
             if len(prompt.tokens) + prompt.gen_length > spec.max_positions:
                 raise ConfigError(
@@ -108,7 +103,6 @@ class Decoder:
                     f"sample {prompt.sample_id}: {type(sampler).__name__} needs a reference answer of "
                     f"gen_length={prompt.gen_length} tokens, got {len(prompt.reference or ())}"
                 )
-        sampler.check_model(spec)
         for gen_length in {prompt.gen_length for prompt in prompts}:
             sampler.validate(gen_length)
 

@@ -14,6 +14,13 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 
+Need = Literal[
+    "hypotheses", "twins", "reference", "fresh_logits", "attention", "hidden", "history"
+]
+"""What a rule may ask of the engine; `fresh_logits`: every prediction is computed from the whole
+current canvas."""
+
+
 class ForwardKind(StrEnum):
     """Why a forward is made; NFE is counted per kind."""
 

@@ -7,7 +7,7 @@ from a global generator; memory between steps lives in the declared `SamplerStat
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -17,12 +17,9 @@ from dllm import scores
 from dllm.canvas import Canvas
 from dllm.decision import Decision, HostDecision
 from dllm.models.spec import ModelSpec
-from dllm.plan import Request, pad_positions
+from dllm.plan import Need, Request, pad_positions
 from dllm.prediction import View
 from dllm.state import SamplerState, StateField
-
-
-Need = Literal["history", "hypotheses", "reference", "fresh_logits", "attention", "hidden"]
 
 
 class Region(Protocol):
