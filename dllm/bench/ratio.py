@@ -1,0 +1,38 @@
+"""Timing two things as a ratio: alternating, in one process, on one machine."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Seconds of both sides, medians over the repetitions, and the median of the paired ratios."""
+
+    ours: float
+    reference: float
+    ratio: float
+    low: float
+    high: float
+    """Smallest and largest paired ratio."""
+
+
+def alternate(ours: Callable[[], object], reference: Callable[[], object], repeats: int) -> Ratio:
+    """Runs both sides `repeats` times in turn, after one warm-up of each."""
+    ours(), reference()
+    pairs = [(_seconds(ours), _seconds(reference)) for _ in range(repeats)]
+    ratios = [a / b for a, b in pairs]
+    return Ratio(
+        median(a for a, _ in pairs),
+        median(b for _, b in pairs),
+        median(ratios),
+        min(ratios),
+        max(ratios),
+    )
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started

@@ -1,0 +1,70 @@
+"""Performance figures as ratios: `python -m scripts.bench loop|memory|imports|samplers [key=value ...]`.
+
+Every figure compares two sides in one process on one machine; single absolute times depend on the
+machine and are printed for orientation only. Options after the name are those of `scripts.run`.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+
+
+def loop(overrides: Sequence[str]) -> None:
+    from dllm.bench import loop as bench
+    from dllm.config import compose
+
+    config = compose([*overrides, "tracker=none"])
+    ratio, forwards = bench.measure(config)
+    print(
+        f"loop: batch 1, {forwards} forwards, decode {ratio.ours / forwards * 1e3:.3f} ms, forward "
+        f"{ratio.reference / forwards * 1e3:.3f} ms per step"
+    )
+    print(
+        f"loop: own time {100 * (ratio.ratio - 1):.1f} % of the forward "
+        f"(pairs from {100 * (ratio.low - 1):.1f} to {100 * (ratio.high - 1):.1f} %)"
+    )
+
+
+def memory(overrides: Sequence[str]) -> None:
+    from dllm.bench import memory as bench
+    from dllm.config import compose
+
+    peak = bench.measure(compose([*overrides, "tracker=none"]))
+    print(
+        f"memory: vocabulary {bench.LLADA_VOCABULARY}: largest tensor {peak.largest_mib:.1f} MiB; "
+        f"block logits {peak.block_mib:.1f} MiB, a [canvas, vocabulary] tensor would be "
+        f"{peak.canvas_mib:.1f} MiB"
+    )
+
+
+def imports(overrides: Sequence[str]) -> None:
+    from dllm.bench import imports as bench
+
+    for modules in ("dllm", "dllm.loop, samplers.localleap", "dllm.runs.execute"):
+        ratio = bench.measure(modules)
+        print(
+            f"imports: {modules}: {ratio.ours - ratio.reference:.2f} s beyond torch's "
+            f"{ratio.reference:.2f} s"
+        )
+
+
+BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
+    "loop": loop,
+    "memory": memory,
+    "imports": imports,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bench", choices=sorted(BENCHES))
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    arguments = parser.parse_args()
+    BENCHES[arguments.bench](arguments.overrides)
+
+
+if __name__ == "__main__":
+    main()
