@@ -249,18 +249,31 @@ class _Run:
         return replace(view, candidates=view.candidates & inside)
 
     def _select(self, view: View, positions: np.ndarray) -> HostDecision:
-        """The sampler's decision once no constraint objects; every veto removes a token, so that this
-        ends."""
+        """The sampler's decision once nobody objects; every veto removes a token, so that this ends.
+
+        The mask token is always refused (a proposer that samples may draw it). Each selection of a step
+        draws the same random numbers, so that a veto leaves the other sequences as they were.
+        """
         decoder = self.decoder
         guard = not decoder.sampler.may_commit_nothing
+        generators = self.canvas.generators
+        drawn = [generator.get_state() for generator in generators]
         while True:
             decision = decoder.sampler.select(view, self.state)
             candidates = view.candidates.cpu().numpy()
             host = to_host(decision, positions, candidates, guard)
-            vetoed = decoder.constraint.veto(self.canvas, host) if decoder.constraint else []
+            vetoed = [
+                (b, int(position), self.spec.mask_id)
+                for b, row in enumerate(host.rows)
+                for position in row.commit_positions[row.commit_tokens == self.spec.mask_id]
+            ]
+            if decoder.constraint is not None:
+                vetoed += decoder.constraint.veto(self.canvas, host)
             if not vetoed:
                 return host
             view = view.veto(self._veto_mask(view, positions, vetoed))
+            for generator, state in zip(generators, drawn, strict=True):
+                generator.set_state(state)
 
     def _veto_mask(
         self, view: View, positions: np.ndarray, vetoed: list[tuple[int, int, int]]
@@ -313,7 +326,7 @@ class _Run:
         row.committed -= int((beyond != canvas.mask_id).sum())
         canvas.truncate(b, length)
         if row.trace is not None:
-            row.trace.steps[-1].length = length - int(canvas.prompt_length[b])
+            row.trace.steps[-1].cut(length - int(canvas.prompt_length[b]))
 
     def _advance(self, decision: HostDecision) -> None:
         """Ends the blocks and the answers that are complete."""
