@@ -6,7 +6,8 @@ kilobytes of JSON; `replay` rebuilds every intermediate canvas exactly.
 
 import gzip
 import json
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,14 @@ class Step:
     """New length of the generation region, where it changed."""
     marks: dict[str, list[int]] = field(default_factory=dict)
     """Named positions that explain the decision (a sampler's anchors, ready rows)."""
+
+    def cut(self, length: int) -> None:
+        """Notes that the sequence was shortened right after this step; commits beyond are dropped."""
+        kept = [i for i, position in enumerate(self.positions) if position < length]
+        self.positions = [self.positions[i] for i in kept]
+        self.tokens = [self.tokens[i] for i in kept]
+        self.scores = [self.scores[i] for i in kept]
+        self.length = length
 
 
 @dataclass
@@ -101,15 +110,20 @@ class Trace:
         return cls(data["sample_id"], data["gen_length"], data["mask_id"], steps)
 
 
-def append_traces(path: Path, traces: list[Trace]) -> None:
-    """Adds traces to a gzip file of JSON lines; each call is one complete gzip member, so that a killed
-    run leaves readable data."""
-    with gzip.open(path, "at", encoding="utf-8") as file:
-        for trace in traces:
-            file.write(json.dumps(trace.to_json(), separators=(",", ":")) + "\n")
+def pack_traces(traces: Iterable[Trace]) -> bytes:
+    """One complete gzip member of JSON lines, to be appended to a file of such members."""
+    lines = (json.dumps(trace.to_json(), separators=(",", ":")) + "\n" for trace in traces)
+    return gzip.compress("".join(lines).encode())
 
 
 def read_traces(path: Path) -> Iterator[Trace]:
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        for line in file:
+    """The traces of all complete members; one cut off by a kill does not count."""
+    rest = path.read_bytes()
+    while rest:
+        member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        text = member.decompress(rest)
+        if not member.eof:
+            return
+        for line in text.splitlines():
             yield Trace.from_json(json.loads(line))
+        rest = member.unused_data

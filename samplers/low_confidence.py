@@ -28,6 +28,7 @@ from dllm.plan import Request, pad_positions
 from dllm.prediction import View
 from dllm.sampler import Sampler
 from dllm.state import SamplerState
+from samplers.quota import step_quota, steps_per_block
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,24 +47,15 @@ class LowConfidence(Sampler):
     may_commit_nothing: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 1:
-            raise ConfigError(f"sampler.steps={self.steps} must be >= 1")
         if self.cfg_scale < 0:
             raise ConfigError(f"sampler.cfg_scale={self.cfg_scale} must be >= 0")
 
     def validate(self, gen_length: int) -> None:
         super().validate(gen_length)
-        self._steps_per_block(gen_length)
+        steps_per_block(self.region, self.steps, gen_length)
 
     def max_steps(self, gen_length: int) -> int:
         return self.steps or gen_length
-
-    def _steps_per_block(self, gen_length: int) -> int:
-        blocks = self.region.blocks(gen_length)
-        steps = self.steps or gen_length
-        if steps % blocks:
-            raise ConfigError(f"sampler.steps={steps} is not a multiple of the {blocks} blocks")
-        return steps // blocks
 
     def plan(
         self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState
@@ -99,16 +91,12 @@ class LowConfidence(Sampler):
     def choose(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
     ) -> Bool[Tensor, "batch rows"]:
-        canvas = view.canvas
-        per_block = np.array([self._steps_per_block(p.gen_length) for p in canvas.prompts])
-        quota = canvas.block_masks // per_block
-        quota = quota + (canvas.step_in_block < canvas.block_masks % per_block)
+        quota = step_quota(view.canvas, self.region, self.steps)
         return scores.top_k(score, view.candidates, torch.as_tensor(quota, device=score.device))
 
     def block_done(self, canvas: Canvas, row: int, state: SamplerState) -> bool:
-        return bool(
-            canvas.step_in_block[row] >= self._steps_per_block(canvas.prompts[row].gen_length)
-        )
+        count = steps_per_block(self.region, self.steps, canvas.prompts[row].gen_length)
+        return bool(canvas.step_in_block[row] >= count)
 
 
 def _without(logits: Tensor, tokens: tuple[int, ...] | list[int]) -> Tensor:

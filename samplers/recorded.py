@@ -5,9 +5,14 @@ One function per method under its name in the trace files, entered in `METHODS`;
 scripts.conform` and the tests look nowhere else.
 """
 
+import json
 from collections.abc import Callable
+from pathlib import Path
+
+import torch
 
 from dllm.conform.traces import Params, RecordedMethod
+from dllm.models.filter import filter_from_weights, save_filter
 from dllm.trace import Trace
 
 
@@ -99,6 +104,56 @@ def _refreshes(trace: Trace) -> list[int]:
 _CACHED = {"rows": _fed, "full_forwards": _refreshes}
 
 
+def _filter_file(p: Params) -> str:
+    """The recorded filter as a file, beside the recorded tables."""
+    table = Path(p["filters"])
+    path = table.with_name(f"{p['filter']}.safetensors")
+    if not path.exists():
+        weights = json.loads(table.read_text())[p["filter"]]
+        tensors = {name: torch.tensor(value) for name, value in weights.items()}
+        save_filter(filter_from_weights(tensors, path, {}), path)
+    return str(path)
+
+
+def _learn2pd(conf_dtype: str) -> Callable[[Params], list[str]]:
+    def overrides(p: Params) -> list[str]:
+        options = {
+            "filter": _filter_file(p),
+            "accept_threshold": p["accept_thres"],
+            "steps": p["steps"],
+            "narrow_blocks": "pad",
+            "region.block_length": p["block_length"],
+            "conf_dtype": conf_dtype,
+        }
+        return ["sampler=learn2pd", *(_option(f"sampler.{k}", v) for k, v in options.items())]
+
+    return overrides
+
+
+def _with_eotp(
+    inner: Callable[[Params], list[str]], zone: str, cache: str = "none"
+) -> Callable[[Params], list[str]]:
+    def overrides(p: Params) -> list[str]:
+        choice, *options = inner(p)
+        moved = [text.replace("sampler.", "sampler.base.", 1) for text in options]
+        base = choice.replace("sampler=", "sampler@sampler.base=")
+        return ["sampler=eotp", base, f"sampler.zone={zone}", f"cache={cache}", *moved]
+
+    return overrides
+
+
+def _eotp(p: Params) -> list[str]:
+    return _quota(p, "model")
+
+
+def _lengths(trace: Trace) -> list[int]:
+    """Length of the answer after each forward."""
+    return [len(canvas) for canvas in trace.replay()]
+
+
+_LEARN2PD = {"lengths": _lengths, "accepted": _marked("accepted"), "rows": _fed}
+
+
 METHODS: dict[str, RecordedMethod] = {
     "llada_low_confidence": RecordedMethod(llada_low_confidence),
     "fastdllm_threshold": RecordedMethod(fastdllm_threshold),
@@ -107,5 +162,14 @@ METHODS: dict[str, RecordedMethod] = {
     ),
     "fastdllm_prefix_cache": RecordedMethod(_fastdllm_cache("prefix"), extras=_CACHED),
     "fastdllm_dual_cache": RecordedMethod(_fastdllm_cache("dual"), extras=_CACHED),
+    "learn2pd": RecordedMethod(_learn2pd("model"), extras=_LEARN2PD),
+    "learn2pd_eot": RecordedMethod(_with_eotp(_learn2pd("model"), "sequence"), extras=_LEARN2PD),
+    "learn2pd_eot_prefix": RecordedMethod(
+        _with_eotp(_learn2pd("float64"), "block", "prefix"), extras=_LEARN2PD
+    ),
+    "learn2pd_eot_dual": RecordedMethod(
+        _with_eotp(_learn2pd("float64"), "block", "dual"), extras=_LEARN2PD
+    ),
+    "eotp": RecordedMethod(_with_eotp(_eotp, "sequence"), extras={"lengths": _lengths}),
     "localleap": RecordedMethod(localleap, extras={"anchors": _marked("anchors")}),
 }

@@ -1,0 +1,128 @@
+"""Learn2PD's filter network and its files: confidences of a block in, "already final?" logits out.
+
+z = W2 relu(W1 c + b1) + b2 in float32, all layers block x block (2,112 parameters at block 32); depth 1 is
+one linear map. Files are safetensors with the state-dict names of the official module (linear1.weight,
+...) and a description in the header; nothing is ever unpickled. Specification: learn2pd section 2.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dllm.errors import ConfigError
+from dllm.models.spec import ModelSpec
+
+
+Feature = Literal["confidence", "negative_entropy"]
+FILE_NAME = "filter.safetensors"
+TINY = Path(__file__).parent / "tiny"
+
+
+@dataclass(frozen=True)
+class FilterFacts:
+    """What a filter was trained on."""
+
+    block_length: int
+    depth: int = 2
+    feature: Feature = "confidence"
+    """`negative_entropy` with 0 at decoded positions is the Dream variant."""
+    conf_dtype: str | None = None
+    """dtype of the softmax behind the features; None = unknown."""
+    model: str | None = None
+    """`model_signature` of the model; None = unknown (a converted file)."""
+
+
+def model_signature(spec: ModelSpec) -> str:
+    """What tells models apart as far as a filter is concerned."""
+    return f"{spec.family} {spec.n_layers}x{spec.d_model}, vocabulary {spec.vocab_size}"
+
+
+class FilterNetwork(nn.Module):
+    def __init__(self, facts: FilterFacts):
+        super().__init__()
+        self.facts = facts
+        width = facts.block_length
+        for number in range(1, facts.depth + 1):
+            setattr(self, f"linear{number}", nn.Linear(width, width))
+
+    def forward(self, c: Float[Tensor, "batch block"]) -> Float[Tensor, "batch block"]:
+        """Logits; narrower inputs are padded with zeros on the right and the output cut back."""
+        z = F.pad(c.float(), (0, self.facts.block_length - c.shape[1]))
+        for number in range(1, self.facts.depth + 1):
+            z = getattr(self, f"linear{number}")(z if number == 1 else z.relu())
+        return z[:, : c.shape[1]]
+
+
+def save_filter(network: FilterNetwork, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.detach().contiguous() for name, value in network.state_dict().items()}
+    save_file(weights, path, metadata={"filter": json.dumps(asdict(network.facts))})
+
+
+def find_filter(name: str) -> Path:
+    """A filter file, or the one shipped with an embedded model of that name.
+
+    Raises `ConfigError` if there is neither.
+    """
+    for path in (Path(name), Path(name) / FILE_NAME, TINY / name / FILE_NAME):
+        if path.is_file():
+            return path
+    shipped = sorted(path.parent.name for path in TINY.glob(f"*/{FILE_NAME}"))
+    raise ConfigError(
+        f"sampler.filter={name} is no file and no shipped filter ({', '.join(shipped) or 'none'})"
+    )
+
+
+def load_filter(path: Path) -> FilterNetwork:
+    """A network in evaluation mode.
+
+    Raises `ConfigError` for a file that is no filter.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            described = (file.metadata() or {}).get("filter")
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{path} is no safetensors file: {error}") from None
+    return filter_from_weights(weights, path, json.loads(described) if described else {})
+
+
+def filter_from_weights(
+    weights: dict[str, Tensor], path: Path, described: dict[str, object]
+) -> FilterNetwork:
+    """A network from a state dict; block length and depth are read from the shapes."""
+    depth = len(weights) // 2
+    width = weights["linear1.weight"].shape[-1] if "linear1.weight" in weights else 0
+    expected = {
+        f"linear{number}.{part}": shape
+        for number in range(1, depth + 1)
+        for part, shape in (("weight", (width, width)), ("bias", (width,)))
+    }
+    if not depth or {name: tuple(w.shape) for name, w in weights.items()} != expected:
+        raise ConfigError(f"{path} is no Learn2PD filter: it holds {sorted(weights)}")
+    facts = FilterFacts(**{**described, "block_length": width, "depth": depth})  # type: ignore[arg-type]
+    network = FilterNetwork(facts)
+    network.load_state_dict(weights)
+    return network.requires_grad_(False).eval()
+
+
+def convert_torch_filter(path: Path) -> FilterNetwork:
+    """A published filter (`.pth` state dict), read by torch's restricted loader only.
+
+    Raises `ConfigError` for a file that holds anything but tensors.
+    """
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for a file it refuses
+        raise ConfigError(f"{path} can't be read as tensors only: {error}".splitlines()[0]) from None
+    if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
+        raise ConfigError(f"{path} is no state dict")
+    return filter_from_weights({name: w.float() for name, w in weights.items()}, path, {})
