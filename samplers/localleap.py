@@ -11,26 +11,28 @@ MBPP, MATH) or 512 (GSM8K, IFEval) [S, second hand]; Dream: rule after the logit
 Section 4.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dllm import scores
-from dllm.errors import ConfigError
 from dllm.prediction import View
 from dllm.sampler import Sampler
+from dllm.schedule import Value, current, extremes
 from dllm.state import SamplerState
-from samplers.checks import in_unit_interval
+from samplers.checks import in_unit_interval, not_below
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalLeap(Sampler):
-    threshold: float
+    threshold: Value
     """Confidence of an anchor, in [0, 1]."""
-    relaxed_threshold: float
+    relaxed_threshold: Value
     """Confidence that suffices near an anchor, in [0, 1], meant to be below `threshold`."""
     radius: int
     """Distance in canvas positions up to which an anchor reaches (>= 0)."""
@@ -38,18 +40,27 @@ class LocalLeap(Sampler):
     def __post_init__(self) -> None:
         in_unit_interval("threshold", self.threshold)
         in_unit_interval("relaxed_threshold", self.relaxed_threshold)
-        if self.radius < 0:
-            raise ConfigError(f"sampler.radius={self.radius} must be >= 0")
+        not_below("radius", self.radius, 0)
+        if extremes(self.relaxed_threshold)[1] > extremes(self.threshold)[0]:
+            warnings.warn(
+                f"sampler.relaxed_threshold={self.relaxed_threshold} exceeds "
+                f"sampler.threshold={self.threshold}: anchors make their neighbours stricter",
+                stacklevel=2,
+            )
 
     def choose(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
     ) -> Bool[Tensor, "batch rows"]:
         near = self.near(self.anchors(score, view), view)
-        limit = score.new_full((), self.threshold).where(~near, self.relaxed_threshold)
-        return scores.at_least(score, view.candidates, limit)
+        strict, relaxed = (
+            score >= current(value, view, score)
+            for value in (self.threshold, self.relaxed_threshold)
+        )
+        passed = view.candidates & torch.where(near, relaxed, strict)
+        return scores.best(score, view.candidates) | passed
 
     def anchors(self, score: Float[Tensor, "batch rows"], view: View) -> Bool[Tensor, "batch rows"]:
-        return view.candidates & (score >= self.threshold)
+        return view.candidates & (score >= current(self.threshold, view, score))
 
     def marks(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState

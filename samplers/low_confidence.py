@@ -14,7 +14,7 @@ section 1.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,18 +23,16 @@ from torch import Tensor
 
 from dllm import scores
 from dllm.canvas import Canvas
-from dllm.errors import ConfigError
 from dllm.plan import Request, pad_positions
 from dllm.prediction import View
-from dllm.sampler import Sampler
 from dllm.state import SamplerState
+from samplers.checks import not_below
+from samplers.quota import StaticQuota
 from samplers.quota import step_quota, steps_per_block
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowConfidence(Sampler):
-    steps: int | None
-    """Forwards over the whole answer; null = gen_length (one token per step)."""
+class LowConfidence(StaticQuota):
     remasking: Literal["low_confidence", "random"]
     cfg_scale: float
     """Guidance strength; 0 = one canvas per step."""
@@ -49,13 +47,6 @@ class LowConfidence(Sampler):
     def __post_init__(self) -> None:
         if self.cfg_scale < 0:
             raise ConfigError(f"sampler.cfg_scale={self.cfg_scale} must be >= 0")
-
-    def validate(self, gen_length: int) -> None:
-        super().validate(gen_length)
-        steps_per_block(self.region, self.steps, gen_length)
-
-    def max_steps(self, gen_length: int) -> int:
-        return self.steps or gen_length
 
     def plan(
         self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState
@@ -87,16 +78,6 @@ class LowConfidence(Sampler):
         if not (self.official_quirk and sampled):
             hidden += view.canvas.eos_ids
         return scores.confidence(_without(view.logits, hidden), tokens, self.conf_dtype)
-
-    def choose(
-        self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
-    ) -> Bool[Tensor, "batch rows"]:
-        quota = step_quota(view.canvas, self.region, self.steps)
-        return scores.top_k(score, view.candidates, torch.as_tensor(quota, device=score.device))
-
-    def block_done(self, canvas: Canvas, row: int, state: SamplerState) -> bool:
-        count = steps_per_block(self.region, self.steps, canvas.prompts[row].gen_length)
-        return bool(canvas.step_in_block[row] >= count)
 
 
 def _without(logits: Tensor, tokens: tuple[int, ...] | list[int]) -> Tensor:

@@ -14,13 +14,14 @@ from torch import Tensor
 from dllm import scores
 from dllm.prediction import View
 from dllm.sampler import Sampler
+from dllm.schedule import Value, current
 from dllm.state import SamplerState
 from samplers.checks import in_unit_interval
 
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold(Sampler):
-    threshold: float
+    threshold: Value
     """Confidence from which a position is committed, in [0, 1]."""
 
     def __post_init__(self) -> None:
@@ -29,4 +30,4 @@ class Threshold(Sampler):
     def choose(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
     ) -> Bool[Tensor, "batch rows"]:
-        return scores.at_least(score, view.candidates, self.threshold)
+        return scores.at_least(score, view.candidates, current(self.threshold, view, score))
