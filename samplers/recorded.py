@@ -142,6 +142,11 @@ def _with_eotp(
     return overrides
 
 
+def _collect(p: Params) -> list[str]:
+    """The second pass; tests/scripts/test_collect.py compares the first one and the records."""
+    return _sampler("oracle", region__block_length=p["block_length"])
+
+
 def _eotp(p: Params) -> list[str]:
     return _quota(p, "model")
 
@@ -169,6 +174,9 @@ METHODS: dict[str, RecordedMethod] = {
     ),
     "learn2pd_eot_dual": RecordedMethod(
         _with_eotp(_learn2pd("float64"), "block", "dual"), extras=_LEARN2PD
+    ),
+    "learn2pd_collect": RecordedMethod(
+        _collect, ignored=frozenset({"margin", "reference", "records"})
     ),
     "eotp": RecordedMethod(_with_eotp(_eotp, "sequence"), extras={"lengths": _lengths}),
     "localleap": RecordedMethod(localleap, extras={"anchors": _marked("anchors")}),

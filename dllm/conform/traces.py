@@ -177,7 +177,8 @@ def _compare(
 ) -> str | None:
     """What differs from the recorded case, None if nothing does."""
     params = {**shared, **case["params"]}
-    prompt = Prompt(str(number), tuple(case["prompt"]), params["gen_length"])
+    reference = tuple(case["reference"]) if "reference" in case else None
+    prompt = Prompt(str(number), tuple(case["prompt"]), params["gen_length"], reference)
     overrides = method.overrides(params)
     try:
         outcome = decode(overrides, prompt, folder)

@@ -1,0 +1,81 @@
+"""Extremely Greedy Parallel (EGP), the oracle behind Learn2PD (arXiv 2509.25188): an upper bound.
+
+Rule: commit every position of the block whose current arg-max equals the reference answer's token; if the
+arg-maxes of the whole block are those of the step before, write the reference into the block (anti-stall).
+The reference is the model's own finished answer under one token per step, so that the bound is on filters
+that imitate that answer, not on accuracy. Its forwards are also what a filter is trained on
+(`scripts.collect`): confidences and labels [arg-max = reference] of all positions of the block. Learn2pd
+section 3.5; metrics section 5.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from dllm.canvas import Canvas
+from dllm.decision import Decision
+from dllm.plan import Request, pad_positions
+from dllm.prediction import View
+from dllm.sampler import Need, Sampler
+from dllm.state import SamplerState, StateField
+
+
+@dataclass(frozen=True, kw_only=True)
+class Oracle(Sampler):
+    needs: ClassVar[frozenset[Need]] = frozenset({"reference"})
+    may_commit_nothing: ClassVar[bool] = True
+
+    def fields(self) -> tuple[StateField, ...]:
+        proposals = (
+            StateField(name, ("canvas",), torch.int64, fill=-1, reset="block")
+            for name in ("proposed", "proposed_before")
+        )
+        return (*super().fields(), *proposals)
+
+    def max_steps(self, gen_length: int) -> int:
+        # A step that commits nothing repeats the forward before it, and the next one ends the block.
+        return 2 * gen_length
+
+    def plan(
+        self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState
+    ) -> Request:
+        index = np.arange(canvas.capacity)
+        start, end = canvas.block_start[:, None], canvas.block_end[:, None]
+        return Request(pad_positions((index >= start) & (index < end)))
+
+    def observe(self, view: View, state: SamplerState) -> None:
+        super().observe(view, state)
+        proposals = self.proposer.propose(self.transform(view, state))
+        state["proposed_before"] = state["proposed"]
+        canvas = torch.nn.functional.pad(state["proposed"], (0, 1))
+        # Padding rows write to the extra last column.
+        index = view.positions.where(view.positions >= 0, canvas.shape[1] - 1)
+        state["proposed"] = canvas.scatter(1, index, proposals)[:, :-1]
+
+    def select(self, view: View, state: SamplerState) -> Decision:
+        at = view.positions.clamp(min=0)
+        proposals = state["proposed"].gather(1, at)
+        reference = self.reference(view).gather(1, at)
+        own = view.positions >= 0
+        stalled = ((proposals == state["proposed_before"].gather(1, at)) | ~own).all(dim=1)
+        final = (proposals == reference) & own
+        return Decision(
+            commit=view.candidates & (final | stalled[:, None]),
+            tokens=reference,
+            score=self.score(view, proposals),
+            marks={"final": final},
+        )
+
+    def reference(self, view: View) -> Int[Tensor, "batch canvas"]:
+        """Reference answers at their positions; shorter ones go on with the end token."""
+        canvas = view.canvas
+        out = np.full((canvas.batch, canvas.capacity), canvas.eos_ids[0], dtype=np.int64)
+        for row, prompt in enumerate(canvas.prompts):
+            start = int(canvas.prompt_length[row])
+            answer = prompt.reference or ()
+            out[row, start : start + len(answer)] = answer
+        return torch.from_numpy(out).to(view.device)
