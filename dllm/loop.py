@@ -78,7 +78,7 @@ class Decoder:
         waiting = list(prompts)
         if not waiting:
             return
-        self._check(waiting)
+        self.check(waiting)
         run = _Run(self, capacity=max(len(p.tokens) + p.gen_length for p in waiting))
         waiting.reverse()
         while waiting or run.rows:
@@ -87,7 +87,8 @@ class Decoder:
             run.step()
             yield from run.leave()
 
-    def _check(self, prompts: list[Prompt]) -> None:
+    def check(self, prompts: list[Prompt]) -> None:
+        """Raises `ConfigError` for what can't be decoded together or at all."""
         spec, sampler = self.predictor.spec, self.sampler
         reasons = refusals(sampler, self.cache, spec, self.batch_size)
         if reasons:
@@ -98,10 +99,11 @@ class Decoder:
                     f"sample {prompt.sample_id}: prompt of {len(prompt.tokens)} tokens + "
                     f"gen_length={prompt.gen_length} exceeds the model's {spec.max_positions} positions"
                 )
-            if "reference" in sampler.needs and len(prompt.reference or ()) != prompt.gen_length:
+            answer = len(prompt.reference or ())
+            if "reference" in sampler.needs and not 0 < answer <= prompt.gen_length:
                 raise ConfigError(
                     f"sample {prompt.sample_id}: {type(sampler).__name__} needs a reference answer of "
-                    f"gen_length={prompt.gen_length} tokens, got {len(prompt.reference or ())}"
+                    f"1 to gen_length={prompt.gen_length} tokens, got {answer or 'none'}"
                 )
         for gen_length in {prompt.gen_length for prompt in prompts}:
             sampler.validate(gen_length)
