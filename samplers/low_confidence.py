@@ -1,5 +1,4 @@
-"""LLaDA's own decoding (arXiv 2502.09992): a fixed number of tokens per step, the most confident
-ones.
+"""LLaDA's own decoding (arXiv 2502.09992): a fixed number of tokens per step.
 
 Rule: a block of n masks and K = steps / blocks steps commits n // K positions per step, the first n
 mod K steps one more, those with the highest confidence (`remasking: low_confidence`) or random ones
@@ -28,7 +27,6 @@ from dllm.prediction import View
 from dllm.state import SamplerState
 from samplers.checks import not_below
 from samplers.quota import StaticQuota
-from samplers.quota import step_quota, steps_per_block
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +40,8 @@ class LowConfidence(StaticQuota):
     """End-of-turn tokens that `confidence_eos_eot_inf` suppresses besides EOS."""
     official_quirk: bool
 
-    may_commit_nothing: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
-        if self.cfg_scale < 0:
-            raise ConfigError(f"sampler.cfg_scale={self.cfg_scale} must be >= 0")
+        not_below("cfg_scale", self.cfg_scale, 0)
 
     def plan(
         self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState

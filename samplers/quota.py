@@ -72,3 +72,36 @@ class StaticQuota(Sampler):
     def block_done(self, canvas: Canvas, row: int, state: SamplerState) -> bool:
         steps = self.steps_per_block(canvas.prompts[row].gen_length)
         return bool(canvas.step_in_block[row] >= steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaticQuota(Sampler):
+    """Commits the quota's best candidates; all K forwards of a block are made, even if a quota is
+    0.
+
+    Fewer candidates than the quota are all there is to commit: official codes that do not clamp
+    write over decided positions (traps D2, K7, SDAR).
+    """
+
+    steps: int | None
+    """Forwards over the whole answer; null = gen_length (one token per step)."""
+
+    may_commit_nothing: ClassVar[bool] = True
+
+    def validate(self, gen_length: int) -> None:
+        super().validate(gen_length)
+        steps_per_block(self.region, self.steps, gen_length)
+
+    def max_steps(self, gen_length: int) -> int:
+        return self.steps or gen_length
+
+    def choose(
+        self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
+    ) -> Bool[Tensor, "batch rows"]:
+        quota = step_quota(view.canvas, self.region, self.steps)
+        return scores.top_k(score, view.candidates, torch.as_tensor(quota, device=score.device))
+
+    def block_done(self, canvas: Canvas, row: int, state: SamplerState) -> bool:
+        gen_length = canvas.prompts[row].gen_length
+        steps = steps_per_block(self.region, self.steps, gen_length)
+        return bool(canvas.step_in_block[row] >= steps)
