@@ -6,6 +6,7 @@ scripts.conform` and the tests look nowhere else.
 """
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -130,14 +131,18 @@ def _learn2pd(conf_dtype: str) -> Callable[[Params], list[str]]:
     return overrides
 
 
+def _as_base(overrides: list[str]) -> list[str]:
+    """The choice and options of a sampler as those of the base inside another one."""
+    moved = [re.sub(r"^sampler([.@])", r"sampler.base\1", text) for text in overrides]
+    moved = [text.replace("sampler.base@sampler.", "sampler@sampler.base.") for text in moved]
+    return [re.sub("^sampler=", "sampler@sampler.base=", text) for text in moved]
+
+
 def _with_eotp(
     inner: Callable[[Params], list[str]], zone: str, cache: str = "none"
 ) -> Callable[[Params], list[str]]:
     def overrides(p: Params) -> list[str]:
-        choice, *options = inner(p)
-        moved = [text.replace("sampler.", "sampler.base.", 1) for text in options]
-        base = choice.replace("sampler=", "sampler@sampler.base=")
-        return ["sampler=eotp", base, f"sampler.zone={zone}", f"cache={cache}", *moved]
+        return ["sampler=eotp", *_as_base(inner(p)), f"sampler.zone={zone}", f"cache={cache}"]
 
     return overrides
 
@@ -159,6 +164,51 @@ def _lengths(trace: Trace) -> list[int]:
 _LEARN2PD = {"lengths": _lengths, "accepted": _marked("accepted"), "rows": _fed}
 
 
+_R2_VALUES = {"last": "last", "ave": "mean", "max": "max"}
+
+
+def _r2dllm(p: Params) -> list[str]:
+    options = {
+        "cluster_size": p["confidence_cluster_size"],
+        "cluster_unmasked": p["confidence_cluster_unmasked"],
+        # Off where the authors leave it out.
+        "spatial_threshold": 1.0 if p["spatial_threshold"] is None else p["spatial_threshold"],
+        "token_cluster": p["token_cluster"],
+        "run_length": p.get("token_cluster_size", 2),
+        "temporal_steps": p["temporal_steps"],
+        "temporal_threshold": p["temporal_threshold"],
+        "temporal_value": _R2_VALUES[p["temporal_eval"]],
+    }
+    return [_option(f"sampler.{name}", value) for name, value in options.items()]
+
+
+def _r2dllm_llada(p: Params) -> list[str]:
+    rule = fastdllm_factor(p) if p["factor"] is not None else fastdllm_threshold(p)
+    return ["sampler=r2dllm", *_as_base(rule), *_r2dllm(p), f"cache={p['cache']}"]
+
+
+def _r2dllm_dream(p: Params) -> list[str]:
+    rule = [*fastdllm_threshold(p), "sampler.conf_dtype=model"]
+    return [
+        "sampler=r2dllm",
+        *_as_base(["sampler=opening", *_as_base(rule)]),
+        *_r2dllm(p),
+        f"cache={p['cache']}",
+        "cache.shifted_rows=own",
+        "cache.legacy_idle_forward=true",
+    ]
+
+
+def _stages(trace: Trace) -> list[dict[str, list[int]]]:
+    """Positions committed by each stage of R2-dLLM, per forward."""
+    order = ("base", "sweep", "token", "temporal")
+    return [{k: step.marks[k] for k in order if k in step.marks} for step in trace.steps]
+
+
+def _steps_without_refresh(trace: Trace) -> int:
+    return sum(step.kind != "refresh" for step in trace.steps)
+
+
 METHODS: dict[str, RecordedMethod] = {
     "llada_low_confidence": RecordedMethod(llada_low_confidence),
     "fastdllm_threshold": RecordedMethod(fastdllm_threshold),
@@ -177,6 +227,10 @@ METHODS: dict[str, RecordedMethod] = {
     ),
     "learn2pd_collect": RecordedMethod(
         _collect, ignored=frozenset({"margin", "reference", "records"})
+    ),
+    "r2dllm_llada": RecordedMethod(_r2dllm_llada, extras={"stages": _stages}),
+    "r2dllm_dream": RecordedMethod(
+        _r2dllm_dream, extras={"stages": _stages, "official_steps": _steps_without_refresh}
     ),
     "eotp": RecordedMethod(_with_eotp(_eotp, "sequence"), extras={"lengths": _lengths}),
     "localleap": RecordedMethod(localleap, extras={"anchors": _marked("anchors")}),
