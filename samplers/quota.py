@@ -1,8 +1,4 @@
-"""Static quotas: a fixed number of commits per step (confidence_samplers section 0.5).
-
-A block of n masks decoded in K = steps / blocks steps commits n // K positions per step, the first
-n mod K steps one more; computed once, from the masks at block entry.
-"""
+"""Static quota (confidence_samplers section 0.5): a block's masks spread evenly over its steps."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,68 +12,34 @@ from dllm import scores
 from dllm.canvas import Canvas
 from dllm.errors import ConfigError
 from dllm.prediction import View
-from dllm.sampler import Sampler
+from dllm.sampler import Region, Sampler
 from dllm.state import SamplerState
 
 
-def split_quota(
-    count: Int[np.ndarray, "batch"], steps: Int[np.ndarray, "batch"], step: Int[np.ndarray, "batch"]
-) -> Int[np.ndarray, "batch"]:
-    """Share of `count` positions that falls to one of `steps` steps."""
-    return count // steps + (step < count % steps)
+def steps_per_block(region: Region, steps: int | None, gen_length: int) -> int:
+    """Steps of each block; `steps` over the whole answer, None = gen_length.
 
-
-@dataclass(frozen=True, kw_only=True)
-class StaticQuota(Sampler):
-    """Commits the quota's best candidates; all K forwards of a block are made, even if a quota is 0.
-
-    Fewer candidates than the quota are all there is to commit: official codes that do not clamp write
-    over decided positions (traps D2, K7, SDAR).
+    Raises `ConfigError` if the blocks can't share them evenly.
     """
+    if steps is not None and steps < 1:
+        raise ConfigError(f"sampler.steps={steps} must be >= 1")
+    blocks = region.blocks(gen_length)
+    total = steps or gen_length
+    if total % blocks:
+        raise ConfigError(f"sampler.steps={total} is not a multiple of the {blocks} blocks")
+    return total // blocks
 
-    steps: int | None
-    """Forwards over the whole answer; null = gen_length (one token per step)."""
 
-    may_commit_nothing: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 1:
-            raise ConfigError(f"sampler.steps={self.steps} must be >= 1")
-
-    def validate(self, gen_length: int) -> None:
-        super().validate(gen_length)
-        self.steps_per_block(gen_length)
-
-    def max_steps(self, gen_length: int) -> int:
-        return self.steps or gen_length
-
-    def steps_per_block(self, gen_length: int) -> int:
-        blocks = self.region.blocks(gen_length)
-        steps = self.steps or gen_length
-        if steps % blocks:
-            raise ConfigError(f"sampler.steps={steps} is not a multiple of the {blocks} blocks")
-        return steps // blocks
-
-    def quota(self, canvas: Canvas) -> Int[np.ndarray, "batch"]:
-        """Positions that each sequence commits in this step."""
-        steps = np.array([self.steps_per_block(prompt.gen_length) for prompt in canvas.prompts])
-        return split_quota(canvas.block_masks, steps, canvas.step_in_block)
-
-    def choose(
-        self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
-    ) -> Bool[Tensor, "batch rows"]:
-        quota = torch.as_tensor(self.quota(view.canvas), device=score.device)
-        return scores.top_k(score, view.candidates, quota)
-
-    def block_done(self, canvas: Canvas, row: int, state: SamplerState) -> bool:
-        steps = self.steps_per_block(canvas.prompts[row].gen_length)
-        return bool(canvas.step_in_block[row] >= steps)
+def step_quota(canvas: Canvas, region: Region, steps: int | None) -> Int[np.ndarray, "batch"]:
+    """Positions to commit in this step: n // K of the block's n masks, one more in the first n mod K
+    of its K steps."""
+    count = np.array([steps_per_block(region, steps, p.gen_length) for p in canvas.prompts])
+    return canvas.block_masks // count + (canvas.step_in_block < canvas.block_masks % count)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StaticQuota(Sampler):
-    """Commits the quota's best candidates; all K forwards of a block are made, even if a quota is
-    0.
+    """Commits the quota's best candidates; all K forwards of a block are made, whatever the quota.
 
     Fewer candidates than the quota are all there is to commit: official codes that do not clamp
     write over decided positions (traps D2, K7, SDAR).
