@@ -139,8 +139,9 @@ class CheckpointConfig:
     def _refuse_quantised(self) -> None:
         quantised = self.get("quantization_config")
         if quantised is not None:
-            method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else ""
+            named = isinstance(quantised, dict)
+            method = quantised.get("quant_method", "unknown method") if named else quantised
             raise ConfigError(
-                f"{self.source}: quantised weights ({method or quantised!r}) are not supported, "
+                f"{self.source}: quantised weights ({method}) are not supported, "
                 "use the bfloat16 checkpoint"
             )

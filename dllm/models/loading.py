@@ -167,7 +167,7 @@ def _read(file: TensorFile, name: str, wanted: Wanted, filled: Mapping[str, Tens
     whole = targets[0]
     if (
         whole.shape == entry.shape
-        and whole.dtype == entry.dtype
+        and whole.dtype == file.dtype(name)
         and whole.device.type == "cpu"
         and whole.is_contiguous()
     ):

@@ -117,7 +117,7 @@ class Experts(nn.Module):
                     start += count
         out = torch.empty_like(done)
         out[order] = done
-        return out.view(tokens, top_k, -1)
+        return out.view(tokens, top_k, x.shape[-1])
 
 
 def _has_grouped_kernel(x: Tensor) -> bool:

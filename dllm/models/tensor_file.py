@@ -25,7 +25,8 @@ MAX_HEADER = 100_000_000
 class Entry:
     """One tensor of the file."""
 
-    dtype: torch.dtype
+    stored: str
+    """The file's name of the number type, e.g. BF16."""
     shape: tuple[int, ...]
     offset: int
     """First byte, from the start of the file."""
@@ -34,14 +35,16 @@ class Entry:
 class TensorFile:
     """Opened for the length of a `with` block.
 
-    Raises `ConfigError` for a truncated file, another format, or numbers that are no floats
-    (quantised weights).
+    Raises `ConfigError` for a file that is truncated, unreadable or of another format.
     """
 
     def __init__(self, path: Path):
         self.path = path
         self.entries: dict[str, Entry] = {}
-        self._file = path.open("rb", buffering=0)
+        try:
+            self._file = path.open("rb", buffering=0)
+        except OSError as error:
+            raise ConfigError(f"{path} can't be read: {error.strerror}") from None
         try:
             self._read_header(path.stat().st_size)
         except BaseException:
@@ -59,9 +62,18 @@ class TensorFile:
     ) -> None:
         self._file.close()
 
+    def dtype(self, name: str) -> torch.dtype:
+        """Raises `ConfigError` for numbers that are no floats of 16 or 32 bits (quantised)."""
+        stored = self.entries[name].stored
+        if stored not in DTYPES:
+            raise ConfigError(
+                f"{self.path}: {name} holds {stored} numbers, only {', '.join(DTYPES)} are "
+                "supported (quantised weights are not)"
+            )
+        return DTYPES[stored]
+
     def read(self, name: str) -> Tensor:
-        entry = self.entries[name]
-        tensor = torch.empty(entry.shape, dtype=entry.dtype)
+        tensor = torch.empty(self.entries[name].shape, dtype=self.dtype(name))
         self.read_into(name, tensor)
         return tensor
 
@@ -83,17 +95,13 @@ class TensorFile:
             header = json.loads(self._file.read(length))
             header.pop("__metadata__", None)
             for name, fields in header.items():
-                dtype = DTYPES.get(fields["dtype"])
-                if dtype is None:
-                    raise ConfigError(
-                        f"{self.path}: {name} holds {fields['dtype']} numbers, only "
-                        f"{', '.join(DTYPES)} are supported (quantised weights are not)"
-                    )
                 shape = tuple(int(n) for n in fields["shape"])
                 start, stop = fields["data_offsets"]
-                if stop - start != prod(shape) * dtype.itemsize or 8 + length + stop > size:
+                dtype = DTYPES.get(fields["dtype"])
+                fits = dtype is None or stop - start == prod(shape) * dtype.itemsize
+                if not fits or start < 0 or 8 + length + stop > size:
                     raise self._broken(f"{name} lies outside of it")
-                self.entries[name] = Entry(dtype, shape, 8 + length + start)
+                self.entries[name] = Entry(fields["dtype"], shape, 8 + length + start)
         except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError):
             raise self._broken("its header is not valid") from None
 

@@ -1,0 +1,244 @@
+"""Checkpoint folders: round trips, shards, dtypes, strictness, one-line errors."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_checkpoints import CONFIGS, tiny_model, write_checkpoint
+from torch import Tensor
+
+from dllm.errors import ConfigError
+from dllm.models.config_reader import Overrides
+from dllm.models.families import family_named
+from dllm.models.loading import dummy_model, load_model, read_spec, save_model
+from dllm.models.transformer import Transformer
+
+
+def refused(folder: Path, *words: str, **options) -> None:
+    """Loading fails with one line that holds all the words."""
+    with pytest.raises(ConfigError) as caught:
+        load_model(folder, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message, message
+
+
+def edit_config(folder: Path, **changes) -> None:
+    """Sets keys of config.json; None removes one."""
+    path = folder / "config.json"
+    config = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+
+
+def edit_tensors(folder: Path, **changes: Tensor | None) -> None:
+    path = folder / "model.safetensors"
+    state = {**load_file(path), **changes}
+    save_file({k: v for k, v in state.items() if v is not None}, path)
+
+
+def shard(folder: Path, parts: int) -> list[Path]:
+    """Splits model.safetensors as the hub does."""
+    path = folder / "model.safetensors"
+    state = load_file(path)
+    names = sorted(state)
+    files = [folder / f"model-{i + 1:05}-of-{parts:05}.safetensors" for i in range(parts)]
+    weight_map = {}
+    for i, file in enumerate(files):
+        chosen = names[i::parts]  # the pieces of one parameter lie in several shards
+        save_file({name: state[name] for name in chosen}, file)
+        weight_map |= dict.fromkeys(chosen, file.name)
+    path.unlink()
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return files
+
+
+def same(a: Transformer, b: Transformer) -> bool:
+    left, right = a.state_dict(), b.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_round_trip(family: str, tmp_path: Path) -> None:
+    written = write_checkpoint(tmp_path, family)
+    read = load_model(tmp_path)
+    assert read.spec == written.spec
+    assert same(read, written)
+    assert not read.training and not any(p.requires_grad for p in read.parameters())
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_shards(family: str, tmp_path: Path) -> None:
+    written = write_checkpoint(tmp_path, family)
+    files = shard(tmp_path, 3)
+    assert same(load_model(tmp_path), written)
+    files[1].unlink()
+    refused(tmp_path, "lacks", files[1].name)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_dtypes(dtype: torch.dtype, tmp_path: Path) -> None:
+    model = tiny_model("llada2")
+    model.layers[1].mlp.expert_bias.fill_(1 + 2**-12)  # not a bfloat16
+    save_model(model, tmp_path)
+    read = load_model(tmp_path, dtype)
+    assert {p.dtype for p in read.parameters()} == {dtype}
+    bias = read.layers[1].mlp.expert_bias
+    assert bias.dtype == torch.float32 and torch.equal(bias, model.layers[1].mlp.expert_bias)
+    tokens = torch.arange(8)[None]
+    found = read.logits(read.hidden(tokens))
+    assert found.dtype == torch.float32  # LLaDA2 upcasts its logits
+    expected = model.logits(model.hidden(tokens))
+    torch.testing.assert_close(found, expected, atol=0.15, rtol=0.1)
+
+
+def test_checkpoint_in_another_dtype(tmp_path: Path) -> None:
+    model = tiny_model("llada_moe")
+    save_model(model, tmp_path, torch.bfloat16)
+    for name, tensor in load_model(tmp_path).state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name].bfloat16().float())
+
+
+def test_fused_rows_are_queries_then_keys_then_values(tmp_path: Path) -> None:
+    model = write_checkpoint(tmp_path, "llada2")
+    fused = load_file(tmp_path / "model.safetensors")[
+        "model.layers.0.attention.query_key_value.weight"
+    ]
+    attention = model.layers[0].attn
+    parts = (attention.q.weight, attention.k.weight, attention.v.weight)
+    assert torch.equal(fused, torch.cat(parts))
+
+
+def test_tied_head_may_be_stored_once_more(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "fast_dllm_v2")
+    names = load_file(tmp_path / "model.safetensors")
+    assert "lm_head.weight" not in names
+    edit_tensors(
+        tmp_path,
+        **{"lm_head.weight": names["model.embed_tokens.weight"].clone()},
+        **{"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(6)},
+    )
+    assert load_model(tmp_path).head is None
+
+
+def test_missing_and_unexpected_tensors(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "sdar")
+    norm = "model.layers.1.self_attn.k_norm.weight"
+    edit_tensors(tmp_path, **{norm: None})
+    refused(tmp_path, "lacks 1 tensors", norm)
+    edit_tensors(tmp_path, **{norm: torch.ones(16), "model.layers.0.extra": torch.ones(2)})
+    refused(tmp_path, "1 unexpected tensors", "model.layers.0.extra")
+    edit_tensors(tmp_path, **{norm: torch.ones(8), "model.layers.0.extra": None})
+    refused(tmp_path, norm, "shape [8]", "[16]")
+
+
+def test_missing_expert(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "sdar_moe")
+    name = "model.layers.1.mlp.experts.5.up_proj.weight"
+    edit_tensors(tmp_path, **{name: None})
+    refused(tmp_path, "lacks 1 tensors", name)
+
+
+def test_truncated_file(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "llada")
+    path = tmp_path / "model.safetensors"
+    whole = path.read_bytes()
+    for length in (0, 5, 100, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        refused(tmp_path, str(path), "truncated or not safetensors")
+    path.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00" + b"not json" * 4)
+    refused(tmp_path, "not safetensors")
+
+
+def test_quantised_weights(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "llada")
+    name = "model.transformer.blocks.0.q_proj.weight"
+    edit_tensors(tmp_path, **{name: torch.zeros(48, 48, dtype=torch.int8)})
+    refused(tmp_path, name, "I8", "quantised")
+    edit_config(tmp_path, quantization_config={"quant_method": "gptq", "bits": 4})
+    refused(tmp_path, "quantised weights (gptq)")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+        {"rope_scaling": {"type": "linear", "factor": 2.0}},
+        {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e6}},
+    ],
+)
+def test_scaled_rotary(changes: dict, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "dream")
+    edit_config(tmp_path, **changes)
+    refused(tmp_path, next(iter(changes)), "not supported, only 'default'")
+
+
+def test_rope_theta_where_newer_exports_put_it(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "dream")
+    nested = {"rope_type": "default", "rope_theta": 12345.0}
+    edit_config(tmp_path, rope_theta=None, rope_parameters=nested)
+    assert read_spec(tmp_path).rope_theta == 12345.0
+
+
+def test_folder_errors(tmp_path: Path) -> None:
+    refused(tmp_path / "none", "is not a folder")
+    refused(tmp_path, "holds no config.json")
+    (tmp_path / "config.json").write_text("{")
+    refused(tmp_path, "config.json", "not valid JSON")
+    (tmp_path / "config.json").write_text(json.dumps(dict(CONFIGS["llada"])))
+    refused(tmp_path, "lacks model.safetensors")
+
+
+def test_config_errors(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "sdar")
+    for changes, words in (
+        ({"hidden_size": None}, ["lacks the key 'hidden_size'"]),
+        ({"hidden_size": 48, "num_hidden_layers": "two"}, ["num_hidden_layers='two'"]),
+        ({"num_hidden_layers": 2, "num_key_value_heads": 3}, ["n_kv_heads=3"]),
+        ({"num_key_value_heads": 2, "mask_token_id": 97}, ["model.mask_id=97", "[0, 97)"]),
+        ({"mask_token_id": None}, ["lacks mask_token_id", "151669", "set model.mask_id"]),
+        ({"mask_token_id": 95, "hidden_act": "gelu"}, ["hidden_act='gelu'", "needs 'silu'"]),
+        ({"hidden_act": "silu", "use_sliding_window": True}, ["use_sliding_window=True"]),
+    ):
+        edit_config(tmp_path, **changes)
+        refused(tmp_path, *words)
+
+
+def test_overrides(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "sdar")
+    edit_config(tmp_path, mask_token_id=None, block_size=None)
+    chosen = Overrides(mask_id=7, block_size=16, eos_ids=(3, 4), pad_id=5, norm_weight_fp32=True)
+    spec = load_model(tmp_path, overrides=chosen).spec
+    assert (spec.mask_id, spec.block_size, spec.eos_ids, spec.pad_id) == (7, 16, (3, 4), 5)
+    assert spec.norm_weight_fp32
+    assert read_spec(tmp_path, Overrides(mask_id=7)).block_size == 4
+    refused(tmp_path, "model.block_size=0", overrides=Overrides(mask_id=7, block_size=0))
+
+
+def test_stop_ids_of_the_generation_config(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "sdar")
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [88, 90], "odd_key": 1}')
+    assert read_spec(tmp_path).eos_ids == (90, 88)
+
+
+def test_device_that_is_not_there(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "llada")
+    refused(tmp_path, "model.device=cuda:99", "cpu, cuda, cuda:N or auto", device="cuda:99")
+    refused(tmp_path, "model.device=gpu0", device="gpu0")
+
+
+def test_dummy_model_is_seeded() -> None:
+    a, b = (tiny_model("llada2", seed=3) for _ in range(2))
+    assert same(a, b) and not same(a, tiny_model("llada2", seed=4))
+    half = dummy_model(a.spec, torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    assert half.layers[1].mlp.expert_bias.dtype == torch.float32
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_every_parameter_has_a_source(family: str) -> None:
+    model = tiny_model(family)
+    assert family_named(family).weights(model.spec).keys() == model.state_dict().keys()
