@@ -29,6 +29,10 @@ WITHOUT_EFFECT = ("hydra", "tracker", "output", "progress", "baseline", "allow_e
 """Top-level keys that cannot change a sample's result: not part of the fingerprint."""
 
 
+GROUPS = ("model", "sampler", "cache", "constraint", "task", "tracker")
+"""Groups of which every run needs a choice."""
+
+
 def compose(overrides: Sequence[str] = (), config_name: str = "config") -> DictConfig:
     """The configuration that the command line `overrides` would give."""
     try:
@@ -37,7 +41,7 @@ def compose(overrides: Sequence[str] = (), config_name: str = "config") -> DictC
         with initialize_config_module("conf", version_base="1.3"):
             return hydra_compose(config_name, list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(str(error).splitlines()[0]) from None
+        raise ConfigError(_flat(error)) from None
 
 
 def fingerprint(config: DictConfig) -> str:
@@ -76,8 +80,51 @@ def build(config: DictConfig, option: str, allow_external: bool = False) -> Any:
         if isinstance(cause, ConfigError):
             raise cause from None
         if isinstance(cause, (TypeError, ValueError)):
-            raise ConfigError(f"{option}: {cause}") from None
+            raise ConfigError(f"{option}: {_flat(cause)}") from None
         raise
+
+
+TOP_LEVEL: Mapping[str, Any] = {
+    "gen_length": int,
+    "eos": str,
+    "batch_size": int,
+    "seed": int,
+    "limit": int | None,
+    "trace": bool,
+    "baseline": bool,
+    "progress": bool,
+    "allow_external": bool,
+    "output": str,
+}
+"""Types of the options outside the groups; whole numbers but the seed are >= 1."""
+
+
+def check_complete(config: DictConfig) -> None:
+    """Resolves the configuration in place.
+
+    Raises `ConfigError` for an interpolation of nothing and for a value still to be given (`???`).
+    """
+    try:
+        OmegaConf.resolve(config)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise ConfigError(f"{', '.join(missing)} must be given")
+
+
+def check_top_level(config: DictConfig) -> None:
+    """Raises `ConfigError` for an option outside the groups that is wrongly typed or out of range, and
+    for a group without a choice."""
+    for name, hint in TOP_LEVEL.items():
+        value = config[name]
+        if not _fits(value, hint):
+            raise ConfigError(f"{name}={value} is not of type {_spell(hint)}")
+        if isinstance(value, int) and hint is not bool and name != "seed" and value < 1:
+            raise ConfigError(f"{name}={value} must be >= 1")
+    for name in GROUPS:
+        if not isinstance(config.get(name), DictConfig):
+            raise ConfigError(f"{name}={config.get(name)} needs a choice: {name}=...")
 
 
 def _check(config: Mapping[str, Any], option: str, allow_external: bool) -> None:
@@ -90,7 +137,7 @@ def _check(config: Mapping[str, Any], option: str, allow_external: bool) -> None
     try:
         cls = get_class(target)
     except (ImportError, ValueError) as error:
-        raise ConfigError(f"{option}._target_={target} can't be imported: {error}") from error
+        raise ConfigError(f"{option}._target_={target} can't be imported: {_flat(error)}") from None
     hints = typing.get_type_hints(cls.__init__)
     wanted = set(hints) - {"return"}
     given = {str(key) for key in config if key != "_target_"}
@@ -102,6 +149,11 @@ def _check(config: Mapping[str, Any], option: str, allow_external: bool) -> None
             _check(value, f"{option}.{name}", allow_external)
         elif not _fits(_plain(value), hints[name]):
             raise ConfigError(f"{option}.{name}={value!r} is not of type {_spell(hints[name])}")
+
+
+def _flat(error: Exception) -> str:
+    """The message on one line."""
+    return " ".join(str(error).split())
 
 
 def _plain(value: Any) -> Any:
@@ -127,7 +179,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return hint is bool
     if hint is float:
         return isinstance(value, (int, float))
-    return isinstance(value, hint)
+    # A part (a region, a proposer) is built from a mapping with a _target_, never a plain value.
+    return not getattr(hint, "_is_protocol", False) and isinstance(value, hint)
 
 
 def _spell(hint: Any) -> str:

@@ -118,12 +118,16 @@ def pack_traces(traces: Iterable[Trace]) -> bytes:
 
 def read_traces(path: Path) -> Iterator[Trace]:
     """The traces of all complete members; one cut off by a kill does not count."""
-    rest = path.read_bytes()
-    while rest:
-        member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-        text = member.decompress(rest)
-        if not member.eof:
-            return
-        for line in text.splitlines():
-            yield Trace.from_json(json.loads(line))
-        rest = member.unused_data
+    block = b""
+    with open(path, "rb") as file:
+        while True:
+            member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+            text = b""
+            while not member.eof:
+                block = block or file.read(1 << 16)
+                if not block:
+                    return
+                text += member.decompress(block)
+                block = member.unused_data
+            for line in text.splitlines():
+                yield Trace.from_json(json.loads(line))

@@ -41,7 +41,7 @@ class CommandLine:
             with redirect_stderr(self._held):
                 entry()
         except SystemExit as stop:
-            if self._held.holding and stop.code == 1:
+            if self._held.holding and stop.code in (1, 2):
                 print(f"error: {one_line(self._held.getvalue())}", file=sys.stderr)
                 return 2
             self._held.release()
@@ -89,6 +89,6 @@ def one_line(text: str) -> str:
     skipped = ("Set the environment variable", "See https", "full_key:", "object_type=", "reference_type=")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(skipped)]
-    if any(line.startswith("Traceback") for line in kept):
+    if any(line.startswith(("Traceback", "usage:")) for line in kept):
         return kept[-1]
     return " ".join(kept) or "the command could not be understood"

@@ -1,6 +1,7 @@
 """One run: decode what is missing of a task, grade it, keep it, compare it with the baseline."""
 
 import resource
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -18,7 +19,8 @@ from dllm.eos import EosPolicy, first_eos
 from dllm.errors import ConfigError
 from dllm.loop import Constraint, Decoder
 from dllm.metrics.definitions import Comparison, SampleResult, Summary
-from dllm.models.hub import checkpoint_folder, open_model
+from dllm.models.hub import ModelOptions, checkpoint_folder, open_model
+from dllm.models.loading import read_spec
 from dllm.models.predictor import Predictor
 from dllm.outcome import Outcome
 from dllm.runs.environment import describe
@@ -26,7 +28,7 @@ from dllm.runs.folder import RunFolder
 from dllm.runs.progress import Progress
 from dllm.sampler import Sampler
 from dllm.tasks.base import GeneratedTask, Sample
-from dllm.trace import Trace, append_traces, read_traces
+from dllm.trace import Trace
 from dllm.tracking.none import NoTracker
 from dllm.tracking.tracker import RunInfo, Tracker
 
@@ -35,6 +37,7 @@ from dllm.tracking.tracker import RunInfo, Tracker
 class Parts:
     """Everything a configuration builds, checked before any work is done."""
 
+    model: ModelOptions
     sampler: Sampler
     cache: CachePolicy
     constraint: Constraint | None
@@ -49,14 +52,11 @@ def build_parts(config: DictConfig) -> Parts:
     def part(name: str) -> Any:
         return configuration.build(config[name], name, config.allow_external)
 
-    for name in ("gen_length", "batch_size"):
-        if not isinstance(config[name], int) or config[name] < 1:
-            raise ConfigError(f"{name}={config[name]} must be an integer >= 1")
-    if config.limit is not None and (not isinstance(config.limit, int) or config.limit < 1):
-        raise ConfigError(f"limit={config.limit} must be an integer >= 1 or null")
+    configuration.check_top_level(config)
     if config.eos not in list(EosPolicy):
         raise ConfigError(f"eos={config.eos} is not one of {', '.join(EosPolicy)}")
     parts = Parts(
+        part("model"),
         part("sampler"),
         part("cache"),
         part("constraint"),
@@ -86,11 +86,12 @@ def execute(config: DictConfig, sampler_name: str, group: str | None = None) -> 
     Returns the run folder and the contents of its summary.json. Raises `ConfigError` before any work and
     `RunError` during it.
     """
+    configuration.check_complete(config)
+    build_parts(config)
     baseline = None
     if config.baseline:
         base = baseline_of(config)
         if configuration.fingerprint(base) != configuration.fingerprint(config):
-            build_parts(config)
             quiet = base.copy()
             quiet.tracker = configuration.compose(["tracker=none"]).tracker
             _, baseline = _run(quiet, "low_confidence", None, None)
@@ -101,17 +102,22 @@ def _run(
     config: DictConfig, name: str, group: str | None, baseline: dict[str, Any] | None
 ) -> tuple[Path, dict[str, Any]]:
     parts = build_parts(config)
+    samples = _samples(parts.task, config)
+    checkpoint = checkpoint_folder(parts.model)
+    read_spec(checkpoint, parts.model.overrides, parts.model.family)
     mark = configuration.fingerprint(config)
     folder = RunFolder(Path(config.output) / name / mark)
     label = _label(config, name)
     with folder.locked():
-        folder.drop_partial_line()
-        folder.write_config(OmegaConf.to_yaml(config, resolve=True))
-        samples = parts.task.samples("test", config.limit, config.seed)
+        folder.drop_unfinished()
         done = {result.id for result in folder.samples()}
         missing = [sample for sample in samples if sample.id not in done]
-        checkpoint = checkpoint_folder(config.model)
-        folder.write_environment(describe(checkpoint, config.model.device))
+        decoding = _Decoding(config, parts, missing) if missing else None
+        changed = folder.write_environment(describe(checkpoint, config.model.device))
+        if done and missing and changed:
+            note = f"warning: {folder.path} goes on with changed {', '.join(changed)}"
+            print(note, file=sys.stderr)
+        folder.write_config(OmegaConf.to_yaml(config, resolve=True))
         info = RunInfo(
             folder.path,
             mark,
@@ -122,8 +128,8 @@ def _run(
         )
         try:
             parts.tracker.start(info)
-            if missing:
-                _decode(config, parts, folder, missing, label)
+            if decoding is not None:
+                decoding.run(folder, label)
             order = {sample.id: index for index, sample in enumerate(samples)}
             results = sorted(folder.samples(), key=lambda result: order[result.id])
             summary = _summary(config, label, mark, results, baseline)
@@ -146,42 +152,54 @@ def _label(config: DictConfig, name: str) -> str:
     return f"{name} ({', '.join(found)})" if found else name
 
 
-def _decode(
-    config: DictConfig, parts: Parts, folder: RunFolder, samples: Sequence[Sample], label: str
-) -> None:
-    """Decodes and grades the given samples; each is on disk before the next one is reported."""
-    model, tokenizer = open_model(config.model)
-    decoder = Decoder(
-        Predictor(model),
-        parts.sampler,
-        parts.cache,
-        parts.eos,
-        parts.constraint,
-        config.batch_size,
-        config.seed,
-        record=config.trace,
-    )
-    by_id = {sample.id: sample for sample in samples}
-    prompts = [
-        Prompt(
-            sample.id,
-            tuple(tokenizer.chat(sample.prompt)),
-            config.gen_length,
-            tuple(tokenizer.encode(sample.answer)),
+def _samples(task: GeneratedTask, config: DictConfig) -> list[Sample]:
+    try:
+        return task.samples("test", config.limit, config.seed)
+    except ValueError as error:
+        raise ConfigError(f"limit={config.limit}: {error}") from None
+
+
+class _Decoding:
+    """The decoding of the samples that are missing; whatever refuses them does so on construction."""
+
+    def __init__(self, config: DictConfig, parts: Parts, samples: Sequence[Sample]):
+        self.task, self.progress = parts.task, config.progress
+        self.samples = {sample.id: sample for sample in samples}
+        model, self.tokenizer = open_model(parts.model)
+        self.decoder = Decoder(
+            Predictor(model),
+            parts.sampler,
+            parts.cache,
+            parts.eos,
+            parts.constraint,
+            config.batch_size,
+            config.seed,
+            record=config.trace,
         )
-        for sample in samples
-    ]
-    # The first decode pays for thread pools and kernel selection; its time would be charged to one sample.
-    list(decoder.decode(prompts[:1]))
-    bar = Progress(label, len(samples)) if config.progress else nullcontext()
-    with bar as shown:
-        for outcome in decoder.decode(prompts):
-            result = _grade(outcome, by_id[outcome.sample_id], parts.task, tokenizer, model.spec)
-            if outcome.trace is not None:
-                append_traces(folder.path / "traces.jsonl.gz", [outcome.trace])
-            folder.append([result])
-            if shown is not None:
-                shown.add(result)
+        self.prompts = [
+            Prompt(
+                sample.id,
+                tuple(self.tokenizer.chat(sample.prompt)),
+                config.gen_length,
+                tuple(self.tokenizer.encode(sample.answer)),
+            )
+            for sample in samples
+        ]
+        self.decoder.check(self.prompts)
+
+    def run(self, folder: RunFolder, label: str) -> None:
+        """Decodes and grades; each sample is on disk before the next one is reported."""
+        # The first decode pays for thread pools and kernel selection; its time would be charged to one
+        # sample.
+        list(self.decoder.decode(self.prompts[:1]))
+        spec = self.decoder.predictor.spec
+        with Progress(label, len(self.samples)) if self.progress else nullcontext() as shown:
+            for outcome in self.decoder.decode(self.prompts):
+                sample = self.samples[outcome.sample_id]
+                result = _grade(outcome, sample, self.task, self.tokenizer, spec)
+                folder.append(result, outcome.trace)
+                if shown is not None:
+                    shown.add(result)
 
 
 def _grade(
@@ -267,10 +285,8 @@ def _track(
             "tokens_per_second": effective / seconds if seconds else 0.0,
         }
         tracker.log(values, "sample", index)
-    path = folder.path / "traces.jsonl.gz"
-    if path.exists():
-        for step, values in enumerate(_per_step(list(read_traces(path)))):
-            tracker.log(values, "denoising_step", step)
+    for step, values in enumerate(_per_step(folder.traces())):
+        tracker.log(values, "denoising_step", step)
     tracker.table("samples", [result.row() for result in results])
     versus = summary.get("versus_baseline", {})
     tracker.summary({**_scalars(summary["metrics"]), **versus})

@@ -10,6 +10,7 @@
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,12 +19,14 @@ from typing import Any
 
 from dllm.errors import ConfigError, RunError
 from dllm.metrics.definitions import SampleResult
+from dllm.trace import Trace, pack_traces, read_traces
 
 
 class RunFolder:
     def __init__(self, path: Path):
         self.path = path
         self._samples = path / "samples.jsonl"
+        self._traces = path / "traces.jsonl.gz"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -41,7 +44,15 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ConfigError(f"{self.path} is being written by another process") from None
-            yield
+            try:
+                yield
+            finally:
+                self._remove_if_unused()
+
+    def _remove_if_unused(self) -> None:
+        """A run that was refused before it began leaves no folder."""
+        if [entry.name for entry in self.path.iterdir()] == [".lock"]:
+            shutil.rmtree(self.path)
 
     def write_config(self, text: str) -> None:
         self._replace("config.yaml", text)
@@ -72,27 +83,28 @@ class RunFolder:
         lines = self._samples.read_bytes().split(b"\n")[:-1]
         return [SampleResult(**json.loads(line)) for line in lines]
 
-    def append(self, samples: list[SampleResult]) -> None:
-        """Adds finished samples so that they survive a kill right after.
+    def append(self, sample: SampleResult, trace: Trace | None = None) -> None:
+        """Adds a finished sample so that it survives a kill right after.
 
         Raises `RunError` if the disk refuses; nothing half-written stays.
         """
-        data = "".join(json.dumps(asdict(sample)) + "\n" for sample in samples).encode()
-        with open(self._samples, "ab") as file:
-            size = file.tell()
-            try:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError as error:
-                os.truncate(self._samples, size)
-                raise RunError(f"{self._samples} can't be written: {error.strerror}") from None
+        # The sample's line is what makes it finished, so that it comes last.
+        if trace is not None:
+            _append(self._traces, pack_traces([trace]))
+        _append(self._samples, (json.dumps(asdict(sample)) + "\n").encode())
 
-    def drop_partial_line(self) -> None:
-        """Removes what a kill left after the last complete line."""
+    def traces(self) -> list[Trace]:
+        return list(read_traces(self._traces)) if self._traces.exists() else []
+
+    def drop_unfinished(self) -> None:
+        """Removes what a kill left: a cut last line, and the trace of a sample without its line."""
         if self._samples.exists():
             data = self._samples.read_bytes()
             os.truncate(self._samples, data.rfind(b"\n") + 1)
+        if self._traces.exists():
+            done = {sample.id for sample in self.samples()}
+            kept = [trace for trace in self.traces() if trace.sample_id in done]
+            self._replace(self._traces.name, b"".join(pack_traces([trace]) for trace in kept))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         self._replace("summary.json", json.dumps(summary, indent=2) + "\n")
@@ -100,10 +112,27 @@ class RunFolder:
     def summary(self) -> dict[str, Any]:
         return json.loads((self.path / "summary.json").read_text())
 
-    def _replace(self, name: str, text: str) -> None:
+    def _replace(self, name: str, data: str | bytes) -> None:
         temporary = self.path / f".{name}.tmp"
         try:
-            temporary.write_text(text)
+            temporary.write_bytes(data.encode() if isinstance(data, str) else data)
             os.replace(temporary, self.path / name)
         except OSError as error:
+            temporary.unlink(missing_ok=True)
             raise RunError(f"{self.path / name} can't be written: {error.strerror}") from None
+
+
+def _append(path: Path, data: bytes) -> None:
+    """Adds all of `data` or nothing."""
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        # Unbuffered: a buffered file would write the refused rest once more when it is closed.
+        with open(path, "ab", buffering=0) as file:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+    except OSError as error:
+        if path.exists():
+            os.truncate(path, size)
+        raise RunError(f"{path} can't be written: {error.strerror}") from None
