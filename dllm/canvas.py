@@ -32,6 +32,20 @@ class Prompt:
     """Tokens of a reference answer, for oracle samplers only."""
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How a sequence lies on its canvas, in absolute positions."""
+
+    length: int
+    """Prompt plus generation region at the start."""
+    capacity: int
+    """Length up to which it may grow, later phases included."""
+    kept: int
+    """Length to which the finished answer is cut: blocks may reach beyond what was asked for."""
+    attention_block: int
+    """Block of block-causal attention, counted from position 0; 0 = the model has none."""
+
+
 @dataclass
 class Canvas:
     """Sequences under decoding; only the loop writes it."""
@@ -40,6 +54,12 @@ class Canvas:
     prompt_length: IntRow
     length: IntRow
     """Prompt plus generation region; grows and shrinks with the answer."""
+    limit: IntRow
+    """Length that a sequence may not exceed."""
+    kept: IntRow
+    """Length to which a finished sequence is cut."""
+    attention_block: IntRow
+    """Block of each sequence's block-causal attention, counted from position 0; 0 = none."""
     block_start: IntRow
     block_end: IntRow
     """The current block is [block_start, block_end)."""
@@ -59,7 +79,7 @@ class Canvas:
     @classmethod
     def empty(cls, capacity: int, mask_id: int, eos_ids: tuple[int, ...]) -> Self:
         """A canvas without rows that can hold sequences of up to `capacity` positions."""
-        columns = [np.zeros(0, dtype=np.int64) for _ in range(8)]
+        columns = [np.zeros(0, dtype=np.int64) for _ in range(11)]
         return cls(
             np.zeros((0, capacity), dtype=np.int64),
             *columns,
@@ -82,23 +102,18 @@ class Canvas:
         """Positions up to the end of the longest sequence."""
         return int(self.length.max())
 
-    def append(self, prompt: Prompt, generator: torch.Generator) -> None:
-        """Adds a sequence as a new last row.
-
-        Raises `ConfigError` if it does not fit into the canvas.
-        """
-        start, end = len(prompt.tokens), len(prompt.tokens) + prompt.gen_length
-        if end > self.capacity:
-            raise ConfigError(
-                f"sample {prompt.sample_id}: prompt {start} + gen_length {prompt.gen_length} "
-                f"exceeds {self.capacity} positions"
-            )
+    def append(self, prompt: Prompt, layout: Layout, generator: torch.Generator) -> None:
+        """Adds a sequence as a new last row; the canvas must have the capacity for its layout."""
+        start = len(prompt.tokens)
         row = np.full((1, self.capacity), self.mask_id, dtype=np.int64)
         row[0, :start] = prompt.tokens
         self.tokens = np.concatenate((self.tokens, row))
         for name, value in (
             ("prompt_length", start),
-            ("length", end),
+            ("length", layout.length),
+            ("limit", layout.capacity),
+            ("kept", layout.kept),
+            ("attention_block", layout.attention_block),
             ("block_start", start),
             ("block_end", start),
             ("block_index", -1),
@@ -116,6 +131,9 @@ class Canvas:
         for name in (
             "prompt_length",
             "length",
+            "limit",
+            "kept",
+            "attention_block",
             "block_start",
             "block_end",
             "block_index",

@@ -15,10 +15,31 @@ class EosPolicy(StrEnum):
     (LocalLeap's and dInfer's early stop)."""
     STOP_AFTER_BLOCK = "stop_after_block"
     """As `fill_after_block`, but the rest stays masked (dInfer without early stop)."""
+    KEEP_BLOCK = "keep_block"
+    """As `fill_after_block`, but the canvas ends after the block (SDAR)."""
+    CUT_AFTER_BLOCK = "cut_after_block"
+    """As `fill_after_block`, but the canvas ends after the block's first end token (TDAR's
+    engine)."""
     STOP_UNTIL_EOS = "stop_until_eos"
-    """Stop as soon as no mask is left before the first end token; the rest becomes the end token."""
+    """Stop as soon as no mask is left before the first end token; the rest becomes the end
+    token."""
     CUT = "cut"
     """As `stop_until_eos`, but the canvas ends after the end token."""
+
+    @property
+    def at_block_end(self) -> bool:
+        """Whether only complete blocks are looked at."""
+        return self in (
+            EosPolicy.FILL_AFTER_BLOCK,
+            EosPolicy.STOP_AFTER_BLOCK,
+            EosPolicy.KEEP_BLOCK,
+            EosPolicy.CUT_AFTER_BLOCK,
+        )
+
+    @property
+    def shortens(self) -> bool:
+        """Whether the canvas ends with the answer."""
+        return self in (EosPolicy.KEEP_BLOCK, EosPolicy.CUT_AFTER_BLOCK, EosPolicy.CUT)
 
 
 def first_eos(tokens: np.ndarray, eos_ids: tuple[int, ...]) -> int | None:
@@ -28,17 +49,20 @@ def first_eos(tokens: np.ndarray, eos_ids: tuple[int, ...]) -> int | None:
 
 
 def end_of_answer(canvas: Canvas, row: int, policy: EosPolicy, block_done: bool) -> int | None:
-    """Absolute position from which the rest of the row is to be filled with the end token (`cut`:
-    removed, `stop_after_block`: left), or None to go on."""
+    """Absolute position from which the rest of the row is to be filled with the end token (removed
+    where the policy shortens, left under `stop_after_block`), or None to go on."""
     if policy is EosPolicy.NONE:
         return None
     generated = canvas.generated(row)
     start = int(canvas.prompt_length[row])
-    if policy in (EosPolicy.FILL_AFTER_BLOCK, EosPolicy.STOP_AFTER_BLOCK):
-        block = canvas.tokens[row, canvas.block_start[row] : canvas.block_end[row]]
-        if block_done and first_eos(block, canvas.eos_ids) is not None:
-            return int(canvas.block_end[row])
-        return None
+    if policy.at_block_end:
+        # A block may share its first positions with the prompt.
+        first = max(start, int(canvas.block_start[row]))
+        end = first_eos(canvas.tokens[row, first : canvas.block_end[row]], canvas.eos_ids)
+        if not block_done or end is None:
+            return None
+        cuts = policy is EosPolicy.CUT_AFTER_BLOCK
+        return first + end + 1 if cuts else int(canvas.block_end[row])
     end = first_eos(generated, canvas.eos_ids)
     if end is None or (generated[:end] == canvas.mask_id).any():
         return None

@@ -79,7 +79,8 @@ class Decoder:
         if not waiting:
             return
         self.check(waiting)
-        run = _Run(self, capacity=max(len(p.tokens) + p.gen_length for p in waiting))
+        spec = self.predictor.spec
+        run = _Run(self, max(self.sampler.layout(p, spec).capacity for p in waiting))
         waiting.reverse()
         while waiting or run.rows:
             while waiting and len(run.rows) < self.batch_size:
@@ -94,7 +95,7 @@ class Decoder:
         if reasons:
             raise ConfigError("; ".join(reasons))
         for prompt in prompts:
-            if len(prompt.tokens) + prompt.gen_length > spec.max_positions:
+            if sampler.layout(prompt, spec).length > spec.max_positions:
                 raise ConfigError(
                     f"sample {prompt.sample_id}: prompt of {len(prompt.tokens)} tokens + "
                     f"gen_length={prompt.gen_length} exceeds the model's {spec.max_positions} positions"
@@ -129,13 +130,16 @@ class _Run:
     def enter(self, prompt: Prompt) -> None:
         digest = hashlib.sha256(f"{self.decoder.seed}/{prompt.sample_id}".encode()).digest()
         generator = torch.Generator(self.device).manual_seed(int.from_bytes(digest[:7], "big"))
-        self.canvas.append(prompt, generator)
+        layout = self.decoder.sampler.layout(prompt, self.spec)
+        self.canvas.append(prompt, layout, generator)
         self.state.append()
         if self.store is not None:
             self.store.append()
         trace = None
         if self.decoder.record:
-            trace = Trace(prompt.sample_id, prompt.gen_length, self.spec.mask_id)
+            trace = Trace(
+                prompt.sample_id, layout.length - len(prompt.tokens), self.spec.mask_id
+            )
         self.rows.append(_Row(prompt, time.perf_counter(), Cost(), trace=trace))
         self._next_block(len(self.rows) - 1)
 
@@ -320,7 +324,14 @@ class _Run:
                 row.trace.steps.append(Step(plan.kind_of(b), int(plan.fed[b]), block))
 
     def _cut(self, b: int, length: int) -> None:
-        """Shortens a sequence; what was committed beyond no longer counts."""
+        """Shortens a sequence; what this step committed beyond never happened."""
+        trace = self.rows[b].trace
+        if length < self.canvas.length[b] and trace is not None:
+            trace.steps[-1].cut(length - int(self.canvas.prompt_length[b]))
+        self._shorten(b, length)
+
+    def _shorten(self, b: int, length: int) -> None:
+        """Ends a sequence at `length`; what was committed beyond no longer counts."""
         canvas, row = self.canvas, self.rows[b]
         if length >= canvas.length[b]:
             return
@@ -328,7 +339,7 @@ class _Run:
         row.committed -= int((beyond != canvas.mask_id).sum())
         canvas.truncate(b, length)
         if row.trace is not None:
-            row.trace.steps[-1].cut(length - int(canvas.prompt_length[b]))
+            row.trace.steps[-1].length = length - int(canvas.prompt_length[b])
 
     def _advance(self, decision: HostDecision) -> None:
         """Ends the blocks and the answers that are complete."""
@@ -361,10 +372,8 @@ class _Run:
         canvas, row = self.canvas, self.rows[b]
         start = int(canvas.prompt_length[b])
         row.finished = True
-        if self.decoder.eos is EosPolicy.CUT:
-            canvas.truncate(b, end)
-            if row.trace is not None:
-                row.trace.steps[-1].length = end - start
+        if self.decoder.eos.shortens:
+            self._shorten(b, end)
         elif self.decoder.eos is not EosPolicy.STOP_AFTER_BLOCK and end < canvas.length[b]:
             canvas.fill(b, end, canvas.eos_ids[0])
             if row.trace is not None:
@@ -378,6 +387,7 @@ class _Run:
         now = time.perf_counter()
         for b in finished:
             row = self.rows[b]
+            self._shorten(b, int(self.canvas.kept[b]))
             yield Outcome(
                 sample_id=row.prompt.sample_id,
                 prompt_length=int(self.canvas.prompt_length[b]),

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm import scores
-from dllm.canvas import Canvas
+from dllm.canvas import Canvas, Layout, Prompt
 from dllm.decision import Decision, HostDecision
 from dllm.models.spec import ModelSpec
 from dllm.plan import Need, Request, pad_positions
@@ -27,6 +27,13 @@ class Region(Protocol):
 
     def validate(self, gen_length: int) -> None:
         """Raises `ConfigError` if this region can't schedule `gen_length` positions."""
+        ...
+
+    def layout(self, prompt: Prompt, spec: ModelSpec) -> Layout:
+        """Length at entry, room to grow and attention block of a sequence.
+
+        Raises `ConfigError` if the model can't attend to such blocks.
+        """
         ...
 
     def blocks(self, gen_length: int) -> int:
@@ -102,6 +109,10 @@ class Sampler:
     def check_model(self, spec: ModelSpec) -> None:
         """Raises `ConfigError` if the rule can't decode with this model."""
 
+    def layout(self, prompt: Prompt, spec: ModelSpec) -> Layout:
+        """How the sequence lies on its canvas; default: as the region says."""
+        return self.region.layout(prompt, spec)
+
     def max_steps(self, gen_length: int) -> int | None:
         """Bound on the decisions of one sequence for rules that may commit nothing; None = the
         progress guard bounds them."""
@@ -140,16 +151,20 @@ class Sampler:
     def marks(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
     ) -> Mapping[str, Bool[Tensor, "batch rows"]]:
-        """Named sets of rows that explain the choice, for the trace (anchors, ready rows)."""
+        """Named sets of rows that explain the choice, for the trace (anchors, ready rows); "flips",
+        commits that are not the model's own first choice, are added to them."""
         return {}
 
     def select(self, view: View, state: SamplerState) -> Decision:
         """Decision for this view; repeatable, changes no state."""
-        view = self.transform(view, state)
+        plain, view = view, self.transform(view, state)
         tokens = self.proposer.propose(view)
         score = self.score(view, tokens)
         commit = self.choose(score, view, state)
-        return Decision(commit, tokens, score, marks=self.marks(score, view, state))
+        marks = self.marks(score, view, state)
+        if view is not plain and plain.positions.shape[1]:
+            marks = {**marks, "flips": commit & (tokens != plain.top[1])}
+        return Decision(commit, tokens, score, marks=marks)
 
     def committed(self, canvas: Canvas, decision: HostDecision, state: SamplerState) -> None:
         """Updates history after the canvas was written, exactly once per step."""

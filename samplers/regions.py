@@ -9,9 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool
 
-from dllm.canvas import Canvas
+from dllm.canvas import Canvas, Layout, Prompt
 from dllm.errors import ConfigError
+from dllm.models.spec import ModelSpec
 from dllm.prediction import View
+
+
+def plain_layout(prompt: Prompt, spec: ModelSpec) -> Layout:
+    """Prompt plus gen_length masks that never grow, attention as the model was trained."""
+    length = len(prompt.tokens) + prompt.gen_length
+    return Layout(length, length, length, spec.block_size or 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +38,9 @@ class FixedBlocks:
                 f"block_length={self.block_length} does not divide gen_length={gen_length}"
             )
 
+    def layout(self, prompt: Prompt, spec: ModelSpec) -> Layout:
+        return plain_layout(prompt, spec)
+
     def blocks(self, gen_length: int) -> int:
         return gen_length // (self.block_length or gen_length)
 
@@ -39,7 +49,9 @@ class FixedBlocks:
         if start >= length:
             return None
         # An answer that was cut short may end inside a block.
-        return start, length if self.block_length is None else min(start + self.block_length, length)
+        return start, length if self.block_length is None else min(
+            start + self.block_length, length
+        )
 
     def eligible(self, canvas: Canvas) -> Bool[np.ndarray, "batch canvas"]:
         index = np.arange(canvas.capacity)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm import scores
-from dllm.canvas import Canvas
+from dllm.canvas import Canvas, Layout, Prompt
 from dllm.decision import Decision, HostDecision
 from dllm.models.spec import ModelSpec
 from dllm.plan import Request
@@ -44,6 +44,9 @@ class Wrapper(Sampler):
 
     def check_model(self, spec: ModelSpec) -> None:
         self.base.check_model(spec)
+
+    def layout(self, prompt: Prompt, spec: ModelSpec) -> Layout:
+        return self.base.layout(prompt, spec)
 
     def max_steps(self, gen_length: int) -> int | None:
         return self.base.max_steps(gen_length)

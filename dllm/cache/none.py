@@ -55,7 +55,7 @@ class NoCache:
                 slots=slots,
                 fed=fed.copy(),
                 padded=padded,
-                within=self._within(slots) if within is None else torch.tensor(within),
+                within=self._within(canvas, slots) if within is None else torch.tensor(within),
                 logits_for=torch.tensor(wanted),
             )
         ]
@@ -63,8 +63,9 @@ class NoCache:
     def block_end(self, canvas: Canvas, rows: list[int], store: KVStore | None) -> list[Plan]:
         return []
 
-    def _within(self, slots: torch.Tensor):
+    def _within(self, canvas: Canvas, slots: torch.Tensor):
         if self._spec.attention == "block_causal":
-            block = slots // self._spec.block_size
+            size = torch.from_numpy(canvas.attention_block)[:, None]
+            block = slots // size.repeat(len(slots) // len(size), 1)
             return block[:, :, None] >= block[:, None, :]
         return "causal" if self._spec.attention == "causal" else "full"

@@ -25,17 +25,19 @@ def span_plan(
     slots: int,
     visible_to: IntRow,
     write: Bool[np.ndarray, "batch slots"],
-    block_size: int | None = None,
+    attention_block: IntRow | None = None,
 ) -> Plan:
     """Feeds [start, end) of each sequence, hypotheses included; empty spans take no part.
 
-    Stored slots below `visible_to` may be attended; `write` says which fed slots of the real canvases
-    are kept (hypotheses never are). `block_size`: attention among the fed rows is causal over blocks.
-    Raises `ConfigError` if a hypothesis differs from its canvas where stored keys stand for it.
+    Stored slots below `visible_to` may be attended; `write` says which fed slots of the real
+    canvases are kept (hypotheses never are). `attention_block`: attention among the fed rows is
+    causal over blocks of that size, counted from position 0. Raises `ConfigError` if a hypothesis
+    differs from its canvas where stored keys stand for it.
     """
     tokens = canvas.tokens[:, None]
     if request is not None and request.hypotheses is not None:
-        _check_hypotheses(canvas, request.hypotheses, start, end)
+        ahead = canvas.length if attention_block is None else end
+        _check_hypotheses(canvas, request.hypotheses, start, end, ahead)
         tokens = np.concatenate((tokens, request.hypotheses), axis=1)
     batch, copies, _ = tokens.shape
     count = end - start
@@ -61,24 +63,32 @@ def span_plan(
         fed=count * present.sum(axis=1),
         padded=bool((fed < 0).any()),
         visible=torch.from_numpy(np.tile(visible, (copies, 1))) if visible_to.any() else None,
-        within=_within(fed_slots, block_size),
+        within=_within(fed_slots, start, end, attention_block),
         write=torch.from_numpy(kept) if kept.any() else "none",
         logits_for=wanted,
     )
 
 
-def _within(slots: Tensor, block_size: int | None) -> Literal["full"] | Tensor:
-    if block_size is None:
+def _within(
+    slots: Tensor, start: IntRow, end: IntRow, attention_block: IntRow | None
+) -> Literal["full"] | Tensor:
+    if attention_block is None or (start // attention_block == (end - 1) // attention_block).all():
         return "full"
-    block = slots // block_size
+    size = torch.from_numpy(attention_block)[:, None]
+    block = slots // size.repeat(len(slots) // len(size), 1)
     return block[:, :, None] >= block[:, None, :]
 
 
 def _check_hypotheses(
-    canvas: Canvas, hypotheses: Int[np.ndarray, "batch extra canvas"], start: IntRow, end: IntRow
+    canvas: Canvas,
+    hypotheses: Int[np.ndarray, "batch extra canvas"],
+    start: IntRow,
+    end: IntRow,
+    ahead: IntRow,
 ) -> None:
+    """Stored keys stand for what lies before `start` and in [end, ahead)."""
     index = np.arange(canvas.capacity)
-    stored = (index < start[:, None]) | ((index >= end[:, None]) & (index < canvas.length[:, None]))
+    stored = (index < start[:, None]) | ((index >= end[:, None]) & (index < ahead[:, None]))
     changed = (hypotheses != canvas.tokens[:, None]) & (hypotheses >= 0)
     if (changed & stored[:, None]).any():
         raise ConfigError(
