@@ -1,7 +1,7 @@
 """Scores of proposed tokens: dtype, source and tie order of every confidence in one place.
 
-Specification: confidence_samplers sections 0.2 to 0.4. Ties are broken by position, ascending, which
-differs from the official codes' unstable top-k on exact ties only.
+Specification: confidence_samplers sections 0.2 to 0.4. Ties are broken by position, ascending,
+which differs from the official codes' unstable top-k on exact ties only.
 """
 
 from typing import Literal
@@ -27,7 +27,8 @@ def confidence(
 ) -> Float[Tensor, "batch rows"]:
     """Softmax probability of the given tokens, in [0, 1].
 
-    Computed as exp(l - max) / sum(exp(l - max)), as softmax does, without storing all probabilities.
+    Computed as exp(l - max) / sum(exp(l - max)), as softmax does, without storing all
+    probabilities.
     """
     logits = cast(logits, dtype)
     if dtype == "model" and logits.dtype != torch.float32:
@@ -47,6 +48,28 @@ def top_confidence(
     if dtype == "model" and logits.dtype != torch.float32:
         return logits.softmax(dim=-1).amax(dim=-1)
     return (logits - top.to(logits.dtype)[..., None]).exp_().sum(dim=-1).reciprocal_()
+
+
+def margin(
+    logits: Float[Tensor, "batch rows vocab"], dtype: ConfDtype
+) -> Float[Tensor, "batch rows"]:
+    """Difference of the two largest probabilities, in [0, 1]."""
+    logits = cast(logits, dtype)
+    top = logits.topk(2, dim=-1).values
+    return (top - logits.logsumexp(dim=-1, keepdim=True)).exp_().diff(dim=-1).squeeze(-1).neg_()
+
+
+def entropy(
+    logits: Float[Tensor, "batch rows vocab"], dtype: ConfDtype
+) -> Float[Tensor, "batch rows"]:
+    """Entropy in nats, >= 0; tokens at -inf count as impossible."""
+    logits = cast(logits, dtype)
+    # ln sum e^s - sum s e^s / sum e^s with s = l - max: one exponential per token, no logarithm.
+    # The bound on s keeps 0 * -inf out.
+    shifted = (logits - logits.amax(dim=-1, keepdim=True)).clamp_(min=-1e4)
+    weight = shifted.exp()
+    total = weight.sum(dim=-1)
+    return (total.log() - weight.mul_(shifted).sum(dim=-1) / total).clamp_(min=0)
 
 
 def rank_order(score: Float[Tensor, "batch rows"]) -> Int[Tensor, "batch rows"]:
@@ -83,5 +106,6 @@ def at_least(
     candidates: Bool[Tensor, "batch rows"],
     threshold: float | Float[Tensor, "batch rows"],
 ) -> Bool[Tensor, "batch rows"]:
-    """Reference threshold rule (section 0.6): the best candidate, and all with score >= threshold."""
+    """Reference threshold rule (section 0.6): the best candidate, and all with score >=
+    threshold."""
     return best(score, candidates) | (candidates & (score >= threshold))

@@ -31,8 +31,8 @@ def steps_per_block(region: Region, steps: int | None, gen_length: int) -> int:
 
 
 def step_quota(canvas: Canvas, region: Region, steps: int | None) -> Int[np.ndarray, "batch"]:
-    """Positions to commit in this step: n // K of the block's n masks, one more in the first n mod K
-    of its K steps."""
+    """Positions to commit in this step: n // K of the block's n masks, one more in the first n mod
+    K of its K steps."""
     count = np.array([steps_per_block(region, steps, p.gen_length) for p in canvas.prompts])
     return canvas.block_masks // count + (canvas.step_in_block < canvas.block_masks % count)
 

@@ -6,6 +6,7 @@ scripts.conform` and the tests look nowhere else.
 """
 
 import json
+import operator
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -81,6 +82,56 @@ def localleap(p: Params) -> list[str]:
         return [*fastdllm_threshold(p), eos]
     options = {name: p[name] for name in ("threshold", "relaxed_threshold", "radius")}
     return [*_sampler("localleap", **options, region__block_length=p["block_length"]), eos]
+
+
+def _dinfer(choice: str, p: Params, **options: object) -> list[str]:
+    unroll = {name: p[name] for name in ("maximum_unroll", "expected_tpf")}
+    eos = "fill_after_block" if p["early_stop"] else "stop_after_block"
+    options = {**options, **unroll, "region__block_length": p["block_length"]}
+    return [*_sampler(choice, **options), f"eos={eos}"]
+
+
+def dinfer_threshold(p: Params) -> list[str]:
+    dtype = "float64" if p["use_float64"] else "float32"
+    return _dinfer("dinfer_threshold", p, threshold=p["threshold"], conf_dtype=dtype)
+
+
+def credit(p: Params) -> list[str]:
+    constants = {
+        "logits_transform__fusion": p["credit_alpha"],
+        "logits_transform__decay": p["decay_beta"],
+        "logits_transform__exponent": p["boost_gamma"],
+    }
+    return _dinfer("credit", p, threshold=p["threshold"], **constants)
+
+
+def dinfer_hierarchy(p: Params) -> list[str]:
+    thresholds = {"threshold": p["threshold"], "low_threshold": p["low_threshold"]}
+    return _dinfer("dinfer_hierarchy", p, **thresholds)
+
+
+def _flipped(trace: Trace) -> list[list[int]]:
+    """(forward, position) of every commit that is not the arg-max of the raw logits."""
+    return [
+        [number, position]
+        for number, step in enumerate(trace.steps)
+        for position in step.marks.get("flips", [])
+    ]
+
+
+def klass(p: Params) -> list[str]:
+    return _sampler(
+        "klass",
+        steps=p["steps"],
+        threshold=p["conf_threshold"],
+        kl_threshold=p["kl_threshold"],
+        history=p["kl_history_length"],
+        region__block_length=p["block_length"],
+    )
+
+
+def eb_sampler(p: Params) -> list[str]:
+    return _sampler("eb_sampler", gamma=p["gamma"])
 
 
 def _fastdllm_cache(cache: str) -> Callable[[Params], list[str]]:
@@ -225,13 +276,20 @@ METHODS: dict[str, RecordedMethod] = {
     "learn2pd_eot_dual": RecordedMethod(
         _with_eotp(_learn2pd("float64"), "block", "dual"), extras=_LEARN2PD
     ),
-    "learn2pd_collect": RecordedMethod(
-        _collect, ignored=frozenset({"margin", "reference", "records"})
-    ),
+    "learn2pd_collect": RecordedMethod(_collect),
     "r2dllm_llada": RecordedMethod(_r2dllm_llada, extras={"stages": _stages}),
     "r2dllm_dream": RecordedMethod(
         _r2dllm_dream, extras={"stages": _stages, "official_steps": _steps_without_refresh}
     ),
     "eotp": RecordedMethod(_with_eotp(_eotp, "sequence"), extras={"lengths": _lengths}),
     "localleap": RecordedMethod(localleap, extras={"anchors": _marked("anchors")}),
+    "dinfer_threshold": RecordedMethod(dinfer_threshold),
+    "dinfer_hierarchy": RecordedMethod(dinfer_hierarchy),
+    "credit": RecordedMethod(
+        credit,
+        extras={"flips": _flipped},
+        reduced={"flips": lambda flips: [flip[:2] for flip in flips]},
+    ),
+    "klass": RecordedMethod(klass, extras={"ready": _counted("ready")}),
+    "eb_sampler": RecordedMethod(eb_sampler, confidence=operator.neg),
 }

@@ -44,8 +44,8 @@ class RecordedMethod:
     """Our score of a committed position -> the recorded "confidence"; None = not comparable."""
     extras: Mapping[str, Callable[[Trace], object]] = field(default_factory=dict)
     """Further recorded fields -> the same value read from our trace."""
-    ignored: frozenset[str] = frozenset({"margin"})
-    """Recorded fields that say nothing about the decoding or that we do not keep."""
+    reduced: Mapping[str, Callable[[Any], object]] = field(default_factory=dict)
+    """Recorded fields that hold more than ours does -> the part to compare."""
 
 
 class Verdict(StrEnum):
@@ -207,8 +207,11 @@ def _difference(case: Params, method: RecordedMethod, outcome: Outcome) -> str |
         if found is not None:
             return found
     for name, read in method.extras.items():
-        if name in case and read(trace) != case[name]:
-            return f"{name} {read(trace)} instead of {case[name]}"
+        if name not in case:
+            continue
+        mine, theirs = read(trace), method.reduced.get(name, lambda value: value)(case[name])
+        if mine != theirs:
+            return f"{name} {mine} instead of {theirs}"
     return None
 
 

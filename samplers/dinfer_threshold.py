@@ -1,0 +1,45 @@
+"""dInfer's threshold (arXiv 2510.08666): Fast-dLLM's rule with near-ties of the maximum included.
+
+Rule: theta = min(max confidence - 1e-5, threshold); every candidate with confidence >= theta is
+committed, so that without a sure position all within 1e-5 of the best one go at once. Proposals of
+the mask token are no candidates. Confidence: float32 softmax (float64 optional in the original).
+
+Settings in dInfer's evaluation: 0.8 or 0.9, gen_length 1024, block 64, `eos=fill_after_block`
+(`early_stop`; it stops after the block with the end token in either case). Iteration smoothing is
+`+schedule@sampler.threshold=linear`. Section 6.1 of the confidence specification.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dllm.prediction import View
+from dllm.schedule import Value, current
+from dllm.state import SamplerState
+from samplers.checks import in_unit_interval
+from samplers.unrolled import Unrolled
+
+
+NEAR_TIE = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class DInferThreshold(Unrolled):
+    threshold: Value
+    """Confidence from which a position is committed, in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_unit_interval("threshold", self.threshold)
+
+    def choose(
+        self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
+    ) -> Bool[Tensor, "batch rows"]:
+        if score.shape[1] == 0:
+            return view.candidates
+        best = score.masked_fill(~view.candidates, -torch.inf).amax(dim=-1, keepdim=True)
+        threshold = torch.as_tensor(current(self.threshold, view, score), dtype=score.dtype)
+        theta = torch.minimum(best - NEAR_TIE, threshold.to(score.device))
+        return view.candidates & (score >= theta)

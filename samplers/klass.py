@@ -1,0 +1,127 @@
+"""KLASS (arXiv 2511.05664): commit what is confident and has stopped moving.
+
+Rule: a candidate is ready if KL(p_now || p_previous) < kl_threshold in the last `history` steps and
+its confidence > threshold (strict; `inclusive` for Dream). All ready positions are committed;
+without any, the step's static quota of most confident ones. Before step index history - 1 of a
+block nothing is ready. Against a position never predicted before, KL is about 27 (zeros with 1e-12
+added). History crosses block borders, so the next block's positions are predicted along with the
+current one's. With steps < gen_length a block may end with masks left (trap K2). Softmax and KL in
+float64.
+
+Authors' settings (gen_length = steps = 256, history 2), threshold / KL: LLaDA-8B-Instruct, block
+64: GSM8K 0.6 / 0.015, MATH 0.6 / 0.01, HumanEval 0.9 / 0.01, MBPP 0.7 / 0.01. Dream-Instruct, no
+blocks (`klass_dream`): 0.9 / 0.001, 0.9 / 0.005, 0.8 / 0.001, 0.9 / 0.001. Needs full forwards:
+with a cache "previous step" loses its meaning. Section 7.3.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dllm import scores
+from dllm.canvas import Canvas
+from dllm.plan import Need, Request, pad_positions
+from dllm.prediction import View
+from dllm.schedule import Value, current
+from dllm.state import SamplerState, StateField
+from samplers.checks import in_unit_interval, not_below
+from samplers.quota import StaticQuota
+
+
+_POSITIONS, _PROBABILITIES, _KL = "klass_positions", "klass_probabilities", "klass_kl"
+_FLOOR = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Klass(StaticQuota):
+    threshold: Value
+    """Confidence above which a position may be ready, in [0, 1]."""
+    kl_threshold: float
+    """Divergence below which a position counts as stable (nats, > 0)."""
+    history: int
+    """Successive steps in which it has to be stable (>= 1)."""
+    inclusive: bool
+    """Confidence >= threshold instead of >."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"fresh_logits"})
+
+    def __post_init__(self) -> None:
+        in_unit_interval("threshold", self.threshold)
+        not_below("kl_threshold", self.kl_threshold, 0)
+        not_below("history", self.history, 1)
+
+    def fields(self) -> tuple[StateField, ...]:
+        return (
+            *super().fields(),
+            StateField(_POSITIONS, (0,), torch.int64, fill=-1),
+            StateField(_PROBABILITIES, (0, 0)),
+            StateField(_KL, ("canvas", self.history), torch.float64),
+        )
+
+    def plan(
+        self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState
+    ) -> Request:
+        index = np.arange(canvas.capacity)
+        reach = 2 * canvas.block_end - canvas.block_start
+        ahead = (index >= canvas.block_end[:, None]) & (index < reach[:, None])
+        return Request(pad_positions(eligible | (ahead & canvas.masked())))
+
+    def observe(self, view: View, state: SamplerState) -> None:
+        super().observe(view, state)
+        p = scores.cast(view.logits, self.conf_dtype).softmax(dim=-1)
+        batch, row = view.candidates.nonzero(as_tuple=True)
+        q = self._previous(view, state, batch, row)
+        now = p[batch, row]
+        kl = ((now + _FLOOR).div_(q.add_(_FLOOR)).log_().mul_(now)).sum(dim=-1)
+        history, at = state[_KL], view.positions[batch, row]
+        history[batch, at] = torch.cat((history[batch, at, 1:], kl.double()[:, None]), dim=-1)
+        # Kept by reference: nothing of [canvas, vocab] size is ever copied.
+        state[_POSITIONS], state[_PROBABILITIES] = view.positions, p
+
+    def _previous(
+        self, view: View, state: SamplerState, batch: Tensor, row: Tensor
+    ) -> Float[Tensor, "candidates vocab"]:
+        """The previous step's distributions of this step's candidates; zeros where there is
+        none."""
+        past = state[_POSITIONS]
+        where = past.new_full((len(past), view.canvas.capacity + 1), -1)
+        order = torch.arange(past.shape[1], device=past.device).expand_as(past)
+        where.scatter_(1, past.where(past >= 0, view.canvas.capacity), order)
+        found = where[batch, view.positions[batch, row]]
+        if past.shape[1] == 0:
+            return scores.cast(view.logits, self.conf_dtype).new_zeros(
+                len(batch), view.logits.shape[-1]
+            )
+        q = state[_PROBABILITIES][batch, found.clamp(min=0)]
+        return q.masked_fill_((found < 0)[:, None], 0)
+
+    def ready(
+        self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
+    ) -> Bool[Tensor, "batch rows"]:
+        """Candidates that are confident and stable."""
+        index = view.positions.clamp(min=0)[..., None].expand(-1, -1, self.history)
+        stable = (state[_KL].gather(1, index) < self.kl_threshold).all(dim=-1)
+        stable = stable & view.column(view.canvas.step_in_block >= self.history - 1)
+        limit = current(self.threshold, view, score)
+        sure = score >= limit if self.inclusive else score > limit
+        return view.candidates & stable & sure
+
+    def marks(
+        self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
+    ) -> Mapping[str, Bool[Tensor, "batch rows"]]:
+        return {"ready": self.ready(score, view, state)}
+
+    def choose(
+        self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
+    ) -> Bool[Tensor, "batch rows"]:
+        ready = self.ready(score, view, state)
+        quota = super().choose(score, view, state)
+        return torch.where(ready.any(dim=1, keepdim=True), ready, quota)
+
+    def block_done(self, canvas: Canvas, row: int, state: SamplerState) -> bool:
+        return canvas.masked_in_block(row) == 0 or super().block_done(canvas, row, state)
