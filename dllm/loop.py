@@ -367,6 +367,11 @@ class _Run:
         limit = sampler.max_steps(row.prompt.gen_length)
         if not row.finished and canvas.step[b] >= (canvas.capacity if limit is None else limit):
             row.finished = True
+            if limit is None:  # only a constraint can bring the progress guard to a halt
+                row.failure = (
+                    f"sample {row.prompt.sample_id}: no token is allowed for "
+                    f"{canvas.masked()[b].sum()} positions"
+                )
 
     def _end_answer(self, b: int, end: int) -> None:
         canvas, row = self.canvas, self.rows[b]
