@@ -6,7 +6,7 @@ device synchronisation. Rows are left-aligned: row b holds a sequence in [0, len
 padding. All positions are absolute (the prompt starts at 0).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -145,6 +145,17 @@ class Canvas:
         self.prompts = [self.prompts[r] for r in rows]
         self.generators = [self.generators[r] for r in rows]
 
+    def branched(self, count: int) -> Self:
+        """A copy in which `count` rows in a row stand for each sequence."""
+        arrays = {
+            name: np.repeat(value, count, axis=0)
+            for name, value in vars(self).items()
+            if isinstance(value, np.ndarray)
+        }
+        prompts = [prompt for prompt in self.prompts for _ in range(count)]
+        generators = [generator for generator in self.generators for _ in range(count)]
+        return replace(self, **arrays, prompts=prompts, generators=generators)
+
     def masked(self) -> Bool[np.ndarray, "batch canvas"]:
         """Undecided positions of the generation regions."""
         index = np.arange(self.capacity)
@@ -155,8 +166,9 @@ class Canvas:
         )
 
     def masked_in_block(self, row: int) -> int:
-        block = self.tokens[row, self.block_start[row] : self.block_end[row]]
-        return int((block == self.mask_id).sum())
+        # An aligned block may begin inside the prompt, which is never masked.
+        start = max(self.block_start[row], self.prompt_length[row])
+        return int((self.tokens[row, start : self.block_end[row]] == self.mask_id).sum())
 
     def generated(self, row: int) -> Int[np.ndarray, "generation"]:
         """Tokens of the generation region of one row."""

@@ -33,6 +33,8 @@ class Decision:
     """Scalars for the tracker (thresholds used, anchors found)."""
     marks: Mapping[str, Bool[Tensor, "batch rows"]] = field(default_factory=dict)
     """Named sets of rows that explain the decision, for the trace."""
+    updates: Mapping[str, Tensor] = field(default_factory=dict)
+    """State fields replaced when (and only if) this decision is applied."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class HostDecision:
     stop: Bool[np.ndarray, "batch"]
     length: Int[np.ndarray, "batch"] | None
     log: Mapping[str, float]
+    updates: Mapping[str, Tensor]
 
 
 _NONE = np.zeros(0, dtype=np.int64)
@@ -116,6 +119,7 @@ def to_host(
         none if decision.stop is None else decision.stop.cpu().numpy(),
         None if decision.length is None else decision.length.cpu().numpy(),
         decision.log,
+        decision.updates,
     )
 
 

@@ -26,7 +26,7 @@ from dllm.errors import ConfigError
 from dllm.legality import refusals
 from dllm.models.predictor import Predictor
 from dllm.outcome import Cost, Outcome
-from dllm.plan import Plan
+from dllm.plan import Plan, Request
 from dllm.prediction import Prediction, View
 from dllm.sampler import Sampler
 from dllm.state import SamplerState
@@ -173,12 +173,14 @@ class _Run:
             self._record_idle(plan)
         prediction = self._forward(plans[-1])
         assert prediction is not None, "a step's last plan predicts"
-        view = self._view(request.positions, eligible, prediction)
+        view = self._view(request, eligible, prediction)
         view = self._refine(self._sound(view))
         sampler.observe(view, self.state)
         decision = self._select(view, request.positions)
         blocks = canvas.block_index.copy()
         canvas.apply(decision)
+        for name, value in decision.updates.items():
+            self.state[name] = value
         sampler.committed(canvas, decision, self.state)
         for b, changes in enumerate(decision.rows):
             self._record(b, plans[-1], changes, int(blocks[b]))
@@ -196,20 +198,23 @@ class _Run:
         return prediction
 
     def _count(self, plan: Plan, seconds: float) -> None:
-        extra = len(plan.tokens) // len(self.rows) - 1
+        extra = [0] * len(self.rows)
+        if len(plan.slots) > len(self.rows):
+            present = (plan.slots >= 0).any(dim=1).view(-1, len(self.rows))
+            extra = (present.sum(dim=0) - 1).tolist()
         share = seconds / len(self.rows)
         for b, (row, fed) in enumerate(zip(self.rows, plan.fed.tolist(), strict=True)):
             if fed:
                 row.cost.forwards[plan.kind_of(b)] += 1
-                row.cost.aux_forwards += extra
+                row.cost.aux_forwards += extra[b]
                 row.cost.rows += fed
             row.cost.model_seconds += share
 
-    def _view(self, positions: np.ndarray, eligible: np.ndarray, prediction: Prediction) -> View:
-        batch = len(positions)
+    def _view(self, request: Request, eligible: np.ndarray, prediction: Prediction) -> View:
+        positions, batch = request.positions, len(request.positions)
         candidates = np.take_along_axis(eligible, positions, axis=1) & (positions >= 0)
         open_rows = torch.from_numpy(candidates).to(self.device)
-        logits, hypotheses, stale = prediction.logits, None, None
+        logits, hypotheses, drafts, stale = prediction.logits, None, None, None
         if prediction.valid is not None:
             open_rows = open_rows & prediction.valid[:batch]
             stale = ~prediction.valid[:batch]
@@ -217,8 +222,9 @@ class _Run:
             shape = (-1, batch, *logits.shape[1:])
             hypotheses = logits[batch:].view(shape).transpose(0, 1)
             logits = logits[:batch]
+            drafts = torch.from_numpy(request.hypotheses).to(self.device)
         rows = torch.from_numpy(positions).to(self.device)
-        return View(self.canvas, rows, logits, open_rows, hypotheses, stale)
+        return View(self.canvas, rows, logits, open_rows, hypotheses, drafts, stale)
 
     def _sound(self, view: View) -> View:
         """The view without what no rule can decide on: sequences whose logits hold NaN or +inf are given
@@ -301,6 +307,7 @@ class _Run:
                 kind=plan.kind_of(b),
                 fed=int(plan.fed[b]),
                 block=block,
+                spans=self._spans(b, plan),
                 positions=(changes.commit_positions - start).tolist(),
                 tokens=changes.commit_tokens.tolist(),
                 scores=changes.commit_scores.tolist(),
@@ -321,7 +328,15 @@ class _Run:
         for b, row in enumerate(self.rows):
             if row.trace is not None and plan.fed[b]:
                 block = int(self.canvas.block_index[b])
-                row.trace.steps.append(Step(plan.kind_of(b), int(plan.fed[b]), block))
+                spans = self._spans(b, plan)
+                row.trace.steps.append(Step(plan.kind_of(b), int(plan.fed[b]), block, spans))
+
+    def _spans(self, b: int, plan: Plan) -> list[tuple[int, int]]:
+        """What was fed, relative to the generation region; empty = the whole canvas."""
+        if int(plan.fed[b]) >= self.canvas.length[b]:
+            return []
+        start = int(self.canvas.prompt_length[b])
+        return [(first - start, last - start) for first, last in plan.spans_of(b)]
 
     def _cut(self, b: int, length: int) -> None:
         """Shortens a sequence; what this step committed beyond never happened."""

@@ -37,7 +37,8 @@ class Request:
     positions: Int[np.ndarray, "batch rows"]
     """Absolute positions whose prediction is wanted, ascending; -1 = padding."""
     hypotheses: Int[np.ndarray, "batch extra canvas"] | None = None
-    """Alternative canvases of each sequence, predicted at the same positions in the same call."""
+    """Alternative canvases of each sequence, predicted at the same positions in the same call; all -1 =
+    this sequence has fewer."""
     twins: bool = False
     """Every position also gets a masked twin that sees all but the position itself; decided positions
     are predicted by their twin (leave one out), masked ones as always."""
@@ -74,6 +75,13 @@ class Plan:
 
     def kind_of(self, row: int) -> ForwardKind:
         return self.kind[row] if isinstance(self.kind, tuple) else self.kind
+
+    def spans_of(self, row: int) -> list[tuple[int, int]]:
+        """The fed positions of one sequence as half-open spans, ascending."""
+        slots = self.slots[row].cpu().numpy()
+        slots = np.sort(slots[slots >= 0])
+        ends = (np.diff(slots) != 1).nonzero()[0] + 1
+        return [(int(run[0]), int(run[-1]) + 1) for run in np.split(slots, ends) if run.size]
 
     def to(self, device: torch.device) -> Self:
         """The same plan with its tensors on `device`."""

@@ -6,7 +6,8 @@ from typing import Self
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from dllm.canvas import Canvas
@@ -36,6 +37,8 @@ class View:
     candidates: Bool[Tensor, "batch rows"]
     hypotheses: Float[Tensor, "batch extra rows vocab"] | None = None
     """Logits of the request's alternative canvases."""
+    drafts: Int[Tensor, "batch extra canvas"] | None = None
+    """Those canvases' tokens."""
     stale: Bool[Tensor, "batch rows"] | None = None
     """Rows whose logits could not be computed in this step (and padding); None = none."""
 
@@ -62,6 +65,15 @@ class View:
     def column(self, values: np.ndarray) -> Tensor:
         """A per-sequence host array as a [batch, 1] tensor on the view's device."""
         return torch.as_tensor(values, device=self.device)[:, None]
+
+    def on_canvas(
+        self, rows: Shaped[Tensor, "batch rows"], canvas: Shaped[Tensor, "batch canvas"]
+    ) -> Shaped[Tensor, "batch canvas"]:
+        """A copy of `canvas` with the rows' values at their positions."""
+        wide = F.pad(canvas, (0, 1))
+        # Padding rows write to the extra last column.
+        index = self.positions.where(self.positions >= 0, canvas.shape[1])
+        return wide.scatter(1, index, rows.to(canvas.dtype))[:, :-1]
 
     def with_logits(self, logits: Tensor) -> Self:
         return replace(self, logits=logits)

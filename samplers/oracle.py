@@ -51,10 +51,7 @@ class Oracle(Sampler):
         super().observe(view, state)
         proposals = self.proposer.propose(self.transform(view, state))
         state["proposed_before"] = state["proposed"]
-        canvas = torch.nn.functional.pad(state["proposed"], (0, 1))
-        # Padding rows write to the extra last column.
-        index = view.positions.where(view.positions >= 0, canvas.shape[1] - 1)
-        state["proposed"] = canvas.scatter(1, index, proposals)[:, :-1]
+        state["proposed"] = view.on_canvas(proposals, state["proposed"])
 
     def select(self, view: View, state: SamplerState) -> Decision:
         at = view.positions.clamp(min=0)

@@ -90,7 +90,7 @@ class R2DLLM(Wrapper):
             ("streak_token", token, token),
         ):
             value = going_on.where(same, fresh.to(going_on.dtype))
-            state[name] = _written(state[name], view, value)
+            state[name] = view.on_canvas(value, state[name])
 
     def select(self, view: View, state: SamplerState) -> Decision:
         decision = super().select(view, state)
@@ -201,11 +201,3 @@ def _first(run: Tensor, place: Tensor, where: Tensor) -> Tensor:
     """Per position, the first place of its run at which `where` holds."""
     far = torch.full_like(place, place.shape[1])
     return far.scatter_reduce(1, run, place.where(where, far), "amin").gather(1, run)
-
-
-def _written(canvas: Tensor, view: View, value: Tensor) -> Tensor:
-    """`canvas` with the values of the candidate rows at their positions."""
-    wide = torch.nn.functional.pad(canvas, (0, 1))
-    # Other rows write to the extra last column.
-    index = view.positions.where(view.candidates, canvas.shape[1])
-    return wide.scatter(1, index, value.to(canvas.dtype))[:, :-1]

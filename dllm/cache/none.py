@@ -28,10 +28,17 @@ class NoCache:
         if request.hypotheses is not None:
             extra = request.hypotheses.shape[1]
             flat = request.hypotheses[:, :, :width].transpose(1, 0, 2).reshape(-1, width)
-            tokens = np.concatenate((tokens, flat))
-            slots = np.concatenate([slots] * (1 + extra))
+            present = (request.hypotheses >= 0).all(axis=2)  # [batch, extra]
+            copies = np.where(present.T.reshape(-1, 1), np.tile(slots, (extra, 1)), -1)
+            tokens = np.concatenate((tokens, flat.clip(0)))
+            slots = np.concatenate((slots, copies))
             wanted = np.concatenate([wanted] * (1 + extra))
-            fed = fed * (1 + extra)
+            fed = fed * (1 + present.sum(axis=1))
+            padded = padded or not present.all()
+        if self._spec.attention == "causal":
+            # A mask sees what is decided anywhere: decided positions go first (wedlm section 3.3).
+            order = np.argsort((tokens == canvas.mask_id) | (slots < 0), axis=1, kind="stable")
+            tokens, slots = (np.take_along_axis(a, order, axis=1) for a in (tokens, slots))
         positions, within = slots.clip(0) if padded else slots, None
         if request.twins:
             twin = np.where(wanted >= 0, width + np.arange(wanted.shape[1]), -1)
