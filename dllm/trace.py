@@ -26,6 +26,8 @@ class Step:
     """Rows computed for this sequence."""
     block: int
     """Index of the block."""
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    """Half-open spans of the fed positions, prompt negative; empty where the whole canvas was fed."""
     positions: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
@@ -105,6 +107,7 @@ class Trace:
         for raw in data["steps"]:
             raw = dict(raw, kind=ForwardKind(raw["kind"]))
             raw["edits"] = [tuple(edit) for edit in raw.get("edits", ())]
+            raw["spans"] = [tuple(span) for span in raw.get("spans", ())]
             raw["fill"] = tuple(raw["fill"]) if "fill" in raw else None
             steps.append(Step(**raw))
         return cls(data["sample_id"], data["gen_length"], data["mask_id"], steps)

@@ -1,8 +1,8 @@
 """Position-indexed store of rotated keys and values (kv_caches section 9.1).
 
-Slot = absolute position. Contents change only by a forward's `write`, `invalidate` and `clear`: nothing
-is appended, permuted or reallocated during decoding. One post-rotary store serves every family; it gave
-the same logits as the official pre-rotary ones (models section 6).
+Slot = absolute position. Contents change only by a forward's `write`, `invalidate` and `clear`:
+nothing is appended, permuted or reallocated during decoding. One post-rotary store serves every
+family; it gave the same logits as the official pre-rotary ones (models section 6).
 """
 
 import torch
@@ -56,14 +56,16 @@ class KVStore:
         """Adds one empty sequence as the last row."""
         layers, _, heads, slots, width = self.keys.shape
         self.keys = torch.cat((self.keys, self.keys.new_zeros(layers, 1, heads, slots, width)), 1)
-        self.values = torch.cat((self.values, self.values.new_zeros(layers, 1, heads, slots, width)), 1)
+        self.values = torch.cat(
+            (self.values, self.values.new_zeros(layers, 1, heads, slots, width)), 1
+        )
         self.valid = torch.cat((self.valid, self.valid.new_zeros(1, slots)))
         self.token = torch.cat((self.token, self.token.new_full((1, slots), -1)))
         self.stamp = torch.cat((self.stamp, self.stamp.new_full((1, slots), -1)))
 
     def open(self, plan: Plan) -> tuple[KeyValueExchange | None, Bool[Tensor, "b 1 q k"] | None]:
-        """How one forward meets the store: the exchange for the layers and the attention mask over the
-        keys it returns (None = everything visible)."""
+        """How one forward meets the store: the exchange for the layers and the attention mask over
+        the keys it returns (None = everything visible)."""
         stored, limit = self._visible(plan)
         keep = _written(plan)
         self.forwards += 1
@@ -76,7 +78,11 @@ class KVStore:
         self.valid[entry, slot] = True
         self.token[entry, slot] = plan.tokens[entry, row]
         self.stamp[entry, slot] = self.forwards - 1
-        if limit and len(plan.slots) == len(self.valid) and len(slot) == int((plan.slots >= 0).sum()):
+        if (
+            limit
+            and len(plan.slots) == len(self.valid)
+            and len(slot) == int((plan.slots >= 0).sum())
+        ):
             return self._in_place(plan, stored, limit, (entry, row, slot))
         return self._beside(plan, stored, limit, (entry, row, slot))
 
@@ -112,8 +118,9 @@ class KVStore:
     def _in_place(
         self, plan: Plan, stored: Tensor, limit: int, kept: tuple[Tensor, Tensor, Tensor]
     ) -> tuple[KeyValueExchange, Tensor | None]:
-        """Every fed row is kept: write first and attend to the slots themselves, so that a step copies
-        its own rows only. (Concatenating took a third of a dual-cache step at 2,560 slots.)"""
+        """Every fed row is kept: write first and attend to the slots themselves, so that a step
+        copies its own rows only. (Concatenating took a third of a dual-cache step at 2,560
+        slots.)"""
         limit = max(limit, int(plan.slots.max()) + 1)
         own = _own(plan)
         mask = stored[:, None, :limit]
@@ -142,7 +149,8 @@ class KVStore:
         return exchange, _mask(mask)
 
     def _visible(self, plan: Plan) -> tuple[Tensor, int]:
-        """Effective stored keys: visible, valid and not replaced by a fed row; and their upper bound."""
+        """Effective stored keys: visible, valid and not replaced by a fed row; and their upper
+        bound."""
         if plan.visible is None:
             return self.valid, 0
         valid = self.valid
