@@ -75,6 +75,17 @@ class View:
         index = self.positions.where(self.positions >= 0, canvas.shape[1])
         return wide.scatter(1, index, rows.to(canvas.dtype))[:, :-1]
 
+    def uniform(self) -> Float[Tensor, "batch rows"]:
+        """U[0, 1) per row in float64, from each sequence's own generator."""
+        drawn = torch.zeros(self.positions.shape, dtype=torch.float64, device=self.device)
+        for row, generator in enumerate(self.canvas.generators):
+            # Only the sequence's own rows are drawn: padding would tie its stream to the batch.
+            own = self.positions[row] >= 0
+            drawn[row, own] = torch.rand(
+                int(own.sum()), generator=generator, dtype=torch.float64, device=self.device
+            )
+        return drawn
+
     def with_logits(self, logits: Tensor) -> Self:
         return replace(self, logits=logits)
 

@@ -65,7 +65,7 @@ class LowConfidence(StaticQuota):
 
     def score(self, view: View, tokens: Int[Tensor, "batch rows"]) -> Float[Tensor, "batch rows"]:
         if self.remasking == "random":
-            return _uniform(view)
+            return view.uniform()
         if not self.confidence_eos_eot_inf:
             return super().score(view, tokens)
         sampled = not torch.equal(tokens, view.top[1])
@@ -77,14 +77,3 @@ class LowConfidence(StaticQuota):
 
 def _without(logits: Tensor, tokens: tuple[int, ...] | list[int]) -> Tensor:
     return logits.index_fill(-1, torch.tensor(tokens, device=logits.device), -torch.inf)
-
-
-def _uniform(view: View) -> Float[Tensor, "batch rows"]:
-    """U[0, 1) per row, from each sequence's own generator."""
-    score = torch.zeros(view.positions.shape, dtype=torch.float64, device=view.device)
-    for row, generator in enumerate(view.canvas.generators):
-        own = view.positions[row] >= 0
-        score[row, own] = torch.rand(
-            int(own.sum()), generator=generator, dtype=torch.float64, device=view.device
-        )
-    return score

@@ -1,0 +1,59 @@
+"""dInfer's hierarchical decoding with re-masking (arXiv 2510.08666), as far as it can be stated.
+
+Every position of the block whose new arg-max has confidence < remask_threshold is low, decided ones
+too. Candidates are the masks and the low decided positions; the selection is `dinfer_hierarchy`'s
+over them, filled up with the next best to (number of low decided positions) + 1. Low decided
+positions that are not selected are masked again, selected ones overwritten: every step nets at
+least one. The shipped driver passes arguments in another order and cannot run it, so that there is
+nothing to conform to. remask_threshold 0.4 [O]. Section 6.3.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool
+from torch import Tensor
+
+from dllm import scores
+from dllm.canvas import Canvas
+from dllm.decision import Decision
+from dllm.plan import Request, pad_positions
+from dllm.prediction import View
+from dllm.schedule import Value, current
+from dllm.state import SamplerState
+from samplers.checks import in_unit_interval
+from samplers.dinfer_hierarchy import DInferHierarchy
+
+
+@dataclass(frozen=True, kw_only=True)
+class HierarchyRemask(DInferHierarchy):
+    remask_threshold: Value
+    """Confidence of the new arg-max below which a committed token is doubted, in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_unit_interval("remask_threshold", self.remask_threshold)
+
+    def plan(
+        self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState
+    ) -> Request:
+        index = np.arange(canvas.capacity)
+        block = (index >= canvas.block_start[:, None]) & (index < canvas.block_end[:, None])
+        answer = index >= canvas.prompt_length[:, None]
+        return Request(pad_positions(block & answer))
+
+    def select(self, view: View, state: SamplerState) -> Decision:
+        view = self.transform(view, state)
+        tokens = self.proposer.propose(view)
+        score = self.score(view, tokens)
+        # Without a mask left there is nothing to decide: the block ends.
+        open_rows = view.candidates.any(dim=1, keepdim=True)
+        doubt = score < current(self.remask_threshold, view, score)
+        low = view.decided & doubt & open_rows
+        pool = view.candidates | low
+        picked = self.pick(score, pool, view)
+        least = low.sum(dim=1) + 1
+        picked = picked | scores.top_k(score.masked_fill(picked, 2.0), pool, least)
+        return Decision(
+            picked & view.candidates, tokens, score, remask=low & ~picked, edit=low & picked
+        )

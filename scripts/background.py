@@ -1,0 +1,52 @@
+"""Counts tokens of text files for sampler=pc_sampler.
+
+python -m scripts.background corpus.txt --output background.json --model tiny-llada
+python -m scripts.run sampler=pc_sampler sampler.background=background.json
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from dllm.errors import ConfigError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.background",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="UTF-8 text")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument(
+        "--model", default="tiny-llada", help="whose tokenizer: a name in conf/model"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        return _run(options)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(options: argparse.Namespace) -> int:
+    from dllm import background  # torch, not needed for --help
+    from dllm.config import build, compose
+    from dllm.models.hub import checkpoint_folder, open_spec, open_tokenizer
+
+    model = build(compose([f"model={options.model}"]).model, "model")
+    tokenizer = open_tokenizer(model, open_spec(model), checkpoint_folder(model))
+    try:
+        texts = [path.read_text(encoding="utf-8") for path in options.files]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{error}") from None
+    table = background.count(tokenizer.encode(text) for text in texts)
+    options.output.write_text(json.dumps(table) + "\n")
+    print(f"{options.output}: {table['num_token']} tokens")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
