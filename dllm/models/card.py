@@ -15,7 +15,7 @@ def describe(
     """Lines about family, sizes, memory, samplers and caches."""
     for name, values in (("batches", batches), ("lengths", lengths), ("rows", [rows])):
         if not values or min(values) < 1:
-            raise ConfigError(f"{name}={list(values)}: every value must be >= 1")
+            raise ConfigError(f"{name}={list(values)} must hold numbers >= 1")
     spec = open_spec(options)
     source = options.path or options.hub or "embedded"
     yield f"{options.name} ({source}), {options.dtype}"
@@ -25,8 +25,8 @@ def describe(
     for group in ("sampler", "cache"):
         yield f"{group}s"
         for entry in supported(group, spec):
-            state = "yes" if entry.refusal is None else f"no: {entry.refusal}"
-            yield f"  {entry.option:<24}{state}"
+            reasons = "; ".join(entry.refusals)
+            yield f"  {entry.option:<24}{'no: ' + reasons if reasons else 'yes'}"
 
 
 def _architecture(spec: ModelSpec) -> Iterator[str]:

@@ -21,8 +21,7 @@ class Placing:
         return self.devices[name]
 
     def dispatch(self, model: Transformer) -> Transformer:
-        """Adds accelerate's hooks that carry activations between devices, where there are
-        several."""
+        """Adds the hooks that carry activations, and weights kept on the host, to the GPUs."""
         if set(self.devices) == {""}:
             return model
         from accelerate import dispatch_model
@@ -72,4 +71,7 @@ def place(
     }
     if len(set(places.values())) == 1:
         return Placing({"": next(iter(places.values()))})
+    if model.spec.tied_embeddings and places["embed"].type == "cpu":
+        # Offloaded weights come to a module's own forward only, and the head has none.
+        raise ConfigError("model.device=auto: the tied embedding does not fit on a GPU")
     return Placing(places)

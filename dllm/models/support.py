@@ -1,17 +1,12 @@
-"""Which samplers and caches a model can be combined with, and why not.
-
-Reads what the configured classes declare: `attention` (kinds under which they are meaningful) and
-`needs`.
-"""
+"""Which samplers and caches a model can be combined with, and why not."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 
-from hydra.utils import get_class
-from omegaconf import OmegaConf
-
-from dllm.config import compose
+from dllm.config import build, compose
+from dllm.errors import ConfigError
+from dllm.legality import refusals
 from dllm.models.spec import NO_MASK, ModelSpec
 
 
@@ -20,27 +15,25 @@ class Support:
     """One option of a group, for one model."""
 
     option: str
-    refusal: str | None
-    """Why the combination is refused; None = supported."""
+    refusals: tuple[str, ...]
+    """Why the combination is refused; empty = supported."""
 
 
 def supported(group: str, spec: ModelSpec) -> Iterator[Support]:
-    """Every option of `conf/<group>`, ascending."""
-    found = files("conf").joinpath(group)
-    names = sorted(entry.name for entry in found.iterdir() if entry.name.endswith(".yaml"))
-    for name in (name.removesuffix(".yaml") for name in names):
-        yield Support(name, refusal(group, name, spec))
+    """Every option of `conf/<group>`, ascending: samplers without a cache, caches under the baseline."""
+    entries = files("conf").joinpath(group).iterdir()
+    names = sorted(e.name.removesuffix(".yaml") for e in entries if e.name.endswith(".yaml"))
+    for name in names:
+        yield Support(name, tuple(_refusals(group, name, spec)))
 
 
-def refusal(group: str, option: str, spec: ModelSpec) -> str | None:
-    if group == "sampler" and spec.mask_id == NO_MASK:
-        return "the model is autoregressive: it has no mask token"
-    config = OmegaConf.select(compose([f"{group}={option}"]), group)
-    for part in (config, *config.values()):
-        if OmegaConf.is_dict(part) and "_target_" in part:
-            kinds = getattr(get_class(part["_target_"]), "attention", None)
-            if kinds is not None and spec.attention not in kinds:
-                return (
-                    f"needs {' or '.join(sorted(kinds))} attention, the model's is {spec.attention}"
-                )
-    return None
+def _refusals(group: str, option: str, spec: ModelSpec) -> list[str]:
+    if spec.mask_id == NO_MASK:
+        return ["the model is autoregressive, it has no mask token: it only verifies drafts"]
+    chosen = {"sampler": "low_confidence", "cache": "none", group: option}
+    config = compose([f"{name}={value}" for name, value in chosen.items()])
+    try:
+        parts = [build(config[name], name) for name in ("sampler", "cache")]
+    except ConfigError as error:
+        return [f"needs options: {error}"]
+    return refusals(parts[0], parts[1], spec)
