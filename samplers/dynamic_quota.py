@@ -33,6 +33,9 @@ class DynamicQuota(Sampler):
     mode: Literal["dynamic", "static", "sequential", "entropy_bounded"]
     denoising_steps: int | None
     """Steps that the quota spreads a block over (>= 1); null = one position per step."""
+    quota_rest: Literal["first_steps", "dropped"]
+    """What a block leaves over steps: one more position in each of the first ones (SDAR), or a last
+    step or two more (TDAR's engine)."""
     threshold: Value
     """Confidence above which positions count in `dynamic`, in [0, 1]."""
     entropy_bound: Value
@@ -49,7 +52,9 @@ class DynamicQuota(Sampler):
         canvas = view.canvas
         length = canvas.block_end - canvas.block_start
         steps = length if self.denoising_steps is None else self.denoising_steps
-        share = length // steps + (canvas.step_in_block < length % steps)
+        share = length // steps
+        if self.quota_rest == "first_steps":
+            share = share + (canvas.step_in_block < length % steps)
         return view.column(share.clip(1))[:, 0]
 
     def choose(

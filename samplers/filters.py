@@ -1,6 +1,6 @@
-"""Filtered, tempered distributions: what Dream's codes sample from and read confidences from.
+"""Filtered, tempered distributions: what Dream's and SDAR's codes sample and read confidences from.
 
-In this order: divide by the temperature; top-p drops every token that more than `top_p` of
+In this order (`first: top_k`, SDAR's, changes the last two): divide by the temperature; top-p drops every token that more than `top_p` of
 probability precedes (rank 1 and the first token beyond the mass stay); top-k drops what is below
 the k-th largest. Confidences of the filtered distribution are no probabilities of the model: with
 top_p 0.9 every top probability above 0.9 becomes exactly 1 (traps D3, D4), so thresholds on them
@@ -8,7 +8,7 @@ mean something else. Section 2 of the confidence specification.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -31,6 +31,8 @@ class NucleusFilter:
     """Mass that is kept, in (0, 1]; null or 1 = all."""
     top_k: int | None
     """Tokens that are kept (>= 1); null = all."""
+    first: Literal["top_p", "top_k"]
+    """Which filter the other one reads the probabilities after."""
 
     needs: ClassVar[frozenset[Need]] = frozenset()
 
@@ -53,12 +55,21 @@ class NucleusFilter:
         logits = view.logits
         if self.temperature:
             logits = logits / self.temperature
-        if self.top_p is not None and self.top_p < 1:
-            logits = _within_mass(logits, self.top_p)
-        if self.top_k is not None and self.top_k < logits.shape[-1]:
-            kth = logits.topk(self.top_k, dim=-1).values[..., -1:]
-            logits = logits.masked_fill(logits < kth, -torch.inf)
+        filters = [self._nucleus, self._best]
+        for keep in filters if self.first == "top_p" else reversed(filters):
+            logits = keep(logits)
         return view if logits is view.logits else view.with_logits(logits)
+
+    def _nucleus(self, logits: Tensor) -> Tensor:
+        if self.top_p is None or self.top_p == 1:
+            return logits
+        return _within_mass(logits, self.top_p)
+
+    def _best(self, logits: Tensor) -> Tensor:
+        if self.top_k is None or self.top_k >= logits.shape[-1]:
+            return logits
+        kth = logits.topk(self.top_k, dim=-1).values[..., -1:]
+        return logits.masked_fill(logits < kth, -torch.inf)
 
 
 def _within_mass(

@@ -16,7 +16,7 @@ import torch
 from dllm.conform.traces import Params, RecordedMethod
 from dllm.models.filter import filter_from_weights, save_filter
 from dllm.trace import Trace
-from samplers import recorded_caches, recorded_freedave
+from samplers import recorded_blocks, recorded_caches, recorded_freedave
 
 
 def _option(name: str, value: object) -> str:
@@ -302,60 +302,6 @@ def _steps_without_refresh(trace: Trace) -> int:
     return sum(step.kind != "refresh" for step in trace.steps)
 
 
-def _tempered(p: Params) -> dict[str, object]:
-    return {
-        "logits_transform__temperature": p["temperature"],
-        "logits_transform__top_k": p.get("top_k") or None,
-        "logits_transform__top_p": p.get("top_p", 1.0),
-    }
-
-
-def sdar_block_diffusion(p: Params) -> list[str]:
-    rule = _sampler(
-        "sdar",
-        remasking=p["remasking_strategy"].removeprefix("low_confidence_"),
-        threshold=p["confidence_threshold"],
-        steps=p["denoising_steps"],
-        region__block_length=p["block_length"],
-        region__untrained="allow",
-        region__overhang="keep",
-        **_tempered(p),
-    )
-    eos = "eos=keep_block" if p["stopping_criteria_idx"] else "eos=none"
-    return [*rule, "cache=block", eos]
-
-
-def tdar_engine(p: Params) -> list[str]:
-    strategy = p["strategy"].removeprefix("low_confidence_")
-    if strategy == "bacd":
-        names = ("confidence_lower", "confidence_upper")
-        rule = _sampler("bacd", **{name: p[name] for name in names})
-    elif strategy == "dynamic":
-        # >= and the best one always: Fast-dLLM's rule, not SDAR's.
-        parts = ["sampler/region=aligned", "sampler/logits_transform=tempered"]
-        rule = [*_sampler("threshold", threshold=p["confidence_threshold"]), *parts]
-        rule.append("sampler.conf_dtype=model")
-    else:
-        rule = _sampler("sdar", remasking=strategy, steps=p["denoising_steps"], quota="floor")
-    blocks = {"region__block_length": p["block_length"], "region__untrained": "allow"}
-    options = _sampler("", **blocks, **_tempered(p))[1:]
-    # Where the budget ends in the block of the first stop id, the engine ignores that id (trap 2).
-    ends = p["stop_ids"] and not p.get("quirk")
-    eos = "eos=cut_after_block" if ends else "eos=none"
-    return [*rule, *options, "cache=block", "cache.prefill=shared", "cache.commit=before_next", eos]
-
-
-def _block_kinds(trace: Trace) -> str:
-    """A letter per forward: p(refill), d(enoise), c(ommit); P = the first one, which also denoises."""
-    letters = ["d" if step.kind == "step" else step.kind[0] for step in trace.steps]
-    return "".join(letters)
-
-
-def _engine_kinds(trace: Trace) -> str:
-    kinds = _block_kinds(trace)
-    return kinds if kinds.startswith("p") else "P" + kinds[1:]
-
-
 METHODS: dict[str, RecordedMethod] = {
     "llada_low_confidence": RecordedMethod(llada_low_confidence),
     "fastdllm_threshold": RecordedMethod(fastdllm_threshold),
@@ -378,9 +324,8 @@ METHODS: dict[str, RecordedMethod] = {
         _r2dllm_dream, extras={"stages": _stages, "official_steps": _steps_without_refresh}
     ),
     "eotp": RecordedMethod(_with_eotp(_eotp, "sequence"), extras={"lengths": _lengths}),
-    "sdar_block_diffusion": RecordedMethod(sdar_block_diffusion, extras={"kinds": _block_kinds}),
-    "bacd": RecordedMethod(tdar_engine, extras={"kinds": _engine_kinds}),
     "localleap": RecordedMethod(localleap, extras={"anchors": _marked("anchors")}),
+    **recorded_blocks.METHODS,
     **recorded_caches.METHODS,
     **recorded_freedave.METHODS,
     "dinfer_threshold": RecordedMethod(dinfer_threshold),

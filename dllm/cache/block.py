@@ -67,9 +67,7 @@ class BlockCache:
         write = (index >= ready[:, None]) & (index < start[:, None])
         kinds = [ForwardKind.STEP] * canvas.batch
         plans.append(
-            span_plan(
-                canvas, request, kinds, fed_from, end, store.slots, fed_from, write, block
-            )
+            span_plan(canvas, request, kinds, fed_from, end, store.slots, fed_from, write, block)
         )
         return plans
 

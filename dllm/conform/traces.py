@@ -44,6 +44,8 @@ class RecordedMethod:
     """Our score of a committed position -> the recorded "confidence"; None = not comparable."""
     extras: Mapping[str, Callable[[Trace], object]] = field(default_factory=dict)
     """Further recorded fields -> the same value read from our trace."""
+    steps: Callable[[Trace], list[list[tuple[int, int]]]] = Trace.commits
+    """Our commits, grouped as the recorded "steps" are."""
     reduced: Mapping[str, Callable[[Any], object]] = field(default_factory=dict)
     """Recorded fields that hold more than ours does -> the part to compare."""
 
@@ -176,7 +178,8 @@ def _compare(
     number: int, case: Params, method: RecordedMethod, shared: Params, folder: Path
 ) -> str | None:
     """What differs from the recorded case, None if nothing does."""
-    params = {**shared, **case["params"]}
+    # A case that shows a known quirk of the official code names it beside its parameters.
+    params = {**shared, **case["params"], "quirk": case.get("quirk")}
     reference = tuple(case["reference"]) if "reference" in case else None
     prompt = Prompt(str(number), tuple(case["prompt"]), params["gen_length"], reference)
     overrides = method.overrides(params)
@@ -191,7 +194,7 @@ def _compare(
 def _difference(case: Params, method: RecordedMethod, outcome: Outcome) -> str | None:
     trace = outcome.trace
     assert trace is not None
-    ours = [sorted(step) for step in trace.commits()]
+    ours = [sorted(step) for step in method.steps(trace)]
     theirs = [sorted(map(tuple, step)) for step in case["steps"]]
     for step, (mine, other) in enumerate(zip(ours, theirs, strict=False)):
         if mine != other:
