@@ -17,6 +17,9 @@ class EosPolicy(StrEnum):
     """As `fill_after_block`, but the rest stays masked (dInfer without early stop)."""
     KEEP_BLOCK = "keep_block"
     """As `fill_after_block`, but the canvas ends after the block (SDAR)."""
+    FILL_AFTER_END_BLOCK = "fill_after_end_block"
+    """A complete block of nothing but end tokens ends the answer: the rest becomes the end token
+    (FreeDave's early exit)."""
     CUT_AFTER_BLOCK = "cut_after_block"
     """As `fill_after_block`, but the canvas ends after the block's first end token (TDAR's
     engine)."""
@@ -31,6 +34,7 @@ class EosPolicy(StrEnum):
         """Whether only complete blocks are looked at."""
         return self in (
             EosPolicy.FILL_AFTER_BLOCK,
+            EosPolicy.FILL_AFTER_END_BLOCK,
             EosPolicy.STOP_AFTER_BLOCK,
             EosPolicy.KEEP_BLOCK,
             EosPolicy.CUT_AFTER_BLOCK,
@@ -58,8 +62,11 @@ def end_of_answer(canvas: Canvas, row: int, policy: EosPolicy, block_done: bool)
     if policy.at_block_end:
         # A block may share its first positions with the prompt.
         first = max(start, int(canvas.block_start[row]))
-        end = first_eos(canvas.tokens[row, first : canvas.block_end[row]], canvas.eos_ids)
+        block = canvas.tokens[row, first : canvas.block_end[row]]
+        end = first_eos(block, canvas.eos_ids)
         if not block_done or end is None:
+            return None
+        if policy is EosPolicy.FILL_AFTER_END_BLOCK and not np.isin(block, canvas.eos_ids).all():
             return None
         cuts = policy is EosPolicy.CUT_AFTER_BLOCK
         return first + end + 1 if cuts else int(canvas.block_end[row])

@@ -219,7 +219,7 @@ class _Run:
             open_rows = open_rows & prediction.valid[:batch]
             stale = ~prediction.valid[:batch]
         if len(logits) > batch:
-            shape = (-1, batch, *logits.shape[1:])
+            shape = (len(logits) // batch - 1, batch, *logits.shape[1:])
             hypotheses = logits[batch:].view(shape).transpose(0, 1)
             logits = logits[:batch]
             drafts = torch.from_numpy(request.hypotheses).to(self.device)

@@ -1,0 +1,222 @@
+"""FreeDave (arXiv 2510.00294): drafts from one prediction, verified together by the next forward.
+
+Any deterministic, memoryless rule `base` is reproduced. From the prediction of the accepted state the
+rule's own step is certain and committed at once; further drafts add the next best 1, 2, ...,
+draft_steps - 1 positions. One forward evaluates all of them; draft j follows draft i if it is what the
+rule makes of draft i (`verify`), and the longest such chain is accepted. Base low_confidence with steps =
+gen_length is the paper's method, base threshold is FreeDave++; base opening is Dream's cached variant.
+
+Lossless (tokens and order of `base`, never more forwards) with verify.match=exact, greedy proposals, the
+same cache and batch-invariant numerics (float32 or wider; bf16 batches flip near-ties). Lossy: `subset`
+with a base that commits several positions (official on LLaDA and Dream). `eager` also drafts blocks ahead;
+it needs block-causal attention (with full attention the official code crashes or is lossy, trap T1) and
+compares (block, score) lexicographically where the official bf16 sum is inexact.
+
+Authors' settings: LLaDA d=4, Dream d=8, block 32, dual cache, threshold 0.95 for ++; TraDo / SDAR d=8,
+block 4, eager, 0.90. Their confidence is a softmax in the logits' dtype. Specification: freedave.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from dllm.canvas import Canvas
+from dllm.decision import Decision
+from dllm.errors import ConfigError
+from dllm.models.spec import ModelSpec
+from dllm.plan import Request, pad_positions
+from dllm.prediction import View
+from dllm.sampler import Region
+from dllm.state import SamplerState, StateField
+from samplers.opening import OpeningToken
+from samplers.proposers import Greedy
+from samplers.regions_ahead import BlocksAhead
+from samplers.verifiers import Verifier
+from samplers.wrapping import Wrapper
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreeDave(Wrapper):
+    draft_steps: int
+    """Canvases evaluated per forward, the certain one included (>= 1; 1 = no drafts)."""
+    eager: bool
+    """Draft the blocks after the current one, too (block-causal models)."""
+    verify: Verifier
+    official_forwards: bool
+    """Also make the forwards that the official code makes in vain: repeated drafts where fewer
+    positions are left than drafts, and one more forward of a block that a certain step of several
+    positions completed."""
+    region: Region = field(init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.draft_steps < 1:
+            raise ConfigError(f"sampler.draft_steps={self.draft_steps} must be >= 1")
+        rule = type(self.base).__name__
+        if self.base.fields():
+            raise ConfigError(f"sampler.base={rule} remembers earlier steps: drafts can't follow it")
+        if not isinstance(self.proposer, Greedy):
+            raise ConfigError(
+                f"sampler.base.proposer={type(self.proposer).__name__} draws at random: use greedy"
+            )
+        if self.eager:
+            object.__setattr__(self, "region", BlocksAhead(self.base.region, self.draft_steps))
+
+    def fields(self) -> tuple[StateField, ...]:
+        return (
+            StateField("draft_token", ("canvas",), torch.int64),
+            StateField("draft_score", ("canvas",), torch.float64, fill=-torch.inf),
+            # Masks of the accepted state, before the rule's own step.
+            StateField("open", (), torch.int64),
+        )
+
+    def validate(self, gen_length: int) -> None:
+        super().validate(gen_length)
+        steps = self.base.max_steps(gen_length)
+        if steps is not None and steps != gen_length:
+            raise ConfigError(
+                f"sampler.base.steps={steps} must be gen_length={gen_length}: drafts grow by one "
+                "position"
+            )
+
+    def check_model(self, spec: ModelSpec) -> None:
+        super().check_model(spec)
+        if self.eager and spec.attention != "block_causal":
+            raise ConfigError(
+                f"sampler.eager=true needs block-causal attention, the model's is {spec.attention}: "
+                "use sampler.eager=false"
+            )
+
+    def plan(
+        self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState
+    ) -> Request:
+        request = super().plan(canvas, eligible, state)
+        if self.eager:
+            # The current block is fed even when only blocks ahead have masks.
+            wanted = eligible.copy()
+            wanted[np.arange(canvas.batch), canvas.block_start] = True
+            request = replace(request, positions=pad_positions(wanted))
+        drafts = self._drafts(canvas, eligible, state)
+        return replace(request, hypotheses=drafts) if drafts.shape[1] else request
+
+    def _drafts(
+        self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState
+    ) -> Int[np.ndarray, "batch extra canvas"]:
+        """Nested canvases, each one position further; -1 = this sequence has fewer."""
+        limit = self.verify.drafts(self.draft_steps, canvas.batch)
+        token = state["draft_token"].cpu().numpy()
+        score = state["draft_score"].cpu().numpy()
+        orders = [self._order(canvas, eligible, score, row)[:limit] for row in range(canvas.batch)]
+        counts = [len(order) for order in orders]
+        if self.official_forwards:
+            still_open = state["open"].cpu().numpy() * (canvas.step_in_block > 0)
+            counts = np.clip(still_open - 1, 0, limit)
+        drafts = np.full((canvas.batch, max(counts), canvas.capacity), -1, np.int64)
+        for row, order in enumerate(orders):
+            draft = canvas.tokens[row].copy()
+            for number in range(counts[row]):
+                if number < len(order):
+                    draft[order[number]] = token[row, order[number]]
+                drafts[row, number] = draft
+        return drafts
+
+    def _order(
+        self, canvas: Canvas, eligible: np.ndarray, score: np.ndarray, row: int
+    ) -> Int[np.ndarray, "n"]:
+        """Masked positions from the best draft to the worst; none before the block's prediction."""
+        if canvas.step_in_block[row] == 0:
+            return np.zeros(0, dtype=np.int64)
+        at = eligible[row].nonzero()[0]
+        block = at // canvas.attention_block[row] if self.eager else np.zeros_like(at)
+        order = np.lexsort((at, -score[row, at], block))
+        return at[order][score[row, at[order]] > -np.inf]
+
+    def select(self, view: View, state: SamplerState) -> Decision:
+        if not view.positions.shape[1]:
+            decision = super().select(view, state)
+            return replace(decision, updates={"open": torch.zeros_like(state["open"])})
+        drafts, logits = self._branches(view)
+        batch, count, _ = drafts.shape
+        step = self.base.select(self._branch_view(view, drafts, logits), state)
+        commit, tokens, score = (
+            part.view(batch, count, -1) for part in (step.commit, step.tokens, step.score)
+        )
+        best = self.verify.longest_chain(drafts, tokens.where(commit, drafts), view.canvas.mask_id)
+        pick = best[:, None, None].expand(-1, 1, drafts.shape[2])
+        accepted, following, tokens, score = (
+            part.gather(1, pick)[:, 0] for part in (drafts, commit, tokens, score)
+        )
+        drafted = view.candidates & (accepted != view.canvas.mask_id)
+        still_open = view.candidates & (accepted == view.canvas.mask_id)
+        if isinstance(self.base, OpeningToken):
+            # The opening token belongs to the state that drafts start from.
+            still_open &= ~(following & view.column(view.canvas.step_in_block == 0))
+        done = None
+        if self.eager:
+            inside = view.positions < view.column(view.canvas.block_end)
+            inside = inside & (view.positions >= 0)
+            done = ~((accepted == view.canvas.mask_id) & inside).any(dim=1)
+        return Decision(
+            commit=drafted | following,
+            tokens=accepted.where(drafted, tokens),
+            score=state["draft_score"].gather(1, view.positions.clamp(min=0)).where(drafted, score),
+            block_done=done,
+            marks={"drafted": drafted},
+            updates={
+                "open": still_open.sum(dim=1),
+                "draft_token": view.on_canvas(tokens, state["draft_token"]),
+                "draft_score": view.on_canvas(score.double(), state["draft_score"]),
+            },
+        )
+
+    def _branches(self, view: View) -> tuple[Int[Tensor, "batch count rows"], Tensor]:
+        """Tokens and logits of the real canvas and its drafts at the rows; padding and drafts that a
+        sequence lacks are -1."""
+        own = view.tokens.where(view.positions >= 0, -1)[:, None]
+        logits = view.logits[:, None]
+        if view.hypotheses is None:
+            return own, logits
+        assert view.drafts is not None
+        at = view.positions.clamp(min=0)[:, None].expand(-1, view.drafts.shape[1], -1)
+        drafts = view.drafts.gather(2, at).where(view.positions[:, None] >= 0, -1)
+        # What a constraint refused is out of every branch; a draft that holds it can't be accepted.
+        refused = torch.isneginf(logits)
+        held = refused.expand(-1, drafts.shape[1], -1, -1).gather(3, drafts.clamp(min=0)[..., None])
+        changed = drafts != own
+        drafts = drafts.where(~(held[..., 0] & changed).any(dim=2, keepdim=True), -1)
+        branched = view.hypotheses.masked_fill(refused, -torch.inf)
+        return torch.cat((own, drafts), dim=1), torch.cat((logits, branched), dim=1)
+
+    def _branch_view(self, view: View, drafts: Tensor, logits: Tensor) -> View:
+        """All branches as sequences of their own."""
+        batch, count, rows = drafts.shape
+        canvas = view.canvas.branched(count)
+        flat = drafts.view(batch * count, rows)
+        positions = view.positions.repeat_interleave(count, dim=0)
+        held, at = flat.cpu().numpy(), positions.cpu().numpy()
+        entry, column = ((held >= 0) & (at >= 0)).nonzero()
+        canvas.tokens[entry, at[entry, column]] = held[entry, column]
+        candidates = view.candidates.repeat_interleave(count, dim=0) & (flat == canvas.mask_id)
+        if self.eager:
+            candidates = candidates & _leftmost_block(positions, candidates, canvas)
+        return View(canvas, positions, logits.flatten(0, 1), candidates)
+
+    def block_done(self, canvas: Canvas, row: int, state: SamplerState) -> bool:
+        complete = canvas.masked_in_block(row) == 0
+        if self.official_forwards and canvas.step_in_block[row]:
+            complete = complete and int(state["open"][row]) <= 1
+        if not self.eager or canvas.block_end[row] >= canvas.length[row]:
+            return complete
+        # A complete block is verified once more, which also predicts the blocks ahead.
+        return complete and canvas.step_in_block[row] == 0
+
+
+def _leftmost_block(positions: Tensor, candidates: Tensor, canvas: Canvas) -> Tensor:
+    """Rows of the first block that still holds a candidate."""
+    size = torch.as_tensor(canvas.attention_block, device=positions.device)[:, None]
+    block = positions // size
+    first = block.where(candidates, canvas.capacity).amin(dim=1, keepdim=True)
+    return block == first
