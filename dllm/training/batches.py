@@ -6,9 +6,10 @@ compiled graph per length. So the generation region of a row is what its prompt 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import Protocol
 
 import torch
 from tokenizers import Tokenizer
@@ -45,10 +46,22 @@ class Batch:
     """int64 [masks], the original tokens there."""
     weights: Tensor
     """float32 [masks], 1 / (t * response length): summed over a row it has expectation 1."""
+    positions: Tensor | None = None
+    """int64 [rows, length], rotary positions; None = 0..length-1."""
+    visible: Tensor | None = None
+    """bool [length, length], what each position attends to; None = everything."""
 
     @property
     def rows(self) -> int:
         return self.tokens.shape[0]
+
+
+class Objective(Protocol):
+    """Makes a batch of complete rows: hides tokens and says how much each prediction counts."""
+
+    def __call__(
+        self, tokens: Tensor, prompt_lengths: Tensor, mask_id: int, generator: torch.Generator
+    ) -> Batch: ...
 
 
 class BatchSource:
@@ -57,12 +70,14 @@ class BatchSource:
     def __init__(
         self,
         tokenizer: Tokenizer,
-        stages: list[Stage],
+        stages: Sequence[Stage],
         total_steps: int,
         micros: int,
         tokens_per_micro: int,
         seed: int,
+        objective: Objective | None = None,
     ) -> None:
+        self.objective = objective or mask_responses
         self.tokenizer, self.stages, self.total_steps = tokenizer, stages, total_steps
         self.micros, self.tokens_per_micro, self.seed = micros, tokens_per_micro, seed
         self.mask_id = tokenizer.token_to_id(MASK)
@@ -91,7 +106,8 @@ class BatchSource:
                 rows.append(row)
         generator = torch.Generator().manual_seed(rng.getrandbits(63))
         tokens = torch.tensor([row for row, _ in rows])
-        return mask_responses(tokens, torch.tensor([n for _, n in rows]), self.mask_id, generator)
+        prompts = torch.tensor([n for _, n in rows])
+        return self.objective(tokens, prompts, self.mask_id, generator)
 
     def encode(self, sample: Sample, length: int) -> tuple[list[int], int] | None:
         """(token ids of the whole canvas, prompt length), or None if no EOS would fit."""

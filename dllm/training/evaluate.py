@@ -27,13 +27,25 @@ def decode(model: Transformer, prompts: Sequence[list[int]], gen_length: int) ->
     canvas.scatter_(1, region, spec.mask_id)
     every = torch.arange(rows, device=model.device)
     for _ in range(gen_length):
-        hidden = model.hidden(canvas, mask=visible[:, None, None, :])
+        hidden = _hidden(model, canvas, visible)
         logits = model.logits(hidden[every[:, None], region]).float()
         confidence, proposal = logits.softmax(-1).max(-1)
         confidence = confidence.masked_fill(canvas.gather(1, region) != spec.mask_id, -1.0)
         best = confidence.argmax(1)
         canvas[every, region[every, best]] = proposal[every, best]
     return canvas.gather(1, region)
+
+
+def _hidden(model: Transformer, canvas: Tensor, visible: Tensor) -> Tensor:
+    """States of every position; a causal model reads what is decided before the masks."""
+    if model.spec.attention != "causal":
+        return model.hidden(canvas, mask=visible[:, None, None, :])
+    late = (canvas == model.spec.mask_id).int() + 2 * (~visible).int()
+    order = late.argsort(dim=1, stable=True)
+    index = torch.arange(canvas.shape[1], device=canvas.device)
+    mask = (index[:, None] >= index)[None, None]
+    hidden = model.hidden(canvas.gather(1, order), order, mask)
+    return hidden.gather(1, order.argsort(dim=1)[..., None].expand_as(hidden))
 
 
 def accuracy(
