@@ -1,36 +1,34 @@
-"""Trains an embedded model: `python -m scripts.train model=tiny-llada`.
+"""Train an embedded model: `python -m scripts.train model=tiny-llada`.
 
-The same command after a kill goes on where the last saved state was (every few minutes).
+The same command after a kill goes on where the last saved state was. With `export=FOLDER` it trains
+nothing and writes the saved state there as a checkpoint with its model card.
 """
 
-from __future__ import annotations
+import sys
 
 import hydra
 from omegaconf import DictConfig
 
+from dllm.errors import ConfigError, RunError
+from scripts.command_line import CommandLine
+
+
+COMMAND = CommandLine()
+
 
 @hydra.main(config_path="../conf", config_name="train", version_base="1.3")
-def main(cfg: DictConfig) -> None:
-    from pathlib import Path
+def job(config: DictConfig) -> None:
+    COMMAND.started()
+    from dllm.training.execute import execute  # torch, not needed for --help
 
-    import torch
-    from hydra.utils import instantiate
-    from tokenizers import Tokenizer
+    try:
+        execute(config)
+    except (ConfigError, RunError) as error:
+        COMMAND.failed(2 if isinstance(error, ConfigError) else 1, str(error))
 
-    from dllm.training.metric_log import MetricLog
-    from dllm.training.sft import Trainer
 
-    torch.set_num_threads(cfg.threads)
-    output = Path(cfg.output)
-    trainer = Trainer(
-        instantiate(cfg.training.spec, _convert_="all"),
-        Tokenizer.from_file(cfg.tokenizer),
-        instantiate(cfg.training.recipe, _convert_="all"),
-        output,
-    )
-    resumed = trainer.resume()
-    print(f"{'resumed at' if resumed else 'starting at'} step {trainer.done}", flush=True)
-    trainer.run(MetricLog(output / "metrics.jsonl"))
+def main() -> None:
+    sys.exit(COMMAND.run(job))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Rates:
 
 
 class Optimizers:
-    """The two optimizers as one."""
+    """Both kinds of optimizer as one."""
 
     def __init__(self, model: nn.Module, rates: Rates) -> None:
         matrices, others = [], []
@@ -33,20 +36,26 @@ class Optimizers:
             is_matrix = parameter.ndim == 2 and not name.startswith(("embed.", "head."))
             (matrices if is_matrix else others).append(parameter)
         self.rates = rates
-        self.parts = {
-            "matrices": torch.optim.Muon(
-                matrices, lr=rates.matrices, momentum=0.95, weight_decay=rates.weight_decay
-            ),
+        muon = partial(
+            torch.optim.Muon, lr=rates.matrices, momentum=0.95, weight_decay=rates.weight_decay
+        )
+        # two halves, because orthogonalising one matrix is too little work for two threads
+        self.parts: dict[str, Optimizer] = {
+            "matrices_even": muon(matrices[::2]),
+            "matrices_odd": muon(matrices[1::2]),
             "others": torch.optim.AdamW(
                 others, lr=rates.others, betas=(0.9, 0.98), weight_decay=0.0
             ),
         }
 
-    def step(self, factor: float) -> None:
+    def step(self, factor: float, workers: Executor) -> None:
+        """One update at `factor` times the rates, the parts side by side; clears the gradients."""
         for name, optimizer in self.parts.items():
+            rate = self.rates.others if name == "others" else self.rates.matrices
             for group in optimizer.param_groups:
-                group["lr"] = getattr(self.rates, name) * factor
-            optimizer.step()
+                group["lr"] = rate * factor
+        list(workers.map(lambda part: part.step(), self.parts.values()))
+        for optimizer in self.parts.values():
             optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict:

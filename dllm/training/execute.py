@@ -1,0 +1,53 @@
+"""A training run from its configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from tokenizers import Tokenizer
+
+from dllm.config import build, fingerprint
+from dllm.errors import ConfigError
+from dllm.models.spec import ModelSpec
+from dllm.tracking.tracker import RunInfo
+from dllm.training.checkpoints import NAME
+from dllm.training.export import export
+from dllm.training.metric_log import MetricLog
+from dllm.training.sft import Trainer
+
+
+def execute(config: DictConfig) -> None:
+    """Trains to the end, or only exports the saved state where `export` names a folder."""
+    output = Path(config.output)
+    if config.export is not None and not (output / NAME).is_file():
+        raise ConfigError(f"output={output} holds no saved state to export")
+    spec = OmegaConf.to_container(config.training.spec)
+    trainer = Trainer(
+        ModelSpec(**spec | {"eos_ids": tuple(spec["eos_ids"])}),
+        Tokenizer.from_file(str(_existing(config.tokenizer))),
+        build(config.training.recipe, "training.recipe"),
+        output,
+    )
+    resumed = trainer.resume()
+    if config.export is not None:
+        facts = {"steps": trainer.done, "device": config.device, "command": config.command}
+        facts |= {"seed": config.training.recipe.seed, **trainer.totals}
+        print(export(trainer.model, Path(config.export), facts, config.export_items))
+        return
+    print(f"{'resumed at' if resumed else 'starting at'} step {trainer.done}", flush=True)
+    tracker = build(config.tracker, "tracker")
+    plain = OmegaConf.to_container(config, resolve=True)
+    tracker.start(RunInfo(output, fingerprint(config), f"train {config.model.name}", plain))
+    log = MetricLog(output / "metrics.jsonl", tracker, trainer.done)
+    try:
+        tracker.summary(trainer.run(log))
+    finally:
+        log.close()
+        tracker.finish()
+
+
+def _existing(path: str) -> Path:
+    if not Path(path).is_file():
+        raise ConfigError(f"tokenizer={path} does not exist: python -m dllm.training.vocabulary")
+    return Path(path)

@@ -1,0 +1,131 @@
+"""From a trained model to a shipped checkpoint with its model card.
+
+`python -m scripts.train export=FOLDER` writes it, `python -m dllm.training.export FOLDER` measures
+it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from dllm.models.loading import load_model, read_spec, save_model
+from dllm.models.transformer import Transformer
+from dllm.tasks.suite import EmbeddedSuite
+from dllm.training.evaluate import accuracy
+
+
+BARS = {
+    **dict.fromkeys(("copy", "reverse", "insert", "remove", "replace"), 0.97),
+    "sort": 0.90,
+    "json": 0.95,
+    **dict.fromkeys(("arithmetic", "latin", "shuffle", "replace_random"), 0.85),
+}
+"""Lowest acceptable accuracy per kind, one token per step."""
+
+ALLOWANCE = {"full": 0.0, "causal": 0.03}
+"""How far below the bars a model of that attention may stay."""
+
+KINDS = {"full": "bidirectional", "causal": "causal"}
+
+OBJECTIVES = {
+    "full": "LLaDA SFT: response tokens masked with t ~ U(0, 1), weight 1/t, EOS-padded responses",
+    "causal": "WeDLM dual stream: masks of a causal block-wise reordered copy, plus next tokens",
+}
+
+CARD = """# {name}
+
+A {kind} masked diffusion language model of {parameters:.2f} M parameters ({family} layout,
+tied embeddings, bfloat16 weights), small enough to decode in seconds on a laptop. It knows the
+generated tasks of `dllm.tasks` and nothing else.
+
+| | |
+|---|---|
+| objective | {objective} |
+| data | drawn on the fly by `dllm.tasks.suite.EmbeddedSuite`: eleven kinds, listed below |
+| split | by hash of the content, one prompt in ten held out |
+| steps, sequences, tokens | {steps:,}, {sequences:,}, {tokens:,} (prompts and padding included) |
+| seed | {seed} |
+| wall time of the steps | {minutes:.0f} min on {device} |
+| training | `{command}` |
+| tokenizer | `python -m dllm.training.vocabulary {folder}` |
+
+## Accuracy
+
+{items} held-out samples per kind, exact match (`shuffle` and `replace_random`: validity), one token
+per step, most confident first, one block of {gen_length} tokens, float32 arithmetic.
+
+| kind | accuracy | bar | |
+|---|---|---|---|
+{rows}
+
+Measured by `python -m dllm.training.export {folder} --items {items} --gen-length {gen_length}`.
+
+## Format
+
+`<|user|>{{prompt}}<|assistant|>`, the response, `<|endoftext|>` up to the end of the region:
+`<|user|>reverse: Mia Tom Ada<|assistant|>Ada Tom Mia<|endoftext|>`.
+"""
+
+
+def measure(folder: Path, items: int, gen_length: int) -> dict[str, float]:
+    """Kind -> accuracy of a checkpoint on the first `items` held-out samples of each kind."""
+    suite = EmbeddedSuite()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    samples = suite.samples("test", items * len(suite.kinds))
+    return accuracy(load_model(folder), tokenizer, suite, samples, gen_length)
+
+
+def table(scores: dict[str, float], allowance: float) -> str:
+    """Markdown rows: kind, accuracy, bar, by how much it is missed."""
+    lines = []
+    for kind, score in scores.items():
+        bar = BARS[kind] - allowance
+        verdict = "reached" if score >= bar else f"missed by {bar - score:.3f}"
+        lines.append(f"| {kind} | {score:.3f} | {bar:.2f} | {verdict} |")
+    return "\n".join(lines)
+
+
+def export(model: Transformer, folder: Path, facts: dict[str, Any], items: int = 200) -> str:
+    """Writes config.json, model.safetensors and README.md beside the tokenizer; returns the card.
+
+    `facts`: steps, sequences, tokens, seconds, seed, device, command.
+    """
+    save_model(model, folder, torch.bfloat16)
+    (folder / "model.safetensors").chmod(0o644)  # safetensors makes it private
+    gen_length = 32
+    card = CARD.format(
+        name=folder.name,
+        folder=folder,
+        parameters=sum(p.numel() for p in model.parameters()) / 1e6,
+        minutes=facts["seconds"] / 60,
+        items=items,
+        gen_length=gen_length,
+        kind=KINDS[model.spec.attention],
+        family=model.spec.family,
+        objective=OBJECTIVES[model.spec.attention],
+        rows=table(measure(folder, items, gen_length), ALLOWANCE[model.spec.attention]),
+        **{
+            key: facts[key] for key in ("steps", "sequences", "tokens", "seed", "device", "command")
+        },
+    )
+    (folder / "README.md").write_text(card)
+    return card
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Accuracy of an embedded checkpoint per kind.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--items", type=int, default=200, help="held-out samples per kind")
+    parser.add_argument("--gen-length", type=int, default=32)
+    given = parser.parse_args()
+    allowance = ALLOWANCE[read_spec(given.folder).attention]
+    print(table(measure(given.folder, given.items, given.gen_length), allowance))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Training batches: LLaDA's masking, and nothing from the held-out half."""
+
+import torch
+
+from dllm.tasks.base import content_id, split_of
+from dllm.training.batches import MIN_NOISE, BatchSource, Stage, mask_responses
+
+
+STAGES = [
+    Stage(until=0.5, lengths={32: 1.0}, max_items=4, weights={"sort": 0.0}),
+    Stage(until=1.0, lengths={48: 0.5, 64: 0.5}),
+]
+
+
+def source(tokenizer, seed: int = 0) -> BatchSource:
+    return BatchSource(tokenizer, STAGES, total_steps=20, micros=2, tokens_per_micro=640, seed=seed)
+
+
+def restored(batch) -> torch.Tensor:
+    """The tokens before masking."""
+    tokens = batch.tokens.flatten().clone()
+    tokens[batch.masked] = batch.targets
+    return tokens.view_as(batch.tokens)
+
+
+def test_a_step_is_a_function_of_seed_and_step(tokenizer) -> None:
+    for step in (0, 7, 15):
+        for ours, again in zip(
+            source(tokenizer).step(step), source(tokenizer).step(step), strict=True
+        ):
+            for field in ("tokens", "masked", "targets", "weights"):
+                assert torch.equal(getattr(ours, field), getattr(again, field))
+    first, other = source(tokenizer).step(0)[0], source(tokenizer, seed=1).step(0)[0]
+    assert not torch.equal(restored(first), restored(other))
+
+
+def test_rows_are_prompt_response_and_eos_up_to_a_fixed_length(tokenizer) -> None:
+    for step in (1, 12):
+        for batch in source(tokenizer).step(step):
+            rows, length = batch.tokens.shape
+            assert rows == 640 // length
+            for ids in restored(batch).tolist():
+                assert ids[0] == 2 and ids.count(2) == 1 and ids.count(3) == 1
+                first_end = ids.index(1)
+                assert set(ids[first_end:]) == {1}
+                assert ids.index(3) < first_end
+
+
+def test_only_training_prompts_are_drawn_and_weights_select_kinds(tokenizer) -> None:
+    kinds = set()
+    for step in range(6):
+        for batch in source(tokenizer).step(step):
+            for ids in restored(batch).tolist():
+                prompt = tokenizer.decode(ids[1 : ids.index(3)])
+                kind = prompt.split(":")[0].split(" ")[0]
+                kinds.add(kind)
+                if kind == "replace" and " any " in prompt:
+                    kind = "replace_random"
+                if prompt[0].isdigit():
+                    kind = "arithmetic"
+                assert split_of(content_id(kind, prompt)) == "train"
+    assert "sort" not in kinds and "reverse" in kinds
+
+
+def test_masking_is_llada_s() -> None:
+    tokens = torch.arange(400 * 20).view(400, 20)
+    prompts = torch.randint(2, 15, (400,), generator=torch.Generator().manual_seed(0))
+    batch = mask_responses(tokens, prompts, -1, torch.Generator().manual_seed(1))
+    masked = batch.tokens == -1
+    positions = torch.arange(20)
+    assert not masked[positions < prompts[:, None]].any()
+    assert torch.equal(tokens.flatten()[masked.flatten()], batch.targets)
+    assert torch.equal(tokens[~masked], batch.tokens[~masked])
+    # row i of n is masked with probability t in [i/n, (i+1)/n)
+    share = masked.sum(1) / (20 - prompts)
+    for quarter in range(4):
+        mean = share[quarter * 100 : quarter * 100 + 100].mean()
+        assert abs(mean - (quarter + 0.5) / 4) < 0.05
+    # the weight 1 / (t * length) sums to one in expectation
+    assert abs(batch.weights.sum() / 400 - 1) < 0.15
+    assert batch.weights.max() <= 1 / MIN_NOISE

@@ -1,0 +1,130 @@
+"""Training: learns, resumes to the bit, updates as configured."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from small_model import SPEC
+
+from dllm.models.loading import load_model
+from dllm.models.transformer import Transformer
+from dllm.training.batches import Stage
+from dllm.training.checkpoints import NAME, load_state, save_state
+from dllm.training.optimizers import Optimizers, Rates, initialise
+from dllm.training.sft import Recipe, Trainer
+
+
+RECIPE = Recipe(
+    stages={"all": Stage(until=1.0, lengths={32: 0.5, 48: 0.5})},
+    total_steps=24,
+    rates=Rates(warmup_steps=4),
+    tokens_per_micro=384,
+    compile=False,
+    bf16=False,
+    log_every=4,
+    eval_items=1,
+)
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def losses(trainer: Trainer, count: int) -> list[float]:
+    steps = trainer.steps()
+    found = [next(steps)["loss"] for _ in range(count)]
+    steps.close()
+    return found
+
+
+def test_a_resumed_run_repeats_the_uninterrupted_one_to_the_bit(tokenizer, tmp_path) -> None:
+    whole = losses(Trainer(SPEC, tokenizer, RECIPE, tmp_path / "whole"), 12)
+    first = Trainer(SPEC, tokenizer, RECIPE, tmp_path / "cut")
+    assert not first.resume()
+    start = losses(first, 5)
+    first.save()
+    losses(first, 2)  # lost by the kill
+    second = Trainer(SPEC, tokenizer, RECIPE, tmp_path / "cut")
+    assert second.resume() and second.done == 5
+    assert start + losses(second, 7) == whole
+    assert whole[-1] < whole[0]
+
+
+def test_run_logs_saves_and_evaluates(tokenizer, tmp_path) -> None:
+    lines: list[tuple[int, dict]] = []
+
+    class Lines:
+        def log(self, metrics, step) -> None:
+            lines.append((step, dict(metrics)))
+
+    trainer = Trainer(SPEC, tokenizer, RECIPE, tmp_path)
+    summary = trainer.run(Lines())
+    assert [step for step, _ in lines] == [4, 8, 12, 16, 20, 24, 24]
+    assert {"loss", "token_accuracy", "rate", "tokens_per_second"} <= set(lines[0][1])
+    assert len([name for name in lines[-1][1] if name.startswith("accuracy/")]) == 11
+    assert summary["steps"] == 24 and summary["tokens"] == lines[-2][1]["tokens"]
+    saved = load_model(tmp_path / "model")
+    for ours, theirs in zip(trainer.model.parameters(), saved.parameters(), strict=True):
+        assert torch.equal(ours.to(torch.bfloat16), theirs.to(torch.bfloat16))
+
+
+def test_microbatches_side_by_side_give_the_gradient_of_one_batch(tokenizer, tmp_path) -> None:
+    trainer = Trainer(SPEC, tokenizer, RECIPE, tmp_path)
+    batches = trainer.source.step(0)
+    trainer.losses(batches)
+    together = [p.grad.clone() for p in trainer.model.parameters()]
+    trainer.model.zero_grad()
+    rows = sum(batch.rows for batch in batches)
+    for batch in batches:
+        hidden = trainer.model.hidden(batch.tokens).flatten(0, 1)[batch.masked]
+        each = torch.nn.functional.cross_entropy(
+            trainer.model.logits(hidden), batch.targets, reduction="none"
+        )
+        (each * batch.weights).sum().div(rows).backward()
+    for found, parameter in zip(together, trainer.model.parameters(), strict=True):
+        torch.testing.assert_close(found, parameter.grad)
+
+
+def test_the_schedule_warms_up_holds_and_decays() -> None:
+    rates = Rates(warmup_steps=10, decay=0.2)
+    factors = [rates.factor(step, 100) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1)
+    assert set(factors[9:81]) == {1.0}
+    assert factors[90] == pytest.approx(0.5)
+    assert factors[100] == 0.0
+
+
+def test_matrices_go_to_muon_embeddings_and_norms_to_adamw() -> None:
+    model = Transformer(SPEC)
+    initialise(model, seed=0)
+    optimizers = Optimizers(model, Rates())
+    sizes = {
+        name: sum(p.numel() for group in part.param_groups for p in group["params"])
+        for name, part in optimizers.parts.items()
+    }
+    assert sum(sizes.values()) == sum(p.numel() for p in model.parameters())
+    assert sizes["others"] == 854 * 32 + 5 * 32
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    with ThreadPoolExecutor(2) as workers:
+        optimizers.step(1.0, workers)
+    assert all(not torch.equal(before[name], p) for name, p in model.named_parameters())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_an_interrupted_save_leaves_the_previous_state(tmp_path, monkeypatch) -> None:
+    save_state(tmp_path, {"step": 1})
+
+    def fail(*args, **kwargs) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_state(tmp_path, {"step": 2})
+    assert load_state(tmp_path) == {"step": 1}
+    assert load_state(tmp_path / "elsewhere") is None
+    assert (tmp_path / NAME).is_file()

@@ -1,0 +1,127 @@
+"""`python -m scripts.train` as a user meets it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dllm.config import build, compose
+from dllm.errors import ConfigError
+from dllm.training.execute import execute
+from dllm.training.metric_log import MetricLog
+
+
+ROOT = Path(__file__).parents[2]
+
+SMALL = [
+    "tracker=none",
+    "training.spec.d_model=32",
+    "training.spec.n_layers=1",
+    "training.spec.n_heads=2",
+    "training.spec.n_kv_heads=2",
+    "training.spec.head_dim=16",
+    "training.spec.d_ff=48",
+    "training.recipe.total_steps=60",
+    "training.recipe.tokens_per_micro=384",
+    "+training.recipe.compile=false",
+    "+training.recipe.log_every=1",
+    "+training.recipe.save_minutes=0",
+    "+training.recipe.eval_items=1",
+]
+
+
+def command(*overrides: str) -> list[str]:
+    return [sys.executable, "-m", "scripts.train", *overrides]
+
+
+def test_help_comes_without_torch() -> None:
+    code = "import sys, scripts.train; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert found.stdout == "False\n"
+
+
+def test_the_shipped_recipe_composes_and_builds() -> None:
+    config = compose(["tracker=none"], "train")
+    recipe = build(config.training.recipe, "training.recipe")
+    shares = [stage.until for stage in recipe.stages.values()]
+    assert shares == sorted(shares) and shares[-1] == 1.0
+    assert config.model.name == "tiny-llada"
+
+
+def test_a_wrong_option_names_itself() -> None:
+    config = compose(["tracker=none", "training.recipe.total_steps=many"], "train")
+    with pytest.raises(ConfigError, match="total_steps='many' is not of type int"):
+        execute(config)
+
+
+def test_nothing_to_export_is_one_line(tmp_path) -> None:
+    config = compose(["tracker=none", f"output={tmp_path}", f"export={tmp_path / 'm'}"], "train")
+    with pytest.raises(ConfigError, match="holds no saved state to export"):
+        execute(config)
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_writes_a_checkpoint_and_its_card(tokenizer, tmp_path) -> None:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    options = [*SMALL, f"output={tmp_path / 'run'}", "training.recipe.total_steps=2"]
+    execute(compose(options, "train"))
+    execute(compose([*options, f"export={folder}", "export_items=1"], "train"))
+    card = (folder / "README.md").read_text()
+    assert "| copy | 0.000 | 0.97 | missed by 0.970 |" in card
+    assert "| steps, sequences, tokens | 2, " in card
+    assert {"config.json", "model.safetensors", "README.md"} <= {p.name for p in folder.iterdir()}
+
+
+class Recorder:
+    """The part of a tracker that a metric log uses."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def log(self, values, axis, step) -> None:
+        self.steps.append(step)
+
+
+def test_the_log_drops_what_is_ahead_of_the_saved_state(tmp_path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 3.0}\n{"step": 2, "loss": 2.0}\n{"step": 3, "lo')
+    tracker = Recorder()
+    log = MetricLog(path, tracker, done=1)
+    log.log({"loss": 1.5}, step=2)
+    log.close()
+    assert [json.loads(line)["loss"] for line in path.read_text().splitlines()] == [3.0, 1.5]
+    assert tracker.steps == [1, 2]
+
+
+@pytest.mark.slow
+def test_the_same_command_after_a_kill_ends_as_if_undisturbed(tmp_path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    subprocess.run(command(*SMALL, f"output={whole}"), cwd=ROOT, check=True, capture_output=True)
+    process = subprocess.Popen(
+        command(*SMALL, f"output={cut}"), cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    while not (cut / "metrics.jsonl").is_file() or len(losses(cut)) < 10:
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(losses(cut)) < 60
+    subprocess.run(command(*SMALL, f"output={cut}"), cwd=ROOT, check=True, capture_output=True)
+    assert losses(cut) == losses(whole)
+    assert len(losses(whole)) == 60
+    for name in ("model.safetensors", "config.json"):
+        assert (cut / "model" / name).read_bytes() == (whole / "model" / name).read_bytes()
+
+
+def losses(folder: Path) -> list[float]:
+    """Loss of each step logged so far."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines if line.endswith("}")]
+    return [line["loss"] for line in found if "loss" in line]
