@@ -44,7 +44,7 @@ def test_model_type_with_the_help_of_tensor_names() -> None:
     assert found({"model_type": "llada"}, MOE_NAMES) == "llada_moe"
     assert found({"model_type": "Dream"}) == "dream"
     assert found({"architectures": ["SomeFineTune"], "model_type": "sdar"}) == "sdar"
-    with pytest.raises(ConfigError, match="may be llada, llada_moe: set model.family"):
+    with pytest.raises(ConfigError, match=r"may be llada, llada_moe: set model\.family"):
         found({"model_type": "llada"})
 
 

@@ -78,7 +78,7 @@ def test_family_template_where_the_folder_has_none(tmp_path: Path) -> None:
 
 def test_tokenizer_without_a_mask_token(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path, "dream", mask_token_id=280)
-    with pytest.raises(ConfigError, match="no token for the mask id 280: set model.mask_id"):
+    with pytest.raises(ConfigError, match=r"no token for the mask id 280: set model\.mask_id"):
         open_model(ModelOptions("mine", path=str(folder)))
 
 

@@ -115,7 +115,7 @@ def test_mask_token_and_size_are_checked(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(write_fast(tmp_path))
     check_ids(tokenizer, 300, 259, "model.path=x")
     check_ids(tokenizer, 300, -1, "model.path=x")
-    with pytest.raises(ConfigError, match="no token for the mask id 280: set model.mask_id"):
+    with pytest.raises(ConfigError, match=r"no token for the mask id 280: set model\.mask_id"):
         check_ids(tokenizer, 300, 280, "model.path=x")
     with pytest.raises(ConfigError, match="has 260 ids, the model only 259 rows"):
         check_ids(tokenizer, 259, 1, "model.path=x")

@@ -1,4 +1,5 @@
-"""Tiny checkpoints of every family: config.json values, random weights, folders in the public layout."""
+"""Tiny checkpoints of every family: config.json values, random weights, folders in the public
+layout."""
 
 from collections.abc import Mapping
 from pathlib import Path
