@@ -78,11 +78,12 @@ def to_host(
 ) -> HostDecision:
     """Brings a decision to the host, in one transfer, and enforces progress.
 
-    With `guard`, a row that has candidates but neither commits nor changes anything gets its best
-    candidate (highest score, then lowest position) committed: no loop can be endless.
+    With `guard`, a row that has candidates but does not commit more than it revokes gets its best
+    candidates (highest score, then lowest position) committed as well: no loop can be endless.
     """
     parts = (decision.commit, decision.tokens, decision.score, *decision.marks.values())
-    packed = torch.stack(parts).double().cpu().numpy()
+    # Cast one by one: stacked as they are, ids would take the dtype of a bfloat16 score.
+    packed = torch.stack([part.double() for part in parts]).cpu().numpy()
     commit, tokens, score = packed[0] > 0, packed[1].astype(np.int64), packed[2]
     marked = dict(zip(decision.marks, packed[3:] > 0, strict=True))
     remask = _host_bool(decision.remask)
@@ -99,6 +100,9 @@ def to_host(
             extra = np.argsort(-ranked, kind="stable")[:missing]
             extra = extra[candidates[b][extra] & ~commit[b][extra]]
             chosen = np.sort(np.concatenate((chosen, extra)))
+            # Fewer candidates than revocations: only the least sure of these are revoked.
+            weakest = np.argsort(score[b][revoked], kind="stable")[: chosen.size - 1]
+            revoked = revoked[np.sort(weakest)]
             forced = True
         rows.append(
             RowChanges(
