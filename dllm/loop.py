@@ -307,6 +307,7 @@ class _Run:
                 kind=plan.kind_of(b),
                 fed=int(plan.fed[b]),
                 block=block,
+                opened=self._bounds(b) if self.canvas.step_in_block[b] == 1 else None,
                 spans=self._spans(b, plan),
                 positions=(changes.commit_positions - start).tolist(),
                 tokens=changes.commit_tokens.tolist(),
@@ -322,6 +323,11 @@ class _Run:
                 marks={name: (at - start).tolist() for name, at in changes.marks.items()},
             )
         )
+
+    def _bounds(self, b: int) -> tuple[int, int]:
+        canvas = self.canvas
+        start = int(canvas.prompt_length[b])
+        return int(canvas.block_start[b]) - start, int(canvas.block_end[b]) - start
 
     def _record_idle(self, plan: Plan) -> None:
         """A forward after which nothing is decided (prefill, commit)."""

@@ -6,8 +6,8 @@ from a global generator; memory between steps lives in the declared `SamplerStat
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -17,6 +17,7 @@ from dllm import scores
 from dllm.canvas import Canvas, Layout, Prompt
 from dllm.decision import Decision, HostDecision
 from dllm.models.spec import ModelSpec
+from dllm.models.tokenizers import Tokenizer
 from dllm.plan import Need, Request, pad_positions
 from dllm.prediction import View
 from dllm.state import SamplerState, StateField
@@ -53,6 +54,18 @@ class Region(Protocol):
 
     def refine(self, view: View) -> np.ndarray | None:
         """New block ends [batch] once a block's first prediction is there; None = unchanged."""
+        ...
+
+
+@runtime_checkable
+class Textual(Protocol):
+    """A part with options given as text."""
+
+    def with_tokenizer(self, tokenizer: Tokenizer) -> Self:
+        """The part with its texts as token ids.
+
+        Raises `ConfigError` for a text that the tokenizer has no token for.
+        """
         ...
 
 
@@ -105,6 +118,12 @@ class Sampler:
     def validate(self, gen_length: int) -> None:
         """Raises `ConfigError` for options that can't decode `gen_length` positions."""
         self.region.validate(gen_length)
+
+    def with_tokenizer(self, tokenizer: Tokenizer) -> Self:
+        """The sampler with options given as text turned into token ids; runs call it once."""
+        if not isinstance(self.region, Textual):
+            return self
+        return replace(self, region=self.region.with_tokenizer(tokenizer))
 
     def check_model(self, spec: ModelSpec) -> None:
         """Raises `ConfigError` if the rule can't decode with this model."""

@@ -26,6 +26,8 @@ class Step:
     """Rows computed for this sequence."""
     block: int
     """Index of the block."""
+    opened: tuple[int, int] | None = None
+    """[start, end) of the block that began with this step; an aligned one may start below 0."""
     spans: list[tuple[int, int]] = field(default_factory=list)
     """Half-open spans of the fed positions, prompt negative; empty where the whole canvas was fed."""
     positions: list[int] = field(default_factory=list)
@@ -108,6 +110,7 @@ class Trace:
             raw = dict(raw, kind=ForwardKind(raw["kind"]))
             raw["edits"] = [tuple(edit) for edit in raw.get("edits", ())]
             raw["spans"] = [tuple(span) for span in raw.get("spans", ())]
+            raw["opened"] = tuple(raw["opened"]) if "opened" in raw else None
             raw["fill"] = tuple(raw["fill"]) if "fill" in raw else None
             steps.append(Step(**raw))
         return cls(data["sample_id"], data["gen_length"], data["mask_id"], steps)

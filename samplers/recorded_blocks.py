@@ -1,6 +1,8 @@
 """Recorded methods of block diffusion and adaptive blocks: see `samplers.recorded`."""
 
 import json
+from collections import Counter
+from typing import Any
 
 from dllm.conform.traces import Params, RecordedMethod
 from dllm.trace import Trace
@@ -51,6 +53,54 @@ def tdar_engine(p: Params) -> list[str]:
     return [*rule, *_aligned(p), *cache, f"eos={eos}"]
 
 
+def _adablock(p: Params) -> list[str]:
+    region = _options(
+        region__default_block_length=p["block_length"],
+        region__delimiter_ids=p["delimiter_ids"],
+        region__delimiter_threshold=p["delimiter_threshold"],
+        region__window_fraction=p["window_fraction"],
+    )
+    return [*region, *_options(threshold=p["threshold"]), f"cache={p['cache']}"]
+
+
+def adablock_llada(p: Params) -> list[str]:
+    return ["sampler=adablock", *_adablock(p)]
+
+
+def adablock_dream(p: Params) -> list[str]:
+    if p["cache"] == "none":
+        return ["sampler=adablock_dream", *_adablock(p)]
+    base = [text.replace("sampler.", "sampler.base.", 1) for text in _adablock(p)]
+    choice = ["sampler=opening", "sampler@sampler.base=adablock_dream"]
+    return [*choice, *base, "cache.shifted_rows=own"]
+
+
+def _forwards_per_block(trace: Trace) -> list[int]:
+    return [count for _, count in sorted(Counter(step.block for step in trace.steps).items())]
+
+
+def _block_lengths(trace: Trace) -> list[int]:
+    return [end - start for start, end in _blocks(trace)]
+
+
+def _blocks(trace: Trace) -> list[tuple[int, int]]:
+    return [step.opened for step in trace.steps if step.opened is not None]
+
+
+def _openings(trace: Trace) -> list[tuple[int, int]]:
+    return [(start, end - start) for start, end in _blocks(trace)]
+
+
+_ADABLOCK: dict[str, Any] = {
+    "extras": {
+        "block_history": _block_lengths,
+        "nfe_history": _forwards_per_block,
+        "openings": _openings,
+    },
+    "reduced": {"openings": lambda found: [(one["start"], one["size"]) for one in found]},
+}
+
+
 def _kinds(trace: Trace) -> str:
     """A letter per forward: p(refill), d(enoise), c(ommit)."""
     return "".join("d" if step.kind == "step" else step.kind[0] for step in trace.steps)
@@ -64,5 +114,7 @@ def _engine_kinds(trace: Trace) -> str:
 
 METHODS: dict[str, RecordedMethod] = {
     "sdar_block_diffusion": RecordedMethod(sdar_block_diffusion, extras={"kinds": _kinds}),
+    "adablock_llada": RecordedMethod(adablock_llada, **_ADABLOCK),
+    "adablock_dream": RecordedMethod(adablock_dream, **_ADABLOCK),
     "bacd": RecordedMethod(tdar_engine, extras={"kinds": _engine_kinds}),
 }

@@ -3,7 +3,8 @@
 Every hook goes to `base`; a subclass overrides those in which it differs.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -13,6 +14,7 @@ from dllm import scores
 from dllm.canvas import Canvas, Layout, Prompt
 from dllm.decision import Decision, HostDecision
 from dllm.models.spec import ModelSpec
+from dllm.models.tokenizers import Tokenizer
 from dllm.plan import Request
 from dllm.prediction import View
 from dllm.sampler import LogitsTransform, Proposer, Region, Sampler
@@ -41,6 +43,9 @@ class Wrapper(Sampler):
 
     def validate(self, gen_length: int) -> None:
         self.base.validate(gen_length)
+
+    def with_tokenizer(self, tokenizer: Tokenizer) -> Self:
+        return replace(self, base=self.base.with_tokenizer(tokenizer))
 
     def check_model(self, spec: ModelSpec) -> None:
         self.base.check_model(spec)

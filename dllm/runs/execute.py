@@ -168,7 +168,7 @@ class _Decoding:
         model, self.tokenizer = open_model(parts.model)
         self.decoder = Decoder(
             Predictor(model),
-            parts.sampler,
+            parts.sampler.with_tokenizer(self.tokenizer),
             parts.cache,
             parts.eos,
             parts.constraint,
