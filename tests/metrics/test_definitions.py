@@ -1,0 +1,112 @@
+"""Summary and comparison on samples whose numbers are known."""
+
+from dataclasses import asdict
+
+import pytest
+from sample_results import sample
+
+from dllm.metrics.definitions import Comparison, SampleResult, Summary
+
+
+def worked_example() -> list[SampleResult]:
+    """Metrics section 3: (G, e, F, w) of three samples, all of the canvas committed."""
+    numbers = [(256, 100, 20, 2.0), (256, 40, 10, 1.0), (256, 250, 90, 9.0)]
+    return [
+        sample(
+            str(i),
+            tokens=[5] * length,
+            effective=effective,
+            committed=length,
+            forwards={"step": forwards},
+            seconds=seconds,
+            latency=seconds,
+        )
+        for i, (length, effective, forwards, seconds) in enumerate(numbers)
+    ]
+
+
+def test_the_worked_example_of_the_specification() -> None:
+    summary = Summary.of(worked_example())
+    assert summary.tpf == pytest.approx(3.25)
+    assert summary.tpf_macro == pytest.approx(3.926, abs=5e-4)
+    assert summary.tpf_canvas == pytest.approx(6.4)
+    assert summary.tokens_per_second == pytest.approx(32.5)
+    assert summary.nfe == pytest.approx(40) and summary.nfe_median == 20
+    assert summary.effective == pytest.approx(130)
+    assert summary.padding_share == pytest.approx(1 - 390 / 768)
+    assert summary.latency == pytest.approx(4) and summary.latency_p50 == 2
+    assert summary.latency_p95 == pytest.approx(2 + 0.9 * 7)
+
+
+def test_forwards_count_whatever_their_kind() -> None:
+    results = [
+        sample("a", forwards={"step": 3, "refresh": 1}, aux_forwards=4, rows=60),
+        sample("b", forwards={"step": 1, "commit": 1}, rows=20),
+    ]
+    assert results[0].nfe == 4
+    summary = Summary.of(results)
+    assert summary.nfe == 3
+    assert summary.nfe_by_kind == {"commit": 0.5, "refresh": 0.5, "step": 2}
+    assert summary.aux_forwards == 2
+    # rows / (prompt 6 + generation 4), averaged
+    assert summary.enfe == pytest.approx((6 + 2) / 2)
+
+
+def test_accuracy_by_task_and_failures() -> None:
+    results = [
+        sample("a", task="copy", correct=True),
+        sample("b", task="copy", correct=False, failure="sample b: broken"),
+        sample("c", task="sort", correct=True),
+    ]
+    summary = Summary.of(results)
+    assert (summary.n, summary.correct, summary.failed) == (3, 2, 1)
+    assert summary.accuracy == pytest.approx(2 / 3)
+    assert summary.accuracy_low < 2 / 3 < summary.accuracy_high
+    assert summary.accuracy_by_task == {"copy": 0.5, "sort": 1.0}
+
+
+def test_a_sample_given_up_at_once_divides_nothing_by_zero() -> None:
+    result = sample("a", forwards={}, effective=0, committed=0, failure="broken")
+    summary = Summary.of([result])
+    assert summary.tpf == summary.tpf_macro == summary.tpf_canvas == summary.padding_share == 0
+    assert Comparison.of([result], [result]).nfe_speedup == 0
+
+
+def test_comparison_pairs_by_id() -> None:
+    base = [
+        sample("a", forwards={"step": 8}, seconds=3.0, correct=True, tokens=[5] * 4),
+        sample("b", forwards={"step": 8}, seconds=1.0, correct=False, tokens=[6] * 4),
+    ]
+    ours = [
+        sample("b", forwards={"step": 3}, seconds=0.5, correct=True, tokens=[7] * 4),
+        sample("a", forwards={"step": 1}, seconds=0.5, correct=True, tokens=[5] * 4),
+    ]
+    comparison = Comparison.of(ours, base)
+    assert asdict(comparison) == {
+        "nfe_speedup": 4.0,
+        "time_speedup": 4.0,
+        "agreement": 0.5,
+        "mcnemar_p": 1.0,
+    }
+
+
+def test_a_run_against_itself_gains_nothing() -> None:
+    results = worked_example()
+    assert asdict(Comparison.of(results, results)) == {
+        "nfe_speedup": 1.0,
+        "time_speedup": 1.0,
+        "agreement": 1.0,
+        "mcnemar_p": 1.0,
+    }
+
+
+def test_other_samples_are_no_baseline() -> None:
+    with pytest.raises(ValueError, match="different samples"):
+        Comparison.of([sample("a")], [sample("b")])
+
+
+def test_a_table_row_is_flat() -> None:
+    row = sample("a", forwards={"step": 2, "refresh": 1}).row()
+    assert row["nfe"] == 3 and row["forwards"] == "step=2 refresh=1"
+    assert "tokens" not in row
+    assert all(isinstance(v, str | int | float | bool | None) for v in row.values())
