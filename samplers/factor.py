@@ -52,7 +52,7 @@ class Factor(Sampler):
             dim=-1, descending=True, stable=True
         )
         rank = torch.arange(1, score.shape[1] + 1, device=score.device)
-        bound = (1 - self.factor / (rank + 1)).to(score.dtype)
+        bound = 1 - self.factor / (rank + 1).to(score.dtype)
         bound = bound.where(rank > 1, -torch.inf)
         passed = (ranked.values >= bound).cummin(dim=-1).values & (rank <= count)
         missing = count - passed.sum(dim=-1, keepdim=True)

@@ -34,7 +34,9 @@ class LeftToRight(Sampler):
         leftmost = scores.best(-view.positions.double(), view.candidates)
         if self.threshold is None:
             return leftmost
-        refused = view.candidates & (score < self.threshold)
+        gap = torch.zeros_like(view.candidates)
+        gap[:, 1:] = view.positions.diff(dim=1) != 1
+        refused = view.candidates & ((score < self.threshold) | gap)
         return leftmost | (view.candidates & (refused.cumsum(dim=-1) == 0))
 
     def select(self, view: View, state: SamplerState) -> Decision:
