@@ -154,17 +154,18 @@ class FreeDave(Wrapper):
         if isinstance(self.base, OpeningToken):
             # The opening token belongs to the state that drafts start from.
             still_open &= ~(following & view.column(view.canvas.step_in_block == 0))
-        done = None
+        done, marks = None, {"drafted": drafted}
         if self.eager:
             inside = view.positions < view.column(view.canvas.block_end)
             inside = inside & (view.positions >= 0)
             done = ~((accepted == view.canvas.mask_id) & inside).any(dim=1)
+            marks["ahead"] = following & ~inside
         return Decision(
             commit=drafted | following,
             tokens=accepted.where(drafted, tokens),
             score=state["draft_score"].gather(1, view.positions.clamp(min=0)).where(drafted, score),
             block_done=done,
-            marks={"drafted": drafted},
+            marks=marks,
             updates={
                 "open": still_open.sum(dim=1),
                 "draft_token": view.on_canvas(tokens, state["draft_token"]),

@@ -68,7 +68,7 @@ def freedave_block(p: Params) -> list[str]:
     choice, *options = _rule(p, at)
     if choice.endswith("=low_confidence"):
         choice = f"sampler@{at}=sdar"
-        options += _options(at, remasking="static")
+        options += _options(at, mode="static")
     else:
         options.append(f"sampler/region@{at}.region=aligned")
     region = {"block_length": p["block_length"], "untrained": "allow", "overhang": "keep"}
@@ -92,7 +92,8 @@ def _events(opening_apart: bool) -> Callable[[Trace], Commits]:
                 continue
             if step.block != block:
                 found, pending, block = [*found, pending], [], step.block
-            drafted = set(step.marks.get("drafted", []))
+            # The step that completes a block also takes its prediction for the blocks ahead.
+            drafted = {*step.marks.get("drafted", []), *step.marks.get("ahead", [])}
             commits = list(zip(step.positions, step.tokens, strict=True))
             found.append(pending + [pair for pair in commits if pair[0] in drafted])
             pending = [pair for pair in commits if pair[0] not in drafted]
@@ -105,8 +106,14 @@ def _events(opening_apart: bool) -> Callable[[Trace], Commits]:
 
 def _forwards(trace: Trace) -> list[list[object]]:
     """Kind and rows fed of each forward."""
-    names = {"refresh": "first", "step": "verify", "prefill": "prefill", "commit": "store"}
-    return [[names[step.kind], step.fed] for step in trace.steps]
+    found, block = [], None
+    for step in trace.steps:
+        if step.kind in (ForwardKind.PREFILL, ForwardKind.COMMIT):
+            name = "prefill" if step.kind == ForwardKind.PREFILL else "store"
+        else:
+            name, block = "verify" if step.block == block else "first", step.block
+        found.append([name, step.fed])
+    return found
 
 
 METHODS: dict[str, RecordedMethod] = {
@@ -116,5 +123,7 @@ METHODS: dict[str, RecordedMethod] = {
     "freedave_dream": RecordedMethod(
         freedave_dream, steps=_events(True), extras={"forwards": _forwards}
     ),
-    "freedave_block": RecordedMethod(freedave_block, steps=_events(False)),
+    "freedave_block": RecordedMethod(
+        freedave_block, steps=_events(False), extras={"forwards": _forwards}
+    ),
 }

@@ -79,6 +79,9 @@ class BlockCache:
         masked = canvas.masked()
         complete = np.where(masked.any(axis=1), masked.argmax(axis=1), canvas.length)
         end = np.where(complete < canvas.length, _floor(complete, canvas), complete)
+        # One forward per block, also where the blocks ahead are complete already.
+        last = -(-canvas.block_end // canvas.attention_block) * canvas.attention_block
+        end = np.minimum(end, np.minimum(last, canvas.length))
         own = np.isin(np.arange(canvas.batch), rows)
         end = np.where(own, np.maximum(end, ready), ready)
         return [_storing(canvas, ready, end, store)] if (end > ready).any() else []
