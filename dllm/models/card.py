@@ -56,7 +56,8 @@ def _architecture(spec: ModelSpec) -> Iterator[str]:
     yield f"  {'attention':<24}{kind}"
     yield f"  {'logits':<24}{logits}"
     yield f"  {'rotary':<24}{rotary}{', in float32' if spec.rope_fp32 else ''}"
-    yield f"  {'positions':<24}{spec.max_positions}"
+    trained = spec.trained_positions
+    yield f"  {'positions':<24}{spec.max_positions}{f' (trained on {trained})' if trained else ''}"
     mask = "none" if spec.mask_id == NO_MASK else str(spec.mask_id)
     ends = ", ".join(map(str, spec.eos_ids))
     yield f"  {'ids':<24}mask {mask}, end {ends}, pad {spec.pad_id}, {spec.vocab_size} rows"

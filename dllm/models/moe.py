@@ -101,25 +101,40 @@ class Experts(nn.Module):
         flat = experts.flatten()
         order = flat.argsort(stable=True)
         counts = flat.bincount(minlength=self.spec.n_experts)
-        rows = x[order // top_k]
-        if _has_grouped_kernel(x):
-            ends = counts.cumsum(0).to(torch.int32)
-            gate, up = F.grouped_mm(rows, self.gate_up.mT, offs=ends).chunk(2, dim=-1)
-            done = F.grouped_mm(F.silu(gate) * up, self.down.mT, offs=ends)
-        else:
-            done = torch.empty_like(rows)
-            start = 0
-            for expert, count in enumerate(counts.tolist()):
-                if count:
-                    part = slice(start, start + count)
-                    gate, up = F.linear(rows[part], self.gate_up[expert]).chunk(2, dim=-1)
-                    done[part] = F.linear(F.silu(gate) * up, self.down[expert])
-                    start += count
+        run = one_kernel if has_kernel(x, self.spec) else one_product_each
+        done = run(x[order // top_k], counts, self.gate_up, self.down)
         out = torch.empty_like(done)
         out[order] = done
         return out.view(tokens, top_k, x.shape[-1])
 
 
-def _has_grouped_kernel(x: Tensor) -> bool:
-    """Whether one kernel runs all experts: bfloat16 on an NVIDIA GPU, torch >= 2.10."""
-    return x.is_cuda and x.dtype == torch.bfloat16 and hasattr(F, "grouped_mm")
+def one_product_each(rows: Tensor, counts: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    """Rows [rows, d_model], sorted by expert with `counts` [experts] rows each, through them."""
+    out = torch.empty_like(rows)
+    start = 0
+    for expert, count in enumerate(counts.tolist()):
+        if count:
+            part = slice(start, start + count)
+            gate, up = F.linear(rows[part], gate_up[expert]).chunk(2, dim=-1)
+            out[part] = F.linear(F.silu(gate) * up, down[expert])
+            start += count
+    return out
+
+
+def one_kernel(rows: Tensor, counts: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    """The same by one kernel over all experts, without asking the device for the counts."""
+    ends = counts.cumsum(0).to(torch.int32)
+    gate, up = F.grouped_mm(rows, gate_up.mT, offs=ends).chunk(2, dim=-1)
+    return F.grouped_mm(F.silu(gate) * up, down.mT, offs=ends)
+
+
+def has_kernel(x: Tensor, spec: MoeSpec) -> bool:
+    """Whether `one_kernel` runs: torch >= 2.10, bfloat16 rows of whole 16 bytes, NVIDIA Hopper."""
+    return (
+        x.is_cuda
+        and x.dtype == torch.bfloat16
+        and hasattr(F, "grouped_mm")
+        and x.shape[-1] % 8 == 0
+        and spec.d_expert % 8 == 0
+        and torch.cuda.get_device_capability(x.device) >= (9, 0)
+    )

@@ -77,6 +77,8 @@ class ModelSpec:
     """The first position of a block is predicted by the last row of the block before it, when that
     is run for the last time (Fast-dLLM v2); False: by row i-1 of any forward (Dream)."""
     logits_fp32: bool = False
+    trained_positions: int | None = None
+    """Positions of the diffusion training where `max_positions` promises more (Dream: 2,048)."""
     moe: MoeSpec | None = None
 
     def __post_init__(self) -> None:

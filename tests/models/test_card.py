@@ -41,7 +41,8 @@ def test_config_json_is_enough(tmp_path: Path) -> None:
 
 
 def test_alignment_and_order_are_spelt_out(tmp_path: Path) -> None:
-    assert "row i-1 predicts position i" in card(tmp_path, "dream")
+    dream = card(tmp_path, "dream")
+    assert "row i-1 predicts position i" in dream and "128 (trained on 128)" in dream
     assert "the last row of the block before" in card(tmp_path, "fast_dllm_v2")
     assert "decided tokens first, then masks" in card(tmp_path, "wedlm")
     assert "theta 500000, 12 of 12 dimensions, in float32" in card(tmp_path, "llada")

@@ -1,11 +1,13 @@
 """Grouped expert computation against one token at a time."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dllm.models.moe import Experts
+from dllm.models.moe import Experts, has_kernel, one_kernel, one_product_each
 from dllm.models.spec import MoeSpec
 
 
@@ -112,3 +114,24 @@ def test_gradients_reach_every_part() -> None:
     module(torch.randn(1, 40, 16, generator=torch.Generator().manual_seed(1))).sum().backward()
     for parameter in module.parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0
+
+
+@pytest.mark.skipif(not hasattr(F, "grouped_mm"), reason="torch < 2.10 has no grouped product")
+def test_one_kernel_equals_one_product_each() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(torch.bfloat16)
+
+    counts = torch.tensor([3, 0, 5, 2, 0])
+    arguments = drawn(10, 16), counts, drawn(5, 48, 16), drawn(5, 16, 24)
+    torch.testing.assert_close(one_kernel(*arguments), one_product_each(*arguments))
+    assert not has_kernel(arguments[0], SOFTMAX)  # not on a GPU
+
+
+@pytest.mark.gpu
+def test_the_kernel_on_a_gpu() -> None:
+    module = experts(replace(GROUPED, d_expert=16, d_shared=16), torch.bfloat16)
+    x = torch.randn(1, 64, 16, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
+    expected = module(x)
+    torch.testing.assert_close(module.cuda()(x.cuda()).cpu(), expected, atol=3e-2, rtol=3e-2)

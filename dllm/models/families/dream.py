@@ -30,6 +30,7 @@ def read(config: CheckpointConfig) -> ModelSpec:
         pad_id=config.pad_id(eos_ids),
         qkv_bias=True,
         logit_shift=1,
+        trained_positions=min(TRAINED_POSITIONS, fields["max_positions"]),
     )
 
 
