@@ -90,8 +90,9 @@ class Dream(Sampler):
         )
         if self.alg == "origin":
             return view.candidates & (view.uniform() < view.column(share))
-        masks = view.candidates.sum(dim=1)
-        k = (masks * view.column(share)[:, 0]).floor().long()
+        # Of all masks, also where a window leaves fewer candidates.
+        masks = view.column(canvas.masked().sum(axis=1).astype(np.float32))
+        k = (masks * view.column(share))[:, 0].floor().long()
         if self.alg_temp:
             # The k largest of log-weights plus Gumbel noise: k draws without replacement.
             noise = -(-view.uniform().log()).log()

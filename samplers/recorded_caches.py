@@ -1,7 +1,7 @@
 """Recorded methods of caches, windows and streaming: see `samplers.recorded`."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,37 @@ def wedlm_block(p: Params) -> list[str]:
         sampler__logits_transform__temperature=p["temperature"],
     )
     return ["sampler=wedlm_block", *rule, *blocks]
+
+
+def window_diffusion_llada(p: Params) -> list[str]:
+    return [
+        "sampler=window",
+        "cache=window",
+        *_options(
+            sampler__base__steps=p["steps"],
+            sampler__active=p["active_tokens"],
+            cache__outer_window=p["window_tokens"],
+            cache__refresh_cycle=p["refresh_cycle"],
+        ),
+    ]
+
+
+def window_diffusion_dream(p: Params) -> list[str]:
+    return [
+        "sampler=window_dream",
+        "cache=window_dream",
+        *_options(
+            sampler__base__steps=p["steps"],
+            sampler__base__eps=p["eps"],
+            sampler__base__logits_transform__top_p=p["top_p"],
+            sampler__base__logits_transform__top_k=p["top_k"],
+            sampler__active=p["i_win_size"],
+            sampler__slide=p["slide_window"],
+            sampler__early_stop=p["early_stop"],
+            cache__outer_window=p["o_win_size"] - 1,
+            cache__refresh_cycle=p["refresh_cycle"],
+        ),
+    ]
 
 
 def _before(trace: Trace) -> Iterator[tuple[Step, np.ndarray]]:
@@ -91,6 +122,36 @@ def _p_cache(trace: Trace) -> float:
     return round(_output_length(trace) / sum(map(len, _window_rows(trace))), 4)
 
 
+def _fed_positions(trace: Trace) -> list[str | list[int]]:
+    return ["all" if step.kind == "refresh" else _positions(step) for step in trace.steps]
+
+
+def _fed_span(trace: Trace) -> list[list[int]]:
+    """First and last fed position; the whole canvas begins with the prompt."""
+    spans = []
+    for step, canvas in _before(trace):
+        first, last = (step.spans or [(canvas.size - step.fed, canvas.size)])[0]
+        spans.append([first, last])
+    return spans
+
+
+def _kinds(trace: Trace) -> str:
+    return "".join(step.kind[0] for step in trace.steps)
+
+
+def _shortened(trace: Trace) -> list[list[int]]:
+    return [[number, s.length] for number, s in enumerate(trace.steps) if s.length is not None]
+
+
+def _kept_commits(case: Mapping[str, Any]) -> list[list[list[int]]]:
+    """Recorded commits without those that the same step cut off again."""
+    lengths = dict(case.get("truncate", ()))
+    return [
+        [commit for commit in step if commit[0] < lengths.get(number, commit[0] + 1)]
+        for number, step in enumerate(case["steps"])
+    ]
+
+
 WEDLM: dict[str, Callable[[Trace], Any]] = {
     "rows": _window_rows,
     "row_tokens": _window_tokens,
@@ -103,4 +164,12 @@ WEDLM: dict[str, Callable[[Trace], Any]] = {
 METHODS: dict[str, RecordedMethod] = {
     "wedlm_streaming": RecordedMethod(wedlm_streaming, extras=WEDLM),
     "wedlm_block": RecordedMethod(wedlm_block),
+    "window_diffusion_llada": RecordedMethod(
+        window_diffusion_llada, extras={"fed": _fed_positions}
+    ),
+    "window_diffusion_dream": RecordedMethod(
+        window_diffusion_dream,
+        extras={"fed": _fed_span, "kinds": _kinds, "truncate": _shortened},
+        recorded_steps=_kept_commits,
+    ),
 }

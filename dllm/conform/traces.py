@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ class RecordedMethod:
     """Further recorded fields -> the same value read from our trace."""
     steps: Callable[[Trace], list[list[tuple[int, int]]]] = Trace.commits
     """Our commits, grouped as the recorded "steps" are."""
+    recorded_steps: Callable[[Params], Any] = itemgetter("steps")
+    """A recorded case -> its steps as we count them."""
     reduced: Mapping[str, Callable[[Any], object]] = field(default_factory=dict)
     """Recorded fields that hold more than ours does -> the part to compare."""
 
@@ -195,7 +198,7 @@ def _difference(case: Params, method: RecordedMethod, outcome: Outcome) -> str |
     trace = outcome.trace
     assert trace is not None
     ours = [sorted(step) for step in method.steps(trace)]
-    theirs = [sorted(map(tuple, step)) for step in case["steps"]]
+    theirs = [sorted(map(tuple, step)) for step in method.recorded_steps(case)]
     for step, (mine, other) in enumerate(zip(ours, theirs, strict=False)):
         if mine != other:
             return f"step {step} commits {mine} instead of {other}"
