@@ -1,0 +1,79 @@
+"""Collect training data for a Learn2PD filter: `python -m scripts.collect output=results/records`.
+
+Decodes training samples twice (the model's own answer, then the oracle that imitates it) and records
+confidences and labels. The same command goes on after a kill.
+"""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from dllm.errors import ConfigError, RunError
+from scripts.command_line import CommandLine
+
+
+COMMAND = CommandLine()
+
+
+@hydra.main(config_path="../conf", config_name="collect", version_base="1.3")
+def job(config: DictConfig) -> None:
+    COMMAND.started()
+    try:
+        collect(config)
+    except (ConfigError, RunError) as error:
+        COMMAND.failed(2 if isinstance(error, ConfigError) else 1, str(error))
+
+
+def collect(config: DictConfig) -> None:
+    """Fills the output folder with the shards that are missing."""
+    from pathlib import Path
+
+    from dllm.canvas import Prompt
+    from dllm.config import build
+    from dllm.models.filter import model_signature
+    from dllm.models.hub import open_model
+    from dllm.models.predictor import Predictor
+    from dllm.training.records import RecordShards
+    from samplers.collecting import Collector
+
+    if config.gen_length % config.block_length:
+        raise ConfigError(
+            f"block_length={config.block_length} does not divide gen_length={config.gen_length}"
+        )
+    samples = build(config.task, "task").samples("train", config.limit, config.seed)
+    model, tokenizer = open_model(build(config.model, "model"))
+    facts = {
+        "model": model_signature(model.spec),
+        "block_length": config.block_length,
+        "gen_length": config.gen_length,
+        "conf_dtype": config.conf_dtype if config.conf_dtype != "model" else config.model.dtype,
+    }
+    shards = RecordShards(Path(config.output), facts)
+    done = shards.done()
+    missing = [sample for sample in samples if sample.id not in done]
+    print(f"{len(done)} samples recorded, {len(missing)} to do", flush=True)
+    collector = Collector(
+        Predictor(model), config.block_length, config.conf_dtype, config.batch_size
+    )
+    for first in range(0, len(missing), config.shard_size):
+        part = missing[first : first + config.shard_size]
+        prompts = collector.references(
+            [Prompt(s.id, tuple(tokenizer.chat(s.prompt)), config.gen_length) for s in part]
+        )
+        records, outcomes = collector.records(prompts)
+        path = shards.append([sample.id for sample in part], records)
+        nfe = sum(outcome.cost.nfe for outcome in outcomes) / len(outcomes)
+        print(
+            f"{path}: {len(part)} samples, {len(records)} records, {nfe:.1f} oracle forwards per "
+            f"answer of {config.gen_length}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    sys.exit(COMMAND.run(job))
+
+
+if __name__ == "__main__":
+    main()
