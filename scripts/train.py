@@ -1,12 +1,15 @@
 """Train an embedded model: `python -m scripts.train model=tiny-llada`.
 
 The same command after a kill goes on where the last saved state was. With `export=FOLDER` it trains
-nothing and writes the saved state there as a checkpoint with its model card.
+nothing and writes the saved state there as a checkpoint with its model card. A recipe named first
+(`python -m scripts.train filter data=...`) trains something else: conf/train_<recipe>.yaml.
 """
 
 import sys
+from importlib import import_module
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from dllm.errors import ConfigError, RunError
@@ -14,20 +17,29 @@ from scripts.command_line import CommandLine
 
 
 COMMAND = CommandLine()
+RECIPES = {
+    "train": "dllm.training.execute",
+    "train_filter": "dllm.training.filter",
+    "train_redundancy": "dllm.training.redundancy",
+}
+"""Configuration -> module whose `execute` carries it out."""
 
 
 @hydra.main(config_path="../conf", config_name="train", version_base="1.3")
 def job(config: DictConfig) -> None:
     COMMAND.started()
-    from dllm.training.execute import execute  # torch, not needed for --help
+    # torch is imported here: --help does not need it
+    recipe = import_module(RECIPES[HydraConfig.get().job.config_name or "train"])
 
     try:
-        execute(config)
+        recipe.execute(config)
     except (ConfigError, RunError) as error:
         COMMAND.failed(2 if isinstance(error, ConfigError) else 1, str(error))
 
 
 def main() -> None:
+    if len(sys.argv) > 1 and f"train_{sys.argv[1]}" in RECIPES:
+        sys.argv[1:2] = ["--config-name", f"train_{sys.argv[1]}"]
     sys.exit(COMMAND.run(job))
 
 

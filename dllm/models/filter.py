@@ -126,3 +126,54 @@ def convert_torch_filter(path: Path) -> FilterNetwork:
     if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
         raise ConfigError(f"{path} is no state dict")
     return filter_from_weights({name: w.float() for name, w in weights.items()}, path, {})
+
+
+def effective_threshold(network: FilterNetwork, accept: float) -> float:
+    """The plain threshold that the filter amounts to: one confidence varied in steps of 0.01 with the
+    others fixed (all 1, all 0.9, all 0.3, 1 before and 0.3 after), the smallest accepted value, median
+    over positions and contexts (learn2pd section 2). 1.01 = nothing is accepted."""
+    width = network.facts.block_length
+    place = torch.arange(width)
+    contexts = [torch.full((width, width), value) for value in (1.0, 0.9, 0.3)]
+    contexts.append(torch.where(place < place[:, None], 1.0, 0.3))
+    values = torch.linspace(0, 1, 101)
+    smallest = []
+    with torch.no_grad():
+        for context in contexts:  # row i: what surrounds position i
+            c = context.repeat(len(values), 1, 1)
+            c[:, place, place] = values[:, None]
+            accepted = network(c.flatten(0, 1)).sigmoid().view(c.shape)[:, place, place] > accept
+            smallest.append(torch.where(accepted, values[:, None], 1.01).amin(dim=0))
+    return round(torch.cat(smallest).median().item(), 2)
+
+
+PUBLISHED_PROBES = (
+    # equal confidences, positions accepted at 0.96 and at 0.90, probability at positions 0, 1, 31
+    (0.70, 0, 32, (0.9069, 0.9085, 0.9380)),
+    (0.80, 18, 32, (0.9366, 0.9560, 0.9698)),
+    (0.85, 31, 32, (0.9479, 0.9698, 0.9790)),
+    (0.90, 31, 32, (0.9573, 0.9794, 0.9855)),
+    (0.95, 32, 32, (0.9650, 0.9860, 0.9900)),
+    (1.00, 32, 32, (0.9714, 0.9905, 0.9931)),
+)
+"""What the authors' LLaDA checkpoint (layer_2_flan.pth) computes, measured on the file."""
+
+
+def published_differences(network: FilterNetwork) -> list[str]:
+    """Probes at which a filter behaves otherwise than the authors' LLaDA checkpoint, one line each."""
+    if network.facts.block_length != 32:
+        return [f"block_length={network.facts.block_length}: the published filter has 32"]
+    found = []
+    for value, at_96, at_90, expected in PUBLISHED_PROBES:
+        with torch.no_grad():
+            p = network(torch.full((1, 32), value)).sigmoid()[0]
+        counts = int((p > 0.96).sum()), int((p > 0.90).sum())
+        probed = tuple(round(p[place].item(), 4) for place in (0, 1, 31))
+        if counts != (at_96, at_90) or any(
+            abs(ours - theirs) > 2e-4 for ours, theirs in zip(probed, expected, strict=True)
+        ):
+            found.append(
+                f"confidence {value:.2f} everywhere: accepts {counts[0]} at 0.96 and {counts[1]} at "
+                f"0.90 (published {at_96} and {at_90}), probabilities {probed} (published {expected})"
+            )
+    return found
