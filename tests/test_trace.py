@@ -1,4 +1,4 @@
-"""Traces: replay equals the output, JSON and gzip keep everything, a kill costs one trace at most."""
+"""Traces: replay equals the output, files keep everything, a kill costs one trace at most."""
 
 from pathlib import Path
 

@@ -99,7 +99,7 @@ class CountingPredictor(Predictor):
 
 @dataclass
 class WrittenPredictor:
-    """Predicts a fixed answer: position i of it with probability `sure[i]`, the rest evenly spread."""
+    """Predicts position i of a fixed answer with probability `sure[i]`, the rest evenly spread."""
 
     answer: Sequence[int]
     sure: Sequence[float]

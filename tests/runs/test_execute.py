@@ -1,0 +1,168 @@
+"""Whole runs in this process: what is kept, what is not repeated, what the numbers are."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from conftest import write_checkpoint
+
+from dllm import config as configuration
+from dllm.errors import ConfigError
+from dllm.metrics.definitions import Comparison, Summary
+from dllm.runs.execute import execute
+from dllm.runs.folder import RunFolder
+
+
+Options = Callable[..., list[str]]
+TIMINGS = ("tokens_per_second", "latency", "latency_p50", "latency_p95", "peak_memory_mb")
+
+
+def run(options: list[str]) -> tuple[RunFolder, dict]:
+    config = configuration.compose(options)
+    name = next((o.split("=")[1] for o in options if o.startswith("sampler=")), "localleap")
+    folder, summary = execute(config, name)
+    return RunFolder(folder), summary
+
+
+def test_a_run_leaves_a_complete_folder(options: Options) -> None:
+    folder, summary = run(options("sampler=threshold"))
+    names = {path.name for path in folder.path.iterdir()}
+    assert names >= {
+        "config.yaml",
+        "environment.json",
+        "samples.jsonl",
+        "traces.jsonl.gz",
+        "summary.json",
+    }
+    assert not [name for name in names if name.endswith(".tmp")]
+    assert summary == folder.summary()
+    results = folder.samples()
+    assert len({result.id for result in results}) == 6
+    assert summary["metrics"] == asdict(Summary.of(sorted(results, key=_task_order(folder))))
+    for result in results:
+        assert result.effective <= result.committed <= len(result.tokens) == 8
+    replayed = {t.sample_id: list(t.replay())[-1].tolist() for t in folder.traces()}
+    assert replayed == {result.id: result.tokens for result in results}
+
+
+def _task_order(folder: RunFolder) -> Callable:
+    """Medians and quantiles do not care, sums of floats do."""
+    config = configuration.compose(["task=listops"])
+    task = configuration.build(config.task, "task")
+    order = {sample.id: i for i, sample in enumerate(task.samples("test", 6, 0))}
+    return lambda result: order[result.id]
+
+
+def test_the_resolved_configuration_runs_again(options: Options) -> None:
+    folder, _ = run(options("sampler=threshold", "baseline=false"))
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.load(folder.path / "config.yaml")
+    assert configuration.fingerprint(config) == folder.path.name
+
+
+def test_the_baseline_is_one_token_per_forward_on_the_same_samples(options: Options) -> None:
+    folder, summary = run(options("sampler=threshold", "sampler.threshold=0"))
+    base = RunFolder(folder.path.parents[1] / "low_confidence" / summary["baseline"]["fingerprint"])
+    assert {r.id for r in base.samples()} == {r.id for r in folder.samples()}
+    assert summary["baseline"]["metrics"]["nfe"] == 8
+    assert summary["baseline"]["metrics"]["tpf_canvas"] == 1
+    assert summary["versus_baseline"]["nfe_speedup"] == 8
+    assert summary["versus_baseline"] == asdict(Comparison.of(folder.samples(), base.samples()))
+
+
+def test_a_baseline_is_measured_once(options: Options) -> None:
+    first, summary = run(options("sampler=threshold"))
+    base = first.path.parents[1] / "low_confidence" / summary["baseline"]["fingerprint"]
+    stamp = (base / "samples.jsonl").stat()
+    _, other = run(options("sampler=factor"))
+    assert other["baseline"]["fingerprint"] == summary["baseline"]["fingerprint"]
+    after = (base / "samples.jsonl").stat()
+    assert (after.st_mtime_ns, after.st_ino) == (stamp.st_mtime_ns, stamp.st_ino)
+    # Asked for by name it is the same run.
+    _, itself = run(options("sampler=low_confidence"))
+    assert itself["fingerprint"] == summary["baseline"]["fingerprint"]
+    assert "versus_baseline" not in itself
+    assert (base / "samples.jsonl").stat().st_mtime_ns == stamp.st_mtime_ns
+
+
+def test_a_finished_run_is_not_decoded_again(options: Options) -> None:
+    given = options("sampler=threshold", "baseline=false")
+    folder, first = run(given)
+    before = (folder.path / "samples.jsonl").read_bytes()
+    again, second = run([*given, "progress=true", "trace=false"])
+    assert again.path == folder.path and first == second
+    assert (folder.path / "samples.jsonl").read_bytes() == before
+
+
+def test_a_run_goes_on_where_it_was(options: Options) -> None:
+    whole, _ = run(options("sampler=threshold", "baseline=false"))
+    results, traces = whole.samples(), whole.traces()
+    part = RunFolder(whole.path)
+    os.truncate(part.path / "samples.jsonl", 0)
+    (part.path / "traces.jsonl.gz").unlink()
+    (part.path / "summary.json").unlink()
+    for result, trace in list(zip(results, traces, strict=True))[:4]:
+        part.append(result, trace)
+    with open(part.path / "samples.jsonl", "a") as file:
+        file.write('{"id": "cut o')
+    resumed, _ = run(options("sampler=threshold", "baseline=false"))
+    assert resumed.samples()[:4] == results[:4]
+    assert {r.id: r.tokens for r in resumed.samples()} == {r.id: r.tokens for r in results}
+    assert len(resumed.samples()) == len(resumed.traces()) == 6
+
+
+def test_a_task_that_cannot_give_so_many_samples_is_refused(options: Options) -> None:
+    class Small(type(configuration.build(configuration.compose().task, "task"))):
+        def samples(self, split, limit=None, seed=0):
+            raise ValueError("task copy: the test split has only about 9 samples")
+
+    from dllm.runs import execute as module
+
+    config = configuration.compose(options())
+    with pytest.raises(ConfigError, match=r"limit=6: task copy: the test split has only about 9"):
+        module._samples(Small(), config)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.path=/nowhere", "model.path=/nowhere is not a folder"),
+        ("gen_length=256", "exceeds the model's 256 positions"),
+        ("sampler.threshold=2", "sampler.threshold=2 is outside"),
+    ],
+)
+def test_a_refused_run_leaves_nothing(
+    options: Options, tmp_path: Path, override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(options(override))
+    assert [path for path in (tmp_path / "runs").rglob("*") if path.is_file()] == []
+
+
+def test_another_checkpoint_under_the_same_path_is_noticed(
+    options: Options, tmp_path: Path
+) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    given = options("sampler=threshold", "baseline=false", f"model.path={folder}")
+    run(given)
+    write_checkpoint(tmp_path / "model", d_ff=32)
+    with pytest.raises(ConfigError, match="holds samples of another checkpoint"):
+        run(given)
+
+
+def test_labels_name_what_differs(options: Options) -> None:
+    _, summary = run(options("sampler=threshold", "sampler.threshold=0.5", "baseline=false"))
+    assert summary["label"] == "threshold (region.block_length=8, threshold=0.5)"
+
+
+def test_summaries_are_plain_json(options: Options) -> None:
+    folder, _ = run(options("sampler=threshold", "eos=cut"))
+
+    def refuse(value: str) -> None:
+        raise AssertionError(f"{value} is no JSON")
+
+    json.loads((folder.path / "summary.json").read_text(), parse_constant=refuse)

@@ -1,0 +1,171 @@
+"""Run folders: what survives a kill, a full disk, a second process."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sample_results import sample
+
+from dllm.errors import ConfigError, RunError
+from dllm.plan import ForwardKind
+from dllm.runs.folder import RunFolder
+from dllm.trace import Step, Trace
+
+
+def trace(name: str) -> Trace:
+    step = Step(ForwardKind.STEP, fed=9, block=0, positions=[1], tokens=[5], scores=[0.5])
+    return Trace(name, 4, 0, [step])
+
+
+def opened(path: Path, *names: str) -> RunFolder:
+    """A folder with finished samples of these names."""
+    folder = RunFolder(path)
+    with folder.locked():
+        folder.write_config("seed: 0\n")
+        for name in names:
+            folder.append(sample(name), trace(name))
+    return folder
+
+
+def test_samples_and_traces_come_back(tmp_path: Path) -> None:
+    folder = opened(tmp_path / "run", "a", "b")
+    assert folder.samples() == [sample("a"), sample("b")]
+    assert folder.traces() == [trace("a"), trace("b")]
+
+
+def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.samples() == folder.traces() == []
+    folder.drop_unfinished()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("left", [b"{", b'{"id": "c", "task": "co', b'{"id": "c"}'])
+def test_a_line_cut_by_a_kill_does_not_count(tmp_path: Path, left: bytes) -> None:
+    folder = opened(tmp_path / "run", "a", "b")
+    with open(folder.path / "samples.jsonl", "ab") as file:
+        file.write(left)
+    assert [result.id for result in folder.samples()] == ["a", "b"]
+    folder.drop_unfinished()
+    folder.append(sample("c"))
+    assert [result.id for result in folder.samples()] == ["a", "b", "c"]
+
+
+def test_traces_of_unfinished_samples_are_dropped(tmp_path: Path) -> None:
+    folder = opened(tmp_path / "run", "a")
+    path = folder.path / "traces.jsonl.gz"
+    whole = path.read_bytes()
+    from dllm.trace import pack_traces
+
+    path.write_bytes(whole + pack_traces([trace("b")]) + whole[:11])
+    folder.drop_unfinished()
+    folder.append(sample("b"), trace("b"))
+    assert folder.traces() == [trace("a"), trace("b")]
+
+
+def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from dllm.runs.folder import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1])).locked(): pass"
+    )
+    folder = RunFolder(tmp_path / "run")
+    with folder.locked():
+        result = subprocess.run(
+            [sys.executable, "-c", program, folder.path], capture_output=True, text=True
+        )
+    assert "ConfigError" in result.stderr
+    assert "is being written by another process" in result.stderr
+    with folder.locked():
+        pass
+
+
+def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(ConfigError, match=r"output=.*file/run is not writable: Not a directory"),
+        RunFolder(tmp_path / "file" / "run").locked(),
+    ):
+        pass
+
+
+def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(ConfigError), folder.locked():
+        raise ConfigError("refused")
+    assert not folder.path.exists()
+    opened(folder.path, "a")
+    with pytest.raises(ConfigError), folder.locked():
+        raise ConfigError("refused")
+    assert folder.samples() == [sample("a")]
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from sample_results import sample
+from dllm.errors import RunError
+from dllm.runs.folder import RunFolder
+folder = RunFolder(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+try:
+    for count in range(100):
+        folder.append(sample(f"sample {count}"))
+except RunError as error:
+    print(count, error)
+"""
+
+
+def test_a_file_that_may_not_grow_keeps_whole_lines(tmp_path: Path) -> None:
+    folder = opened(tmp_path / "run")
+    result = subprocess.run(
+        [sys.executable, "-c", FULL, folder.path, Path(__file__).parents[1]],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    count = int(result.stdout.split()[0])
+    assert "samples.jsonl can't be written: File too large" in result.stdout
+    assert 0 < count < 10
+    data = (folder.path / "samples.jsonl").read_bytes()
+    assert data.endswith(b"}\n")
+    assert [result.id for result in folder.samples()] == [f"sample {i}" for i in range(count)]
+
+
+def test_a_full_disk_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = opened(tmp_path / "run", "a")
+    before = {path.name: path.read_bytes() for path in folder.path.iterdir()}
+
+    def full(_: object, *__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(RunError, match=r"can't be written: No space left on device"):
+            folder.append(sample("b"), trace("b"))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", full)
+        with pytest.raises(RunError, match=r"summary.json can't be written: No space left"):
+            folder.write_summary({"n": 1})
+    assert {path.name: path.read_bytes() for path in folder.path.iterdir()} == before
+
+
+def test_the_environment_is_kept_and_its_changes_are_told(tmp_path: Path) -> None:
+    folder = opened(tmp_path / "run", "a")
+    first = {"torch": "2.13", "checkpoint": "abc"}
+    assert folder.write_environment(first) == []
+    assert folder.write_environment(first) == []
+    assert folder.write_environment(first | {"torch": "2.14"}) == ["torch"]
+    with pytest.raises(ConfigError, match="holds samples of another checkpoint"):
+        folder.write_environment(first | {"checkpoint": "def"})
+
+
+def test_another_checkpoint_may_take_a_folder_without_samples(tmp_path: Path) -> None:
+    folder = opened(tmp_path / "run")
+    folder.write_environment({"checkpoint": "abc"})
+    assert folder.write_environment({"checkpoint": "def"}) == ["checkpoint"]

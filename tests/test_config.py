@@ -1,0 +1,185 @@
+"""Every configuration composes and builds; wrong ones are refused in one line that names the option."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import DictConfig
+
+from dllm import config as configuration
+from dllm.errors import ConfigError
+from dllm.runs.execute import baseline_of, build_parts
+
+
+CONF = Path(configuration.__file__).parents[1] / "conf"
+GROUPS = ("sampler", "cache", "constraint", "task", "tracker", "model")
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def cells() -> Iterator[tuple[str, str]]:
+    for group in GROUPS:
+        for choice in choices(group):
+            yield group, choice
+
+
+@pytest.mark.parametrize(("group", "choice"), list(cells()))
+def test_every_choice_composes_and_builds(group: str, choice: str) -> None:
+    config = configuration.compose([f"{group}={choice}"])
+    configuration.check_complete(config)
+    configuration.check_top_level(config)
+    built = configuration.build(config[group], group)
+    described = "_target_" in config[group]
+    assert (built is not None) == described
+
+
+@pytest.mark.parametrize("overlay", ["experiment", "debug"])
+def test_every_overlay_composes(overlay: str) -> None:
+    assert choices(overlay)
+    for choice in choices(overlay):
+        build_parts(configuration.compose([f"{overlay}={choice}"]))
+
+
+@pytest.mark.parametrize("root", sorted(path.stem for path in CONF.glob("*.yaml")))
+def test_every_root_composes(root: str) -> None:
+    assert configuration.compose(config_name=root)
+
+
+def test_every_sampler_has_what_its_file_sets() -> None:
+    for choice in choices("sampler"):
+        config = configuration.compose([f"sampler={choice}"]).sampler
+        built = configuration.build(config, "sampler")
+        given = {str(key) for key in config if key != "_target_"}
+        assert given <= set(vars(built)), choice
+
+
+def test_a_sampler_file_states_its_paper_or_method() -> None:
+    for path in (CONF / "sampler").glob("*.yaml"):
+        assert path.read_text().startswith("#"), path.name
+        assert isinstance(yaml.safe_load(path.read_text()), dict)
+
+
+def wrong(*overrides: str) -> str:
+    """The message with which a configuration is refused."""
+    with pytest.raises(ConfigError) as refused:
+        config = configuration.compose(overrides)
+        configuration.check_complete(config)
+        build_parts(config)
+    message = str(refused.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("sampler.threshold=1.5", "sampler.threshold=1.5 is outside [0, 1]"),
+        ("sampler.threshold=-0.1", "sampler.threshold=-0.1 is outside [0, 1]"),
+        ("sampler.threshold=nan", "is outside [0, 1]"),
+        ("sampler.threshold=high", "sampler.threshold='high' is not of type"),
+        ("sampler.radius=2.5", "sampler.radius=2.5 is not of type int"),
+        ("sampler.radius=true", "sampler.radius=True is not of type int"),
+        ("sampler.radius=-1", "sampler.radius=-1 must be >= 0"),
+        ("sampler.conf_dtype=float8", "sampler.conf_dtype='float8' is not of type float64"),
+        ("sampler.region.block_length=7", "block_length=7 does not divide gen_length=32"),
+        ("sampler.region.block_length=0", "block_length=0 must be >= 1"),
+        ("sampler.region=5", "sampler.region=5 is not of type Region"),
+        ("sampler.region=null", "sampler.region=None is not of type Region"),
+        ("+sampler.radios=3", "sampler.radios is no option of samplers.localleap.LocalLeap"),
+        ("~sampler.radius", "sampler: LocalLeap.__init__() missing"),
+        ("sampler._target_=os.system", "sampler._target_=os.system is outside dllm., samplers."),
+        ("sampler._target_=samplers.none.X", "sampler._target_=samplers.none.X can't be imported"),
+        ("gen_length=0", "gen_length=0 must be >= 1"),
+        ("gen_length=true", "gen_length=True is not of type int"),
+        ("batch_size=0.5", "batch_size=0.5 is not of type int"),
+        ("limit=-1", "limit=-1 must be >= 1"),
+        ("limit=???", "limit must be given"),
+        ("seed=abc", "seed=abc is not of type int"),
+        ("seed=${nothing}", "Interpolation key 'nothing' not found"),
+        ("eos=maybe", "eos=maybe is not one of none, fill_after_block"),
+        ("trace=5", "trace=5 is not of type bool"),
+        ("output=null", "output=None is not of type str"),
+        ("task.kinds=[nothing]", "task: kinds=['nothing'] must be distinct and among copy"),
+        ("model.dtype=float8", "model.dtype='float8' is not of type"),
+        ("+model.paht=x", "model.paht is no option of"),
+        ("sampler.radios=3", "sampler.radios"),
+        ("sampler=nothing", "sampler/nothing"),
+    ],
+)
+def test_a_wrong_option_is_named(override: str, words: str) -> None:
+    assert words in wrong(override)
+
+
+def test_a_class_of_another_package_needs_permission() -> None:
+    config = DictConfig({"_target_": "collections.OrderedDict"})
+    with pytest.raises(ConfigError, match="needs allow_external=true"):
+        configuration.build(config, "task")
+    assert configuration.build(config, "task", allow_external=True) == {}
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "tracker=none",
+        "tracker.mode=online",
+        "output=/elsewhere",
+        "progress=false",
+        "baseline=false",
+        "trace=false",
+        "allow_external=true",
+    ],
+)
+def test_the_fingerprint_ignores_what_cannot_change_a_sample(override: str) -> None:
+    plain = configuration.fingerprint(configuration.compose())
+    assert configuration.fingerprint(configuration.compose([override])) == plain
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "sampler.radius=5",
+        "sampler=threshold",
+        "sampler.region.block_length=16",
+        "sampler/proposer=gumbel",
+        "gen_length=64",
+        "eos=cut",
+        "seed=1",
+        "limit=65",
+        "task=json",
+        "model.path=/elsewhere",
+        "model.dtype=bfloat16",
+    ],
+)
+def test_the_fingerprint_holds_what_can(override: str) -> None:
+    plain = configuration.fingerprint(configuration.compose())
+    assert configuration.fingerprint(configuration.compose([override])) != plain
+
+
+def test_the_fingerprint_is_the_same_in_every_process() -> None:
+    assert configuration.fingerprint(configuration.compose()) == configuration.fingerprint(
+        configuration.compose(["sampler=localleap", "sampler.radius=4"])
+    )
+
+
+def test_differences_are_dotted_and_only_those() -> None:
+    default = configuration.compose()
+    changed = configuration.compose(["sampler.radius=9", "sampler.region.block_length=16"])
+    found = configuration.differences(changed.sampler, default.sampler)
+    assert sorted(found) == ["radius=9", "region.block_length=16"]
+
+
+def test_the_baseline_keeps_the_circumstances(options: Callable[..., list[str]]) -> None:
+    config = configuration.compose(
+        options("sampler=threshold", "sampler.threshold=0.5", "eos=cut", "seed=3")
+    )
+    base = baseline_of(config)
+    assert base.sampler._target_.endswith("LowConfidence") and base.sampler.steps is None
+    assert base.sampler.region.block_length == 8
+    assert base.eos == "none"
+    for name in ("model", "task", "gen_length", "seed", "limit", "batch_size"):
+        assert base[name] == config[name]
+    again = baseline_of(configuration.compose(options("sampler=factor", "seed=3")))
+    assert configuration.fingerprint(base) == configuration.fingerprint(again)

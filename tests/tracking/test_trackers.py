@@ -1,0 +1,117 @@
+"""Trackers: an offline Weights & Biases run read back holds the numbers of the local summary."""
+
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dllm import config as configuration
+from dllm.runs.execute import execute
+
+
+BLOCK = 1 << 15
+
+
+def payloads(path: Path) -> Iterator[bytes]:
+    """Records of a .wandb file: a 7-byte header, then LevelDB's log format in blocks of 32 KiB."""
+    data, at, parts = path.read_bytes(), 7, b""
+    assert data[:4] == b":W&B"
+    while at + 7 <= len(data):
+        if BLOCK - at % BLOCK < 7:
+            at += BLOCK - at % BLOCK
+            continue
+        _, length, kind = struct.unpack("<IHB", data[at : at + 7])
+        parts += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield parts
+            parts = b""
+
+
+def read_back(folder: Path) -> dict[str, Any]:
+    """Config, history, summary and run facts of the only offline run below `folder`."""
+    from wandb.proto import wandb_internal_pb2
+
+    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    found: dict[str, Any] = {"history": [], "summary": {}, "config": {}, "run": None, "files": path}
+    for payload in payloads(path):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(payload)
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            found["run"] = record.run
+            for item in record.run.config.update:
+                found["config"][item.key] = json.loads(item.value_json)
+        elif kind == "history":
+            row = {
+                item.key or ".".join(item.nested_key): json.loads(item.value_json)
+                for item in record.history.item
+            }
+            found["history"].append(row)
+        elif kind == "summary":
+            for item in record.summary.update:
+                name = item.key or ".".join(item.nested_key)
+                found["summary"][name] = json.loads(item.value_json)
+    return found
+
+
+@pytest.fixture
+def tracked(
+    options: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """Folder, summary and what wandb recorded of a small run."""
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    given = [o for o in options("sampler=threshold", "limit=4") if o != "tracker=none"]
+    config = configuration.compose([*given, "tracker=wandb", "tracker.tags=[mine]"])
+    folder, summary = execute(config, "threshold", "my sweep")
+    return folder, summary, read_back(folder)
+
+
+def test_the_offline_run_holds_the_local_numbers(
+    tracked: tuple[Path, dict[str, Any], dict[str, Any]],
+) -> None:
+    _, summary, seen = tracked
+    metrics = summary["metrics"]
+    for name, value in metrics.items():
+        if not isinstance(value, dict):
+            assert seen["summary"][name] == pytest.approx(value), name
+    for name, value in summary["versus_baseline"].items():
+        assert seen["summary"][name] == pytest.approx(value), name
+    samples = [row for row in seen["history"] if "sample" in row]
+    assert [row["sample"] for row in samples] == [1, 2, 3, 4]
+    assert samples[-1]["sample/accuracy"] == pytest.approx(metrics["accuracy"])
+    assert samples[-1]["sample/tpf"] == pytest.approx(metrics["tpf"])
+    assert sum(row["sample/nfe"] for row in samples) == pytest.approx(4 * metrics["nfe"])
+    steps = [row for row in seen["history"] if "denoising_step" in row]
+    assert sum(r["denoising_step/sequences"] for r in steps) == 4 * metrics["steps"]
+    (table,) = seen["files"].parent.glob("files/media/table/samples_*.table.json")
+    rows = json.loads(table.read_text())
+    assert len(rows["data"]) == 4 and "nfe" in rows["columns"]
+    nfe = rows["columns"].index("nfe")
+    assert sum(row[nfe] for row in rows["data"]) == 4 * metrics["nfe"]
+    run = seen["run"]
+    assert run.run_id == summary["fingerprint"] and run.display_name == summary["label"]
+    assert run.run_group == "my sweep"
+    assert set(run.tags) == {"mine", "threshold", "tiny-llada"}
+    assert seen["config"]["sampler"]["threshold"] == 0.9
+    assert seen["config"]["gen_length"] == 8
+
+
+def test_tracking_nothing_imports_nothing(options: Callable[..., list[str]]) -> None:
+    program = (
+        "import sys\n"
+        "from dllm import config\n"
+        "from dllm.runs.execute import execute\n"
+        "execute(config.compose(sys.argv[1:]), 'localleap')\n"
+        "assert 'torch' in sys.modules\n"
+        "sys.exit('wandb' in sys.modules)"
+    )
+    given = options("limit=1", "baseline=false")
+    result = subprocess.run([sys.executable, "-c", program, *given], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
