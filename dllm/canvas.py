@@ -30,6 +30,10 @@ class Prompt:
     """Masked positions appended to the prompt (>= 1)."""
     reference: tuple[int, ...] | None = None
     """Tokens of a reference answer, for oracle samplers only."""
+    stop_ids: tuple[int, ...] = ()
+    """Tokens that end this answer besides the model's end tokens."""
+    phase: int = 0
+    """How many generations of the same sample came before (samplers that continue an answer)."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,9 @@ class Canvas:
     def masked_in_block(self, row: int) -> int:
         # An aligned block may begin inside the prompt, which is never masked.
         start = max(self.block_start[row], self.prompt_length[row])
-        return int((self.tokens[row, start : self.block_end[row]] == self.mask_id).sum())
+        # A block may reach beyond a sequence that is still growing.
+        end = min(self.block_end[row], self.length[row])
+        return int((self.tokens[row, start:end] == self.mask_id).sum())
 
     def generated(self, row: int) -> Int[np.ndarray, "generation"]:
         """Tokens of the generation region of one row."""
@@ -196,6 +202,17 @@ class Canvas:
     def fill(self, row: int, start: int, token: int) -> None:
         """Sets everything from `start` to the end of the sequence to `token`."""
         self.tokens[row, start : self.length[row]] = token
+
+    def ends(self, row: int) -> tuple[int, ...]:
+        """Tokens that end a row's answer."""
+        return self.eos_ids + self.prompts[row].stop_ids
+
+    def insert(self, row: int, position: int, count: int) -> None:
+        """Puts `count` masks before `position`; what follows moves right."""
+        end = int(self.length[row])
+        self.tokens[row, position + count : end + count] = self.tokens[row, position:end]
+        self.tokens[row, position : position + count] = self.mask_id
+        self.length[row] = end + count
 
     def truncate(self, row: int, length: int) -> None:
         """Ends the sequence after `length` positions (prompt included)."""

@@ -27,8 +27,13 @@ class Decision:
     """Rows whose block ends now although masks may be left."""
     stop: Bool[Tensor, "batch"] | None = None
     """Rows whose answer ends now."""
+    insert: Int[Tensor, "batch rows"] | None = None
+    """Masks put after each row; what follows moves right."""
     length: Int[Tensor, "batch"] | None = None
-    """Length of each sequence (prompt included) after this step; what lies beyond is cut off."""
+    """Length of each sequence (prompt included) after this step: what lies beyond is cut off, what is
+    missing is masked."""
+    tail: Int[Tensor, "batch"] | None = None
+    """Token that `length` adds instead of masks; -1 = masks."""
     log: Mapping[str, float] = field(default_factory=dict)
     """Scalars for the tracker (thresholds used, anchors found)."""
     marks: Mapping[str, Bool[Tensor, "batch rows"]] = field(default_factory=dict)
@@ -51,6 +56,8 @@ class RowChanges:
     """The progress guard committed the best candidate because the sampler chose none."""
     marks: Mapping[str, Int[np.ndarray, "n"]] = field(default_factory=dict)
     """Positions of the decision's marks; empty sets are left out."""
+    inserted: tuple[tuple[int, int], ...] = ()
+    """(position, masks put after it), from right to left."""
 
     @property
     def net(self) -> int:
@@ -63,6 +70,7 @@ class HostDecision:
     block_done: Bool[np.ndarray, "batch"]
     stop: Bool[np.ndarray, "batch"]
     length: Int[np.ndarray, "batch"] | None
+    tail: Int[np.ndarray, "batch"] | None
     log: Mapping[str, float]
     updates: Mapping[str, Tensor]
 
@@ -88,6 +96,7 @@ def to_host(
     marked = dict(zip(decision.marks, packed[3:] > 0, strict=True))
     remask = _host_bool(decision.remask)
     edit = _host_bool(decision.edit)
+    insert = None if decision.insert is None else decision.insert.cpu().numpy()
     rows = []
     for b in range(len(positions)):
         chosen = commit[b].nonzero()[0]
@@ -114,6 +123,7 @@ def to_host(
                 edit_tokens=tokens[b][edited],
                 forced=forced,
                 marks={k: positions[b][rows_[b]] for k, rows_ in marked.items() if rows_[b].any()},
+                inserted=() if insert is None else _inserted(positions[b], insert[b]),
             )
         )
     none = np.zeros(len(positions), dtype=bool)
@@ -122,6 +132,7 @@ def to_host(
         none if decision.block_done is None else decision.block_done.cpu().numpy(),
         none if decision.stop is None else decision.stop.cpu().numpy(),
         None if decision.length is None else decision.length.cpu().numpy(),
+        None if decision.tail is None else decision.tail.cpu().numpy(),
         decision.log,
         decision.updates,
     )
@@ -129,3 +140,10 @@ def to_host(
 
 def _host_bool(mask: Tensor | None) -> np.ndarray | None:
     return None if mask is None else mask.cpu().numpy()
+
+
+def _inserted(
+    positions: Int[np.ndarray, "rows"], counts: Int[np.ndarray, "rows"]
+) -> tuple[tuple[int, int], ...]:
+    # From right to left, so that an insertion leaves the positions of the others as they are.
+    return tuple((int(positions[r]), int(counts[r])) for r in counts.nonzero()[0][::-1])

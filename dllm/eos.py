@@ -63,14 +63,14 @@ def end_of_answer(canvas: Canvas, row: int, policy: EosPolicy, block_done: bool)
         # A block may share its first positions with the prompt.
         first = max(start, int(canvas.block_start[row]))
         block = canvas.tokens[row, first : canvas.block_end[row]]
-        end = first_eos(block, canvas.eos_ids)
+        end = first_eos(block, canvas.ends(row))
         if not block_done or end is None:
             return None
-        if policy is EosPolicy.FILL_AFTER_END_BLOCK and not np.isin(block, canvas.eos_ids).all():
+        if policy is EosPolicy.FILL_AFTER_END_BLOCK and not np.isin(block, canvas.ends(row)).all():
             return None
         cuts = policy is EosPolicy.CUT_AFTER_BLOCK
         return first + end + 1 if cuts else int(canvas.block_end[row])
-    end = first_eos(generated, canvas.eos_ids)
+    end = first_eos(generated, canvas.ends(row))
     if end is None or (generated[:end] == canvas.mask_id).any():
         return None
     return start + end + 1

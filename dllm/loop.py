@@ -51,6 +51,8 @@ class _Row:
     committed: int = 0
     trace: Trace | None = None
     failure: str | None = None
+    truncated: bool = False
+    earlier: Outcome | None = None
     finished: bool = False
 
 
@@ -75,7 +77,7 @@ class Decoder:
         or the schedule; a sequence whose logits are not finite is reported as failed and the others
         go on.
         """
-        waiting = list(prompts)
+        waiting = [self.sampler.prepare(prompt) for prompt in prompts]
         if not waiting:
             return
         self.check(waiting)
@@ -127,8 +129,9 @@ class _Run:
             )
         self.rows: list[_Row] = []
 
-    def enter(self, prompt: Prompt) -> None:
-        digest = hashlib.sha256(f"{self.decoder.seed}/{prompt.sample_id}".encode()).digest()
+    def enter(self, prompt: Prompt, earlier: Outcome | None = None) -> None:
+        name = f"{prompt.sample_id}/{prompt.phase}" if prompt.phase else prompt.sample_id
+        digest = hashlib.sha256(f"{self.decoder.seed}/{name}".encode()).digest()
         generator = torch.Generator(self.device).manual_seed(int.from_bytes(digest[:7], "big"))
         layout = self.decoder.sampler.layout(prompt, self.spec)
         self.canvas.append(prompt, layout, generator)
@@ -140,7 +143,9 @@ class _Run:
             trace = Trace(
                 prompt.sample_id, layout.length - len(prompt.tokens), self.spec.mask_id
             )
-        self.rows.append(_Row(prompt, time.perf_counter(), Cost(), trace=trace))
+        self.rows.append(
+            _Row(prompt, time.perf_counter(), Cost(), trace=trace, earlier=earlier)
+        )
         self._next_block(len(self.rows) - 1)
 
     def _next_block(self, row: int) -> None:
@@ -184,8 +189,12 @@ class _Run:
         sampler.committed(canvas, decision, self.state)
         for b, changes in enumerate(decision.rows):
             self._record(b, plans[-1], changes, int(blocks[b]))
+            for position, count in changes.inserted:
+                self._insert(b, position + 1, count)
             if decision.length is not None:
+                tail = -1 if decision.tail is None else int(decision.tail[b])
                 self._cut(b, int(decision.length[b]))
+                self._grow(b, int(decision.length[b]), tail)
         self._advance(decision)
         share = (time.perf_counter() - started) / len(self.rows)
         for row in self.rows:
@@ -320,6 +329,7 @@ class _Run:
                         strict=True,
                     )
                 ),
+                inserted=[(at - start, count) for at, count in changes.inserted],
                 marks={name: (at - start).tolist() for name, at in changes.marks.items()},
             )
         )
@@ -339,10 +349,9 @@ class _Run:
 
     def _spans(self, b: int, plan: Plan) -> list[tuple[int, int]]:
         """What was fed, relative to the generation region; empty = the whole canvas."""
-        if int(plan.fed[b]) >= self.canvas.length[b]:
-            return []
-        start = int(self.canvas.prompt_length[b])
-        return [(first - start, last - start) for first, last in plan.spans_of(b)]
+        start, length = int(self.canvas.prompt_length[b]), int(self.canvas.length[b])
+        spans = [] if int(plan.fed[b]) >= length else plan.spans_of(b)
+        return [] if spans == [(0, length)] else [(i - start, j - start) for i, j in spans]
 
     def _cut(self, b: int, length: int) -> None:
         """Shortens a sequence; what this step committed beyond never happened."""
@@ -350,6 +359,27 @@ class _Run:
         if length < self.canvas.length[b] and trace is not None:
             trace.steps[-1].cut(length - int(self.canvas.prompt_length[b]))
         self._shorten(b, length)
+
+    def _insert(self, b: int, position: int, count: int) -> None:
+        room = int(self.canvas.limit[b] - self.canvas.length[b])
+        self.canvas.insert(b, position, min(count, room))
+        self.rows[b].truncated |= count > room
+
+    def _grow(self, b: int, length: int, tail: int) -> None:
+        """Lengthens a sequence as far as there is room, with masks or with the token `tail`."""
+        canvas, row = self.canvas, self.rows[b]
+        if length <= canvas.length[b]:
+            return
+        row.truncated |= length > canvas.limit[b]
+        before, after = int(canvas.length[b]), min(length, int(canvas.limit[b]))
+        start = int(canvas.prompt_length[b])
+        canvas.grow(b, after - before)
+        if row.trace is not None:
+            row.trace.steps[-1].length = after - start
+        if tail >= 0:
+            canvas.fill(b, before, tail)
+            if row.trace is not None:
+                row.trace.steps[-1].fill = (before - start, tail)
 
     def _shorten(self, b: int, length: int) -> None:
         """Ends a sequence at `length`; what was committed beyond no longer counts."""
@@ -411,10 +441,11 @@ class _Run:
         if not finished:
             return
         now = time.perf_counter()
+        going_on = []
         for b in finished:
             row = self.rows[b]
             self._shorten(b, int(self.canvas.kept[b]))
-            yield Outcome(
+            outcome = Outcome(
                 sample_id=row.prompt.sample_id,
                 prompt_length=int(self.canvas.prompt_length[b]),
                 tokens=tuple(self.canvas.generated(b).tolist()),
@@ -422,11 +453,35 @@ class _Run:
                 cost=row.cost,
                 latency=now - row.entered,
                 failure=row.failure,
+                truncated=row.truncated,
                 trace=row.trace,
             )
+            if row.earlier is not None:
+                outcome = _joined(row.earlier, outcome)
+            following = None
+            if row.failure is None:
+                sampler = self.decoder.sampler
+                following = sampler.next_phase(row.prompt, outcome, self.spec)
+            if following is None:
+                yield outcome
+            else:
+                going_on.append((following, outcome))
         kept = [b for b in range(len(self.rows)) if b not in finished]
         self.canvas.keep(kept)
         self.state.keep(kept)
         if self.store is not None:
             self.store.keep(kept)
         self.rows = [self.rows[b] for b in kept]
+        for prompt, outcome in going_on:
+            self.enter(prompt, outcome)
+
+
+def _joined(earlier: Outcome, last: Outcome) -> Outcome:
+    return replace(
+        last,
+        committed=earlier.committed + last.committed,
+        cost=earlier.cost + last.cost,
+        latency=earlier.latency + last.latency,
+        truncated=earlier.truncated or last.truncated,
+        earlier=earlier,
+    )

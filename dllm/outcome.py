@@ -1,7 +1,7 @@
 """What decoding one sequence leaves behind, and the counts every metric starts from."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from dllm.plan import ForwardKind
 from dllm.trace import Trace
@@ -23,6 +23,9 @@ class Cost:
     """Wall time, each step's time shared evenly by the sequences in the batch."""
     model_seconds: float = 0.0
     """Part of `seconds` spent inside the model's forward."""
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
     @property
     def nfe(self) -> int:
@@ -47,3 +50,6 @@ class Outcome:
     truncated: bool = False
     """The canvas could not grow further; the answer so far is kept."""
     trace: Trace | None = None
+    earlier: "Outcome | None" = None
+    """The generation that this one continues (a thinking phase); `cost`, `committed` and `latency` are
+    sums over both, the other fields belong to the last one."""

@@ -18,6 +18,7 @@ from dllm.canvas import Canvas, Layout, Prompt
 from dllm.decision import Decision, HostDecision
 from dllm.models.spec import ModelSpec
 from dllm.models.tokenizers import Tokenizer
+from dllm.outcome import Outcome
 from dllm.plan import Need, Request, pad_positions
 from dllm.prediction import View
 from dllm.state import SamplerState, StateField
@@ -127,6 +128,14 @@ class Sampler:
 
     def check_model(self, spec: ModelSpec) -> None:
         """Raises `ConfigError` if the rule can't decode with this model."""
+
+    def prepare(self, prompt: Prompt) -> Prompt:
+        """The prompt as this sampler decodes it (further stop tokens)."""
+        return prompt
+
+    def next_phase(self, prompt: Prompt, outcome: Outcome, spec: ModelSpec) -> Prompt | None:
+        """A further generation of the same sample, None = the outcome is final."""
+        return None
 
     def layout(self, prompt: Prompt, spec: ModelSpec) -> Layout:
         """How the sequence lies on its canvas; default: as the region says."""

@@ -41,6 +41,8 @@ class Step:
     """(from position, token): the rest of the canvas was set to an end token after this step."""
     length: int | None = None
     """New length of the generation region, where it changed."""
+    inserted: list[tuple[int, int]] = field(default_factory=list)
+    """(position, masks put after it), from right to left; the canvas grew by them."""
     marks: dict[str, list[int]] = field(default_factory=dict)
     """Named positions that explain the decision (a sampler's anchors, ready rows)."""
 
@@ -82,6 +84,8 @@ class Trace:
             for position, token in step.edits:
                 canvas[position] = token
             canvas[step.remasked] = self.mask_id
+            for position, count in step.inserted:
+                canvas = np.insert(canvas, position + 1, [self.mask_id] * count)
             if step.length is not None:
                 grown = np.full(step.length, self.mask_id, dtype=np.int64)
                 shared = min(step.length, canvas.size)
@@ -108,7 +112,8 @@ class Trace:
         steps = []
         for raw in data["steps"]:
             raw = dict(raw, kind=ForwardKind(raw["kind"]))
-            raw["edits"] = [tuple(edit) for edit in raw.get("edits", ())]
+            for name in ("edits", "inserted"):
+                raw[name] = [tuple(pair) for pair in raw.get(name, ())]
             raw["spans"] = [tuple(span) for span in raw.get("spans", ())]
             raw["opened"] = tuple(raw["opened"]) if "opened" in raw else None
             raw["fill"] = tuple(raw["fill"]) if "fill" in raw else None

@@ -15,6 +15,7 @@ from dllm.canvas import Canvas, Layout, Prompt
 from dllm.decision import Decision, HostDecision
 from dllm.models.spec import ModelSpec
 from dllm.models.tokenizers import Tokenizer
+from dllm.outcome import Outcome
 from dllm.plan import Request
 from dllm.prediction import View
 from dllm.sampler import LogitsTransform, Proposer, Region, Sampler
@@ -49,6 +50,12 @@ class Wrapper(Sampler):
 
     def check_model(self, spec: ModelSpec) -> None:
         self.base.check_model(spec)
+
+    def prepare(self, prompt: Prompt) -> Prompt:
+        return self.base.prepare(prompt)
+
+    def next_phase(self, prompt: Prompt, outcome: Outcome, spec: ModelSpec) -> Prompt | None:
+        return self.base.next_phase(prompt, outcome, spec)
 
     def layout(self, prompt: Prompt, spec: ModelSpec) -> Layout:
         return self.base.layout(prompt, spec)
