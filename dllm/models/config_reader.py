@@ -72,6 +72,18 @@ class CheckpointConfig:
             raise ConfigError(f"{self.source}: {key}={value!r} is not a whole number >= 1")
         return value
 
+    def number(self, key: str) -> float:
+        """A number > 0."""
+        return _positive(self[key], f"{self.source}: {key}")
+
+    def head_dim(self, width: int, heads: int) -> int:
+        """The file's, else the width shared out among the heads."""
+        if self.get("head_dim") is not None:
+            return self.count("head_dim")
+        if width % heads:
+            raise ConfigError(f"{self.source}: {heads} heads do not divide the width {width}")
+        return width // heads
+
     def expect(self, family: str, switches: Mapping[str, Any]) -> None:
         """Refuses a checkpoint whose architecture switches, where given, differ from the
         family's."""
@@ -92,7 +104,9 @@ class CheckpointConfig:
                 raise ConfigError(
                     f"{self.source}: {key} of type {kind!r} is not supported, only 'default'"
                 )
-        return float(nested["rope_theta"] if "rope_theta" in nested else self["rope_theta"])
+        if "rope_theta" in nested:
+            return _positive(nested["rope_theta"], f"{self.source}: rope_parameters.rope_theta")
+        return self.number("rope_theta")
 
     def mask_id(self, default: int, vocab_size: int) -> int:
         """The override, the file's, or the family's default where it fits the vocabulary."""
@@ -145,3 +159,9 @@ class CheckpointConfig:
                 f"{self.source}: quantised weights ({method}) are not supported, "
                 "use the bfloat16 checkpoint"
             )
+
+
+def _positive(value: Any, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ConfigError(f"{what}={value!r} is not a number > 0")
+    return float(value)

@@ -47,6 +47,8 @@ class ModelOptions:
     eos_ids: list[int] | None = None
     chat: str | None = None
     """One of the built-in chat formats instead of the folder's template."""
+    norm_weight_fp32: bool | None = None
+    rope_fp32: bool | None = None
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -55,7 +57,13 @@ class ModelOptions:
     @property
     def overrides(self) -> Overrides:
         eos_ids = None if self.eos_ids is None else tuple(self.eos_ids)
-        return Overrides(mask_id=self.mask_id, block_size=self.block_size, eos_ids=eos_ids)
+        return Overrides(
+            mask_id=self.mask_id,
+            block_size=self.block_size,
+            eos_ids=eos_ids,
+            norm_weight_fp32=self.norm_weight_fp32,
+            rope_fp32=self.rope_fp32,
+        )
 
 
 def open_model(options: ModelOptions | Mapping[str, Any]) -> tuple[Transformer, Tokenizer]:

@@ -37,6 +37,16 @@ class MoeSpec:
     accumulate_fp32: bool = False
     """Sum the experts' outputs in float32 and cast once (LLaDA2)."""
 
+    def __post_init__(self) -> None:
+        if self.n_experts % self.n_groups or not 1 <= self.kept_groups <= self.n_groups:
+            raise ConfigError(
+                f"{self.n_experts} experts can't be split into {self.n_groups} groups of which "
+                f"{self.kept_groups} are kept"
+            )
+        reachable = self.n_experts // self.n_groups * self.kept_groups
+        if not 1 <= self.top_k <= reachable:
+            raise ConfigError(f"{self.top_k} experts per token of {reachable} that can be chosen")
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -85,6 +95,10 @@ class ModelSpec:
         if self.n_heads % self.n_kv_heads:
             raise ConfigError(
                 f"n_heads={self.n_heads} is not a multiple of n_kv_heads={self.n_kv_heads}"
+            )
+        if self.rotary_dim % 2 or self.rotary_dim > self.head_dim:
+            raise ConfigError(
+                f"{self.rotary_dim} rotary dimensions: not an even number up to {self.head_dim}"
             )
         if self.attention == "block_causal" and not self.block_size:
             raise ConfigError("block-causal attention needs a block_size >= 1")

@@ -202,6 +202,10 @@ def test_config_errors(tmp_path: Path) -> None:
         ({"mask_token_id": None}, ["lacks mask_token_id", "151669", "set model.mask_id"]),
         ({"mask_token_id": 95, "hidden_act": "gelu"}, ["hidden_act='gelu'", "needs 'silu'"]),
         ({"hidden_act": "silu", "use_sliding_window": True}, ["use_sliding_window=True"]),
+        ({"use_sliding_window": False, "rms_norm_eps": "1e-6"}, ["rms_norm_eps='1e-6'"]),
+        ({"rms_norm_eps": 1e-6, "rope_theta": 0}, ["rope_theta=0 is not a number > 0"]),
+        ({"rope_theta": 1e6, "head_dim": 15}, ["15 rotary dimensions"]),
+        ({"head_dim": None, "num_attention_heads": 5}, ["5 heads do not divide the width 48"]),
     ):
         edit_config(tmp_path, **changes)
         refused(tmp_path, *words)

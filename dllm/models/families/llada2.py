@@ -67,7 +67,7 @@ def read(config: CheckpointConfig) -> ModelSpec:
             renormalise=True,
             n_groups=config.count("n_group"),
             kept_groups=config.count("topk_group"),
-            scale=config["routed_scaling_factor"],
+            scale=config.number("routed_scaling_factor"),
             expert_bias=True,
             accumulate_fp32=True,
         ),

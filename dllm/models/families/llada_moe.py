@@ -6,6 +6,7 @@ block ignores `norm_topk_prob` and the group keys, so they are ignored here too.
 
 from typing import Any
 
+from dllm.errors import ConfigError
 from dllm.models.config_reader import CheckpointConfig
 from dllm.models.families import qwen_layout
 from dllm.models.family import Family
@@ -31,6 +32,11 @@ def read(config: CheckpointConfig) -> ModelSpec:
     eos_ids = config.eos_ids(fields["vocab_size"])
     layers = range(fields["n_layers"])
     moe_layers = config.get("moe_layer_freq", [1 for _ in layers])
+    if len(moe_layers) != len(layers):
+        raise ConfigError(
+            f"{config.source}: moe_layer_freq has {len(moe_layers)} entries for "
+            f"{len(layers)} layers"
+        )
     return ModelSpec(
         family="llada_moe",
         **fields,
