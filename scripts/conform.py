@@ -60,7 +60,10 @@ def _run(options: argparse.Namespace) -> int:
     if options.numerics:
         from dllm.conform import numerics
 
-        for folder in options.numerics:
+        folders = [folder for folder in options.numerics if numerics.is_numerics_folder(folder)]
+        if not folders:
+            raise ConfigError(f"no numerics.json in {', '.join(map(str, options.numerics))}")
+        for folder in folders:
             calls = numerics.check(folder)
             wrong = [call for call in calls if not call.passed]
             counts["failed" if wrong else "passed"] += 1
