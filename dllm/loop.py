@@ -458,14 +458,14 @@ class _Run:
             )
             if row.earlier is not None:
                 outcome = _joined(row.earlier, outcome)
-            following = None
+            following: Prompt | Outcome = outcome
             if row.failure is None:
                 sampler = self.decoder.sampler
                 following = sampler.next_phase(row.prompt, outcome, self.spec)
-            if following is None:
-                yield outcome
-            else:
+            if isinstance(following, Prompt):
                 going_on.append((following, outcome))
+            else:
+                yield following
         kept = [b for b in range(len(self.rows)) if b not in finished]
         self.canvas.keep(kept)
         self.state.keep(kept)

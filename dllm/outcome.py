@@ -25,7 +25,8 @@ class Cost:
     """Part of `seconds` spent inside the model's forward."""
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+        names = [f.name for f in fields(self)]
+        return Cost(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     @property
     def nfe(self) -> int:
@@ -51,5 +52,9 @@ class Outcome:
     """The canvas could not grow further; the answer so far is kept."""
     trace: Trace | None = None
     earlier: "Outcome | None" = None
-    """The generation that this one continues (a thinking phase); `cost`, `committed` and `latency` are
-    sums over both, the other fields belong to the last one."""
+    """The generation that this one continues (a thinking phase); `cost`, `committed` and `latency`
+    are sums over both, the other fields belong to the last one."""
+
+    def phases(self) -> "list[Outcome]":
+        """The generations of this sample in order."""
+        return [*(self.earlier.phases() if self.earlier is not None else ()), self]

@@ -133,9 +133,9 @@ class Sampler:
         """The prompt as this sampler decodes it (further stop tokens)."""
         return prompt
 
-    def next_phase(self, prompt: Prompt, outcome: Outcome, spec: ModelSpec) -> Prompt | None:
-        """A further generation of the same sample, None = the outcome is final."""
-        return None
+    def next_phase(self, prompt: Prompt, outcome: Outcome, spec: ModelSpec) -> Prompt | Outcome:
+        """A further generation of the same sample, or the outcome as it is reported."""
+        return outcome
 
     def layout(self, prompt: Prompt, spec: ModelSpec) -> Layout:
         """How the sequence lies on its canvas; default: as the region says."""

@@ -53,6 +53,18 @@ def tdar_engine(p: Params) -> list[str]:
     return [*rule, *_aligned(p), *cache, f"eos={eos}"]
 
 
+def tccf(p: Params) -> list[str]:
+    first, last = p["stage1"], p["stage2"]
+    region = _options(
+        final_region__block_length=last["block_length"],
+        final_gen_length=last["gen_length"],
+        critic_ids=p["critic"],
+    )
+    base, *rest = tdar_engine(first)
+    rest = [text.replace("sampler.", "sampler.base.", 1) for text in rest]
+    return ["sampler=tccf", base.replace("sampler=", "sampler@sampler.base="), *region, *rest]
+
+
 def _adablock(p: Params) -> list[str]:
     region = _options(
         region__default_block_length=p["block_length"],
@@ -109,12 +121,15 @@ def _kinds(trace: Trace) -> str:
 def _engine_kinds(trace: Trace) -> str:
     """As `_kinds`, with P for a first forward over the prompt that is the first denoising step."""
     kinds = _kinds(trace)
-    return kinds if kinds.startswith("p") else "P" + kinds[1:]
+    return kinds if kinds[0] == "p" else "P" + kinds[1:]
 
 
 METHODS: dict[str, RecordedMethod] = {
     "sdar_block_diffusion": RecordedMethod(sdar_block_diffusion, extras={"kinds": _kinds}),
     "adablock_llada": RecordedMethod(adablock_llada, **_ADABLOCK),
     "adablock_dream": RecordedMethod(adablock_dream, **_ADABLOCK),
+    "tccf": RecordedMethod(
+        tccf, lambda p: p["stage1"]["gen_length"], extras={"kinds": _engine_kinds}
+    ),
     "bacd": RecordedMethod(tdar_engine, extras={"kinds": _engine_kinds}),
 }

@@ -54,7 +54,7 @@ class Wrapper(Sampler):
     def prepare(self, prompt: Prompt) -> Prompt:
         return self.base.prepare(prompt)
 
-    def next_phase(self, prompt: Prompt, outcome: Outcome, spec: ModelSpec) -> Prompt | None:
+    def next_phase(self, prompt: Prompt, outcome: Outcome, spec: ModelSpec) -> Prompt | Outcome:
         return self.base.next_phase(prompt, outcome, spec)
 
     def layout(self, prompt: Prompt, spec: ModelSpec) -> Layout:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 from operator import itemgetter
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ class RecordedMethod:
 
     overrides: Callable[[Params], list[str]]
     """The authors' parameters -> options of `scripts.run` (`eos=...` included)."""
+    gen_length: Callable[[Params], int] = itemgetter("gen_length")
+    """The authors' parameters -> masked positions at the start."""
     confidence: Callable[[float], float] | None = float
     """Our score of a committed position -> the recorded "confidence"; None = not comparable."""
     extras: Mapping[str, Callable[[Trace], object]] = field(default_factory=dict)
@@ -184,7 +187,8 @@ def _compare(
     # A case that shows a known quirk of the official code names it beside its parameters.
     params = {**shared, **case["params"], "quirk": case.get("quirk")}
     reference = tuple(case["reference"]) if "reference" in case else None
-    prompt = Prompt(str(number), tuple(case["prompt"]), params["gen_length"], reference)
+    gen_length = method.gen_length(params)
+    prompt = Prompt(str(number), tuple(case["prompt"]), gen_length, reference)
     overrides = method.overrides(params)
     try:
         outcome = decode(overrides, prompt, folder)
@@ -195,8 +199,14 @@ def _compare(
 
 
 def _difference(case: Params, method: RecordedMethod, outcome: Outcome) -> str | None:
-    trace = outcome.trace
+    trace, nfe = outcome.trace, outcome.cost.nfe
     assert trace is not None
+    if outcome.earlier is not None:
+        # The recorded numbers of a phase are its own, ours count what came before.
+        nfe -= outcome.earlier.cost.nfe
+        found = _difference(case["stage1"], method, outcome.earlier)
+        if found is not None:
+            return f"stage 1: {found}"
     ours = [sorted(step) for step in method.steps(trace)]
     theirs = [sorted(map(tuple, step)) for step in method.recorded_steps(case)]
     for step, (mine, other) in enumerate(zip(ours, theirs, strict=False)):
@@ -204,8 +214,8 @@ def _difference(case: Params, method: RecordedMethod, outcome: Outcome) -> str |
             return f"step {step} commits {mine} instead of {other}"
     if len(ours) != len(theirs):
         return f"{len(ours)} steps instead of {len(theirs)}"
-    if outcome.cost.nfe != case["nfe"]:
-        return f"{outcome.cost.nfe} forwards instead of {case['nfe']}"
+    if nfe != case["nfe"]:
+        return f"{nfe} forwards instead of {case['nfe']}"
     if list(outcome.tokens) != case["output"]:
         return f"output {list(outcome.tokens)} instead of {case['output']}"
     if method.confidence is not None and "confidence" in case:

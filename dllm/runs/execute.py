@@ -22,6 +22,7 @@ from dllm.metrics.definitions import Comparison, SampleResult, Summary
 from dllm.models.hub import ModelOptions, checkpoint_folder, open_model
 from dllm.models.loading import read_spec
 from dllm.models.predictor import Predictor
+from dllm.models.spec import ModelSpec
 from dllm.outcome import Outcome
 from dllm.runs.environment import describe
 from dllm.runs.folder import RunFolder
@@ -202,12 +203,16 @@ class _Decoding:
                     shown.add(result)
 
 
+def _answer(tokens: Sequence[int], spec: ModelSpec) -> list[int]:
+    """What was decoded before the first end token."""
+    end = first_eos(np.array(tokens), spec.eos_ids)
+    return [token for token in tokens[:end] if token != spec.mask_id]
+
+
 def _grade(
-    outcome: Outcome, sample: Sample, task: GeneratedTask, tokenizer: Any, spec: Any
+    outcome: Outcome, sample: Sample, task: GeneratedTask, tokenizer: Any, spec: ModelSpec
 ) -> SampleResult:
-    end = first_eos(np.array(outcome.tokens), spec.eos_ids)
-    answer = [t for t in outcome.tokens[:end] if t != spec.mask_id]
-    text = tokenizer.decode(answer)
+    text = tokenizer.decode(_answer(outcome.tokens, spec))
     cost = outcome.cost
     return SampleResult(
         id=sample.id,
@@ -218,7 +223,7 @@ def _grade(
         correct=outcome.failure is None and task.grade(sample, text),
         failure=outcome.failure,
         prompt_length=outcome.prompt_length,
-        effective=len(answer),
+        effective=sum(len(_answer(phase.tokens, spec)) for phase in outcome.phases()),
         committed=outcome.committed,
         steps=cost.steps,
         forwards={str(kind): count for kind, count in cost.forwards.items()},
