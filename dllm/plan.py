@@ -14,9 +14,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 
-Need = Literal[
-    "hypotheses", "twins", "reference", "fresh_logits", "attention", "hidden", "history"
-]
+Need = Literal["hypotheses", "twins", "reference", "fresh_logits", "attention", "hidden", "history"]
 """What a rule may ask of the engine; `fresh_logits`: every prediction is computed from the whole
 current canvas."""
 
@@ -37,19 +35,36 @@ class Request:
     positions: Int[np.ndarray, "batch rows"]
     """Absolute positions whose prediction is wanted, ascending; -1 = padding."""
     hypotheses: Int[np.ndarray, "batch extra canvas"] | None = None
-    """Alternative canvases of each sequence, predicted at the same positions in the same call; all -1 =
-    this sequence has fewer."""
+    """Alternative canvases of each sequence, predicted at the same positions in the same call; all
+    -1 = this sequence has fewer."""
     twins: bool = False
-    """Every position also gets a masked twin that sees all but the position itself; decided positions
-    are predicted by their twin (leave one out), masked ones as always."""
+    """Every position also gets a masked twin that sees all but the position itself; decided
+    positions are predicted by their twin (leave one out), masked ones as always."""
+
+
+@dataclass(frozen=True)
+class Partial:
+    """Rows that the layers recompute; of the others they keep what they last gave.
+
+    For forwards that feed the whole canvas, row = slot.
+    """
+
+    whole: Bool[Tensor, "batch rows"]
+    """Recomputed by every layer."""
+    pool: Bool[Tensor, "batch rows"]
+    """Of these each layer computes the values and recomputes the rows whose values changed most."""
+    count: Int[Tensor, "batch"]
+    """How many of the pool; 0 = the pool is left alone."""
+    whole_first_layer: bool
+    """The first layer recomputes every row."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """One forward: rows to compute, what they attend to, what is kept, what is predicted.
 
-    An entry is one canvas in the call; `entries = batch * (1 + extra)`: all real canvases first, then
-    the first hypothesis of each, and so on.
+    An entry is one canvas in the call; `entries = batch * (1 + extra)`: all real canvases first,
+    then the first hypothesis of each, and so on.
     """
 
     kind: ForwardKind | tuple[ForwardKind, ...]
@@ -59,7 +74,8 @@ class Plan:
     positions: Int[Tensor, "entries rows"]
     """Rotary position of each row."""
     slots: Int[Tensor, "entries rows"]
-    """Store slot of each row, unique within an entry; -1 = padding, neither attended nor written."""
+    """Store slot of each row, unique within an entry; -1 = padding, neither attended nor
+    written."""
     fed: Int[np.ndarray, "batch"]
     """Rows really computed per sequence (padding excluded, hypotheses included): the cost."""
     padded: bool
@@ -72,14 +88,18 @@ class Plan:
     """Rows whose keys and values stay in the store after the call."""
     logits_for: Int[Tensor, "entries wanted"] | None = None
     """Slots whose prediction is wanted, -1 = padding; None = no prediction (prefill, commit)."""
+    partial: Partial | None = None
+    """Which rows the layers recompute; None = all that are fed."""
 
     def kind_of(self, row: int) -> ForwardKind:
         return self.kind[row] if isinstance(self.kind, tuple) else self.kind
 
     def spans_of(self, row: int) -> list[tuple[int, int]]:
-        """The fed positions of one sequence as half-open spans, ascending."""
+        """The fed positions of one sequence as half-open spans, ascending; those that every layer
+        computes where the layers differ."""
         slots = self.slots[row].cpu().numpy()
-        slots = np.sort(slots[slots >= 0])
+        fed = slots >= 0 if self.partial is None else self.partial.whole[row].cpu().numpy()
+        slots = np.sort(slots[fed])
         ends = (np.diff(slots) != 1).nonzero()[0] + 1
         return [(int(run[0]), int(run[-1]) + 1) for run in np.split(slots, ends) if run.size]
 

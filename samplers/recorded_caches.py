@@ -69,6 +69,28 @@ def window_diffusion_dream(p: Params) -> list[str]:
     ]
 
 
+def dllm_cache(p: Params) -> list[str]:
+    cache = _options(
+        cache__prompt_interval=p["kp"],
+        cache__response_interval=p["kr"],
+        cache__update_share=p["rho"],
+    )
+    return [*_by_count_or_threshold(p), "cache=dllm_cache", *cache]
+
+
+def _by_count_or_threshold(p: Params) -> list[str]:
+    """A fixed number per step (over all steps, or as num_transfer_tokens), or a threshold."""
+    region = _options(sampler__region__block_length=p["block_length"])
+    if p.get("threshold") is None:
+        steps = p.get("steps") or p["gen_length"] // p["num_transfer_tokens"]
+        return ["sampler=low_confidence", *_options(sampler__steps=steps), *region]
+    rule = _options(
+        sampler__threshold=p["threshold"],
+        sampler__denoising_steps=p["block_length"] // p["num_transfer_tokens"],
+    )
+    return ["sampler=sdar", "sampler/region=fixed", *rule, *region]
+
+
 def _before(trace: Trace) -> Iterator[tuple[Step, np.ndarray]]:
     """Every forward with the generation region it was made on."""
     canvas = np.full(trace.gen_length, trace.mask_id)
@@ -152,6 +174,15 @@ def _kept_commits(case: Mapping[str, Any]) -> list[list[list[int]]]:
     ]
 
 
+def _intervals(trace: Trace) -> str:
+    """Per forward: B both prompt and response whole, R response, P prompt, - neither."""
+    letters = {(): "-", (0, trace.gen_length): "R"}
+    return "".join(
+        "B" if step.kind == "refresh" else letters.get((step.spans or [()])[0], "P")
+        for step in trace.steps
+    )
+
+
 WEDLM: dict[str, Callable[[Trace], Any]] = {
     "rows": _window_rows,
     "row_tokens": _window_tokens,
@@ -162,6 +193,7 @@ WEDLM: dict[str, Callable[[Trace], Any]] = {
 }
 
 METHODS: dict[str, RecordedMethod] = {
+    "dllm_cache": RecordedMethod(dllm_cache, extras={"refresh": _intervals}),
     "wedlm_streaming": RecordedMethod(wedlm_streaming, extras=WEDLM),
     "wedlm_block": RecordedMethod(wedlm_block),
     "window_diffusion_llada": RecordedMethod(

@@ -36,6 +36,9 @@ class KVStore:
         self.stamp = torch.full((batch, slots), -1, dtype=torch.int32, device=device)
         """Number of the forward that wrote the slot."""
         self.forwards = 0
+        self.outputs: Tensor | None = None
+        """Last outputs of attention and feed-forward [2, layers, batch, slots, d_model], for
+        forwards that recompute some rows only; made when the first of them comes."""
 
     @property
     def slots(self) -> int:
@@ -50,6 +53,8 @@ class KVStore:
     def keep(self, rows: list[int]) -> None:
         """Drops every sequence that is not in `rows`."""
         self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        if self.outputs is not None:
+            self.outputs = self.outputs[:, :, rows]
         self.valid, self.token, self.stamp = self.valid[rows], self.token[rows], self.stamp[rows]
 
     def append(self) -> None:
@@ -59,6 +64,9 @@ class KVStore:
         self.values = torch.cat(
             (self.values, self.values.new_zeros(layers, 1, heads, slots, width)), 1
         )
+        if self.outputs is not None:
+            fresh = torch.zeros_like(self.outputs[:, :, :1]) if len(self.valid) else self.outputs
+            self.outputs = torch.cat((self.outputs, fresh), dim=2) if len(self.valid) else None
         self.valid = torch.cat((self.valid, self.valid.new_zeros(1, slots)))
         self.token = torch.cat((self.token, self.token.new_full((1, slots), -1)))
         self.stamp = torch.cat((self.stamp, self.stamp.new_full((1, slots), -1)))

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from dllm.cache.partial import PartialForward
 from dllm.cache.store import KVStore
 from dllm.models.transformer import Transformer
 from dllm.plan import Plan
@@ -30,8 +31,13 @@ class Predictor:
         plan = plan.to(self.model.device)
         if store is None:
             store = KVStore(self.spec, len(plan.tokens), 0, self.model.dtype, self.model.device)
-        exchange, mask = store.open(plan)
-        hidden = self.model.hidden(plan.tokens, plan.positions, mask, exchange)
+        if plan.partial is not None:
+            run = PartialForward(plan, store, self.model.spec.d_model)
+            hidden = self.model.hidden(plan.tokens, plan.positions, run=run.layer)
+            run.finish()
+        else:
+            exchange, mask = store.open(plan)
+            hidden = self.model.hidden(plan.tokens, plan.positions, mask, exchange)
         if plan.logits_for is None:
             return None
         rows, valid = self._rows(plan)

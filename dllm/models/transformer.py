@@ -7,6 +7,7 @@ in `dllm.models.predictor`.
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,11 @@ from dllm.models.swiglu import SwiGLU
 KeyValueExchange = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 """Called once per layer with (layer, keys, values) of the fed rows, each [batch, kv_heads, rows,
 head_dim] and keys already rotated; returns the keys and values to attend to."""
+
+
+LayerRun = Callable[[int, "Layer", Tensor, tuple[Tensor, Tensor]], Tensor]
+"""Stands in for the layers: called once per layer with (index, layer, states [batch, rows,
+d_model], rotary tables); returns the states after it."""
 
 
 class RMSNorm(nn.Module):
@@ -84,22 +90,35 @@ class Attention(nn.Module):
         layer: int,
         exchange: KeyValueExchange | None,
     ) -> Tensor:
-        spec = self.spec
-        batch, rows, _ = x.shape
-        q = self.q(x).view(batch, rows, spec.n_heads, spec.head_dim).transpose(1, 2)
-        k = self.k(x).view(batch, rows, spec.n_kv_heads, spec.head_dim).transpose(1, 2)
-        v = self.v(x).view(batch, rows, spec.n_kv_heads, spec.head_dim).transpose(1, 2)
-        if spec.qk_norm:
-            q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rotate(q, *tables, spec.rope_fp32), rotate(k, *tables, spec.rope_fp32)
+        q, k, v = self.queries(x, tables), self.keys(x, tables), self.values(x)
         if exchange is not None:
             k, v = exchange(layer, k, v)
+        return self.attend(q, k, v, mask)
+
+    def queries(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+        """Rotated [batch, heads, rows, head_dim]; likewise the keys, per key/value head."""
+        q = self._heads(self.q(x))
+        return rotate(self.q_norm(q) if self.spec.qk_norm else q, *tables, self.spec.rope_fp32)
+
+    def keys(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+        k = self._heads(self.k(x))
+        return rotate(self.k_norm(k) if self.spec.qk_norm else k, *tables, self.spec.rope_fp32)
+
+    def values(self, x: Tensor) -> Tensor:
+        return self._heads(self.v(x))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, self.spec.head_dim)).transpose(1, 2)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """The block's output [batch, rows, d_model] of the queries' rows."""
+        spec = self.spec
         if spec.n_kv_heads != spec.n_heads:
             # Repeated rather than enable_gqa: with a mask that option falls back to slow kernels.
             group = spec.n_heads // spec.n_kv_heads
             k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.o(out.transpose(1, 2).reshape(batch, rows, -1))
+        return self.o(out.transpose(1, 2).flatten(-2))
 
 
 class Layer(nn.Module):
@@ -158,18 +177,23 @@ class Transformer(nn.Module):
         positions: Tensor | None = None,
         mask: Tensor | None = None,
         exchange: KeyValueExchange | None = None,
+        run: LayerRun | None = None,
     ) -> Tensor:
         """Final normed states [batch, rows, d_model] of the fed rows.
 
         `token_ids` int64 [batch, rows]; `positions` int64 [batch, rows], rotary positions, default
-        0..rows-1; `mask` bool broadcastable to [batch, 1, rows, keys], None = all.
+        0..rows-1; `mask` bool broadcastable to [batch, 1, rows, keys], None = all; `run` computes
+        the layers in their stead (mask and exchange are then its own affair).
         """
         if positions is None:
             positions = torch.arange(token_ids.shape[1], device=token_ids.device)[None]
         tables = rotary_tables(positions, self.spec)
         x = self.embed(token_ids)
         for index, layer in enumerate(self.layers):
-            x = layer(x, tables, mask, index, exchange)
+            if run is None:
+                x = layer(x, tables, mask, index, exchange)
+            else:
+                x = run(index, cast(Layer, layer), x, tables)
         # Spread over devices, the last layers may live elsewhere; otherwise nothing moves.
         return self.norm(x).to(token_ids.device)
 
