@@ -1,4 +1,4 @@
-"""A random LLaDA checkpoint with the shipped tokenizer, and options that make a run take moments."""
+"""A random LLaDA checkpoint with the shipped tokenizer, and options that keep a run short."""
 
 import json
 import os

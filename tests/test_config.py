@@ -1,4 +1,4 @@
-"""Every configuration composes and builds; wrong ones are refused in one line that names the option."""
+"""Every configuration composes and builds; wrong ones are refused in one line with the option."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tomllib
 from fnmatch import fnmatch
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,8 @@ def test_configurations_and_embedded_models_are_package_data() -> None:
 
 def test_every_dependency_is_bounded_on_both_sides() -> None:
     project = SETTINGS["project"]
-    listed = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    extras = project["optional-dependencies"].values()
+    listed = [*project["dependencies"], *chain.from_iterable(extras)]
     assert len(listed) > 10
     for requirement in listed:
         assert ">=" in requirement and "<" in requirement, requirement
