@@ -124,7 +124,7 @@ class Trace:
 def pack_traces(traces: Iterable[Trace]) -> bytes:
     """One complete gzip member of JSON lines, to be appended to a file of such members."""
     lines = (json.dumps(trace.to_json(), separators=(",", ":")) + "\n" for trace in traces)
-    return gzip.compress("".join(lines).encode())
+    return gzip.compress("".join(lines).encode(), mtime=0)
 
 
 def read_traces(path: Path) -> Iterator[Trace]:

@@ -100,11 +100,14 @@ class RunFolder:
         """Removes what a kill left: a cut last line, and the trace of a sample without its line."""
         if self._samples.exists():
             data = self._samples.read_bytes()
-            os.truncate(self._samples, data.rfind(b"\n") + 1)
+            whole = data.rfind(b"\n") + 1
+            if whole < len(data):
+                os.truncate(self._samples, whole)
         if self._traces.exists():
             done = {sample.id for sample in self.samples()}
-            kept = [trace for trace in self.traces() if trace.sample_id in done]
-            self._replace(self._traces.name, b"".join(pack_traces([trace]) for trace in kept))
+            kept = b"".join(pack_traces([t]) for t in self.traces() if t.sample_id in done)
+            if kept != self._traces.read_bytes():
+                self._replace(self._traces.name, kept)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         self._replace("summary.json", json.dumps(summary, indent=2) + "\n")

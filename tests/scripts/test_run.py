@@ -213,14 +213,14 @@ def samples_of(root: Path) -> tuple[list[dict], dict]:
 
 
 def test_a_killed_run_goes_on_and_ends_as_if_undisturbed(options: Options, tmp_path: Path) -> None:
-    slow = write_checkpoint(tmp_path / "slow", d_model=256, head_dim=128, d_ff=1024, n_layers=6)
+    slow = write_checkpoint(tmp_path / "slow", d_model=128, head_dim=64, d_ff=512, n_layers=4)
     given = options(
         f"model.path={slow}",
         "sampler=threshold",
         "sampler/proposer=gumbel",
         "baseline=false",
-        "limit=24",
-        "gen_length=32",
+        "limit=16",
+        "gen_length=16",
     )
     killed = [*given, f"output={tmp_path / 'killed'}"]
     process = subprocess.Popen([*COMMAND, *killed], cwd=ROOT, env=QUIET)
@@ -232,14 +232,14 @@ def test_a_killed_run_goes_on_and_ends_as_if_undisturbed(options: Options, tmp_p
     process.send_signal(signal.SIGKILL)
     process.wait()
     finished, none = samples_of(tmp_path / "killed")
-    assert 0 < len(finished) < 24 and none == {}
+    assert 0 < len(finished) < 16 and none == {}
 
     assert command(*killed).returncode == 0
     assert command(*given, f"output={tmp_path / 'whole'}").returncode == 0
     resumed, summary = samples_of(tmp_path / "killed")
     whole, expected = samples_of(tmp_path / "whole")
     assert resumed[: len(finished)] == finished
-    assert len({s["id"] for s in resumed}) == len(resumed) == 24
+    assert len({s["id"] for s in resumed}) == len(resumed) == 16
     assert {s["id"]: s["tokens"] for s in resumed} == {s["id"]: s["tokens"] for s in whole}
     timed = ("tokens_per_second", "latency", "latency_p50", "latency_p95", "peak_memory_mb")
     for values in (summary["metrics"], expected["metrics"]):
