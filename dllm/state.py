@@ -55,9 +55,12 @@ class SamplerState:
         """Adds one sequence as the last row."""
         for name, tensor in self._tensors.items():
             field = self._fields[name]
-            row = torch.full_like(tensor[:1], field.fill) if len(tensor) else None
-            row = self._fresh(field, 1, tensor.device) if row is None else row
-            self._tensors[name] = torch.cat((tensor, row))
+            if len(tensor):
+                row = torch.full_like(tensor[:1], field.fill)
+                self._tensors[name] = torch.cat((tensor, row))
+            else:
+                # A replaced tensor's own trailing axes end with its last sequence.
+                self._tensors[name] = self._fresh(field, 1, tensor.device)
 
     def keep(self, rows: list[int]) -> None:
         """Drops every sequence that is not in `rows`."""

@@ -48,7 +48,8 @@ class LLaDA2Edit(DynamicQuota):
         )
 
     def max_steps(self, gen_length: int) -> int:
-        return gen_length + self.region.blocks(gen_length) * self.max_passes
+        # Every block holds at least one position; blocks may reach beyond the answer.
+        return gen_length * (2 + self.max_passes)
 
     def plan(
         self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState

@@ -3,7 +3,7 @@
 import pytest
 from test_threshold_family import rule, steps
 from tiny_decoding import decode_written, sampler
-from written import A, DECIDED, Twin, commits, offsets, one, picked, proposal, step_of
+from written import DECIDED, A, Twin, commits, offsets, one, picked, proposal, step_of
 
 from dllm.eos import EosPolicy
 from dllm.errors import ConfigError

@@ -160,7 +160,7 @@ def test_background_of_a_corpus() -> None:
 def test_refused_background(tmp_path: Path, text: str) -> None:
     path = tmp_path / "broken.json"
     path.write_text(text)
-    with pytest.raises(ConfigError, match="sampler.background="):
+    with pytest.raises(ConfigError, match=r"sampler\.background="):
         rule("pc_sampler", background=path)
     with pytest.raises(ConfigError, match="No such file"):
         rule("pc_sampler", background=tmp_path / "absent.json")
@@ -300,7 +300,10 @@ def test_editing_overwrites_and_goes_on_until_nothing_changes() -> None:
     # Constant predictions: every commit, then one pass that changes nothing.
     answer = [proposal(i) for i in range(4)]
     outcome = decode(
-        written, [Prompt("s", PROMPT, 4)], WrittenPredictor(answer, [0.5] * 4, 3), record=True
+        written,
+        [Prompt("s", PROMPT, 4)],
+        WrittenPredictor(answer, (0.6, 0.55, 0.5, 0.45), 3),
+        record=True,
     )["s"]
     assert [sorted(s.positions) for s in outcome.trace.steps] == [[0], [1], [2], [3], []]
     assert list(outcome.tokens) == answer

@@ -1,0 +1,225 @@
+"""What every configuration in conf/sampler must satisfy; a new file is picked up by itself.
+
+A sampler is run with the first attention kind and cache that fit it; the options that name files or
+texts are supplied, whoever asks for them.
+"""
+
+import ast
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+from tiny_decoding import MASK, SPEC, random_model
+from torch import Tensor
+
+from dllm.cache.policy import CachePolicy
+from dllm.cache.store import KVStore
+from dllm.canvas import Prompt
+from dllm.config import build, compose
+from dllm.errors import ConfigError
+from dllm.legality import refusals
+from dllm.loop import Decoder
+from dllm.models.filter import FilterFacts, FilterNetwork, save_filter
+from dllm.models.predictor import Predictor
+from dllm.models.spec import ModelSpec
+from dllm.outcome import Outcome
+from dllm.plan import Plan
+from dllm.prediction import Prediction
+from dllm.sampler import Sampler
+
+
+CONF = Path(__file__).parents[2] / "conf"
+NAMES = sorted(path.stem for path in (CONF / "sampler").glob("*.yaml"))
+CACHES = sorted((path.stem for path in (CONF / "cache").glob("*.yaml")), key=lambda n: n != "none")
+SPECS = (
+    SPEC,
+    replace(SPEC, logit_shift=1),
+    replace(SPEC, attention="block_causal", block_size=4),
+    replace(SPEC, attention="causal"),
+)
+GEN_LENGTH, BLOCK = 16, 8
+
+
+def _nodes(config: DictConfig) -> Iterator[DictConfig]:
+    yield config
+    for value in config.values():
+        if isinstance(value, DictConfig):
+            yield from _nodes(value)
+
+
+@cache
+def _filter(folder: Path) -> str:
+    torch.manual_seed(0)
+    network = FilterNetwork(FilterFacts(block_length=BLOCK))
+    save_filter(network, folder / "filter.safetensors")
+    return str(folder / "filter.safetensors")
+
+
+def _supplied(config: DictConfig, folder: Path) -> DictConfig:
+    """Two blocks per answer, and a value for each option that names something outside."""
+    OmegaConf.resolve(config)
+    for node in _nodes(config):
+        if node.get("block_length") == 32:
+            node.block_length = BLOCK
+        for name, value in (
+            ("filter", _filter(folder)),
+            ("delimiters", []),
+            ("delimiter_ids", [3, 5]),
+        ):
+            if name in node:
+                node[name] = value
+    return config
+
+
+class Fitting:
+    """A sampler with a cache and a model that it goes with."""
+
+    def __init__(self, name: str, folder: Path):
+        config = compose([f"sampler={name}"])
+        self.sampler: Sampler = build(_supplied(config.sampler, folder), "sampler")
+        reasons = []
+        for policy in CACHES:
+            for spec in SPECS:
+                self.cache, self.spec = _cache(policy), spec
+                found = refusals(self.sampler, self.cache, spec)
+                try:
+                    self.sampler.layout(prompts(4)[0], spec)
+                except ConfigError as error:
+                    found.append(str(error))
+                if not found:
+                    return
+                reasons.append(found)
+        raise AssertionError(f"{name} goes with no cache and attention kind: {reasons}")
+
+    def decode(self, prompts: list[Prompt], predictor: Any = None, **options: Any) -> list[Outcome]:
+        predictor = predictor or Predictor(_model(self.spec))
+        decoder = Decoder(predictor, self.sampler, self.cache, record=True, **options)
+        by_id = {outcome.sample_id: outcome for outcome in decoder.decode(prompts)}
+        return [by_id[prompt.sample_id] for prompt in prompts]
+
+    @property
+    def batch(self) -> int:
+        return 1 if self.sampler.batch_one else 3
+
+
+@cache
+def _cache(policy: str) -> CachePolicy:
+    return build(compose([f"cache={policy}"]).cache, "cache")
+
+
+@cache
+def _fitting(name: str, folder: Path) -> "Fitting":
+    return Fitting(name, folder)
+
+
+@cache
+def _model(spec: ModelSpec) -> Any:
+    return random_model(spec)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("supplied")
+
+
+@pytest.fixture(params=NAMES)
+def fitting(request: pytest.FixtureRequest, folder: Path) -> Fitting:
+    return _fitting(request.param, folder)
+
+
+def prompts(*lengths: int) -> list[Prompt]:
+    generator = torch.Generator().manual_seed(9)
+
+    def draw(count: int) -> tuple[int, ...]:
+        return tuple(torch.randint(2, SPEC.vocab_size, (count,), generator=generator).tolist())
+
+    return [
+        Prompt(f"s{number}", draw(length), GEN_LENGTH, reference=draw(GEN_LENGTH))
+        for number, length in enumerate(lengths)
+    ]
+
+
+def test_decodes(fitting: Fitting) -> None:
+    wanted = prompts(4, 8, 11)
+    alone = fitting.decode(wanted)
+    for prompt, outcome in zip(wanted, alone, strict=True):
+        assert outcome.failure is None
+        assert len(outcome.tokens) <= GEN_LENGTH
+        if not fitting.sampler.may_commit_nothing and len(outcome.tokens) == GEN_LENGTH:
+            assert MASK not in outcome.tokens
+        _consistent(outcome, prompt)
+    again = fitting.decode(wanted)
+    assert [o.tokens for o in again] == [o.tokens for o in alone]
+    # Neither the neighbours in the batch nor their order change a sequence.
+    together = fitting.decode(wanted, batch_size=fitting.batch)
+    backwards = fitting.decode(wanted[::-1], batch_size=fitting.batch)[::-1]
+    for one, other, turned in zip(alone, together, backwards, strict=True):
+        assert one.tokens == other.tokens == turned.tokens
+        assert one.cost.nfe == other.cost.nfe == turned.cost.nfe
+
+
+def _consistent(outcome: Outcome, prompt: Prompt) -> None:
+    """Commits fill masks, remasks take decided tokens, and the trace rebuilds the answer."""
+    trace = outcome.trace
+    assert trace is not None
+    canvas = [MASK] * prompt.gen_length
+    for step, after in zip(trace.steps, trace.replay(), strict=True):
+        assert len(set(step.positions)) == len(step.positions)
+        inside = [at for at in step.positions if at < len(canvas)]
+        assert all(canvas[at] == MASK for at in inside)
+        assert all(canvas[at] != MASK for at in step.remasked if at < len(canvas))
+        assert all(token != MASK for token in step.tokens)
+        canvas = after.tolist()
+    assert tuple(canvas[: len(outcome.tokens)]) == outcome.tokens
+
+
+class Flat(Predictor):
+    """The same logits everywhere: all tokens equal, one certain, or nearly all impossible."""
+
+    def __init__(self, model: Any, kind: str):
+        super().__init__(model)
+        self.kind = kind
+
+    def predict(self, plan: Plan, store: KVStore | None) -> Prediction | None:
+        prediction = super().predict(plan, store)
+        if prediction is None:
+            return None
+        return Prediction(self._flat(prediction.logits), prediction.valid)
+
+    def _flat(self, logits: Tensor) -> Tensor:
+        if self.kind == "equal":
+            flat = torch.zeros_like(logits)
+            flat[..., MASK] = -1.0
+        elif self.kind == "certain":
+            flat = torch.full_like(logits, -1e4)
+            flat[..., 5] = 1e4
+        else:
+            flat = torch.full_like(logits, -torch.inf)
+            flat[..., 5:7] = 0.0
+        return flat
+
+
+@pytest.mark.parametrize("kind", ["equal", "certain", "impossible"])
+def test_degenerate_predictions(fitting: Fitting, kind: str) -> None:
+    outcome = fitting.decode(prompts(5), Flat(_model(fitting.spec), kind))[0]
+    assert outcome.failure is None
+    if not fitting.sampler.may_commit_nothing and len(outcome.tokens) == GEN_LENGTH:
+        assert MASK not in outcome.tokens
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_has_a_comment_and_every_file_a_card(name: str) -> None:
+    text = (CONF / "sampler" / f"{name}.yaml").read_text()
+    assert text.startswith("# ")
+    assert len(text.splitlines()) < 25
+    target = compose([f"sampler={name}"]).sampler["_target_"]
+    found = importlib.util.find_spec(target.rsplit(".", 1)[0])
+    assert found is not None and found.origin is not None
+    card = ast.get_docstring(ast.parse(Path(found.origin).read_text()))
+    assert card and len(card) > 100

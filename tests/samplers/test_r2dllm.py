@@ -1,0 +1,144 @@
+"""Worked examples of R2-dLLM (r2dllm section 9): blocks of 8, threshold 0.9, windows of 3."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from scripted import Script, built
+from tiny_decoding import decode
+from written import PROMPT, offsets, proposal, spread, step_of
+
+from dllm.canvas import Prompt
+from dllm.errors import ConfigError
+from dllm.sampler import Sampler
+from samplers.blocks import BlockRows
+from samplers.r2dllm import R2DLLM
+
+
+A = (0.95, 0.82, 0.79, 0.70, 0.91, 0.30, 0.85, 0.72)
+B = (0.95, 0.82, 0.91, 0.70, 0.91, 0.30, 0.85, 0.72)
+RUNS = (0.89, 0.84, 0.86, 0.50, 0.30, 0.30, 0.81, 0.78)
+ALONE = ("token_cluster=null", "temporal_steps=null")
+
+
+def r2dllm(*options: str, base: str = "threshold") -> R2DLLM:
+    region = "sampler.base.region" if base == "threshold" else "sampler.base.base.region"
+    chosen = ["sampler=r2dllm", f"sampler@sampler.base={base}", f"{region}.block_length=8"]
+    rule = built(*chosen, *(f"sampler.{option}" for option in options))
+    assert isinstance(rule, R2DLLM)
+    return rule
+
+
+def committed(rule: Sampler, sure: tuple[float, ...], tokens: str = "abcdefgh") -> set[int]:
+    """Positions that the first forward of a block commits."""
+    ids = {i: 10 + "abcdefghxy".index(t) for i, t in enumerate(tokens)}
+    logits = {i: spread(p, ids[i]).tolist() for i, p in enumerate(sure)}
+    step = step_of(rule, list(sure), logits=logits)
+    return offsets(step.decide().commit, step.view)[0]
+
+
+def test_base_rule_alone() -> None:
+    assert committed(r2dllm("cluster_size=null", *ALONE), A) == {0, 4}
+
+
+def test_confidence_clusters() -> None:
+    assert committed(r2dllm(*ALONE), A) == {0, 1, 2, 4}
+    assert committed(r2dllm(*ALONE), B) == {0, 2, 4}
+    assert committed(r2dllm("cluster_unmasked=null", *ALONE), B) == {0, 1, 2, 4}
+
+
+def swept(rule: R2DLLM, sure: Sequence[float], dtype: torch.dtype = torch.float64) -> set[int]:
+    """Base rule and sweep for exactly these scores: probabilities rebuilt from logits are not."""
+    step = step_of(rule, sure)
+    decision = rule.base.select(step.view, step.state)
+    exact = replace(decision, score=torch.tensor([sure], dtype=torch.float64).to(dtype))
+    sweep = rule.confidence_clusters(BlockRows(step.view), step.view, exact, decision.commit)
+    return offsets(decision.commit | sweep, step.view)[0]
+
+
+def test_a_mean_at_the_threshold_counts() -> None:
+    assert swept(r2dllm(*ALONE), [0.95, 0.85, 0.75, *[0.3] * 5]) == {0, 1, 2}
+
+
+def test_opening_forward_of_dream() -> None:
+    assert swept(r2dllm(*ALONE, base="opening"), A) == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [(torch.float32, {0, 1, 2}), (torch.bfloat16, {0, 1, 2, 3})]
+)
+def test_precision_of_the_mean(dtype: torch.dtype, expected: set[int]) -> None:
+    sure = [0.50, 0.805, 0.80, 0.792, 0.30, 0.30, 0.30, 0.30]
+    assert swept(r2dllm(*ALONE, base="opening"), sure, dtype) == expected
+
+
+def test_token_clusters() -> None:
+    off = ("temporal_steps=null",)
+    assert committed(r2dllm(*off), RUNS, "axxxefyy") == {0, 1, 2, 6}
+    assert committed(r2dllm("token_cluster=mid", *off), RUNS, "axxxefyy") == {0, 1, 2, 7}
+    drawn = committed(r2dllm("token_cluster=random", *off), RUNS, "axxxefyy")
+    assert drawn in ({0, 1, 2, 6}, {0, 1, 2, 7})
+    taken = (0.84, 0.86, 0.50, 0.30, 0.30, 0.30, 0.30, 0.30)
+    assert committed(r2dllm(*off), taken, "xxxdefgh") == {1}
+
+
+@pytest.mark.parametrize(
+    ("value", "second", "third"),
+    [("last", {2}, {4, 1, 3}), ("mean", {2}, {4, 3}), ("max", {2}, {4, 1, 3})],
+)
+def test_temporal(value: str, second: set[int], third: set[int]) -> None:
+    rule = r2dllm("cluster_size=null", "token_cluster=null", f"temporal_value={value}")
+    rows = (
+        (0.95, 0.64, 0.30, 0.82, 0.20),
+        (0.95, 0.73, 0.92, 0.85, 0.20),
+        (0.95, 0.81, 0.92, 0.88, 0.95),
+    )
+    steps = _temporal_steps(rule, rows, [proposal(i) for i in range(8)])
+    assert steps[:3] == [{0}, second, third]
+
+
+def test_another_argmax_starts_a_new_streak() -> None:
+    rule = r2dllm("cluster_size=null", "token_cluster=null")
+    rows = (
+        (0.95, 0.64, 0.30, 0.82, 0.20),
+        (0.95, 0.73, 0.92, 0.85, 0.20),
+        (0.95, 0.81, 0.92, 0.88, 0.95),
+    )
+    steps = _temporal_steps(rule, rows, [proposal(i) for i in range(8)], changed={1: (1, 22)})
+    assert steps[2] == {4, 3}
+
+
+def _temporal_steps(
+    rule: Sampler,
+    rows: tuple[tuple[float, ...], ...],
+    answer: list[int],
+    changed: dict[int, tuple[int, int]] | None = None,
+) -> list[set[int]]:
+    """`changed`: forward -> (position, other token predicted there)."""
+    script = []
+    for number, sure in enumerate(rows):
+        padded = (*sure, *[0.2] * (8 - len(sure)))
+        scene = list(zip(answer, padded, strict=True))
+        if changed and number in changed:
+            position, token = changed[number]
+            scene[position] = (token, scene[position][1])
+        script.append(scene)
+    prompt = Prompt("one", PROMPT, 8)
+    outcome = decode(rule, [prompt], Script(script, len(PROMPT)), record=True)["one"]
+    assert outcome.trace is not None
+    return [set(step.positions) for step in outcome.trace.steps]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("cluster_size=0", "cluster_size=0 must be >= 1"),
+        ("run_length=1", "run_length=1 must be >= 2"),
+        ("temporal_steps=0", "temporal_steps=0 must be >= 1"),
+        ("spatial_threshold=1.2", "spatial_threshold=1.2 is outside"),
+    ],
+)
+def test_options_out_of_range(option: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        r2dllm(option)
