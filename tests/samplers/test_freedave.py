@@ -301,5 +301,3 @@ def test_constraints_reach_every_branch() -> None:
         )
         assert 5 not in drafted.tokens
         assert len(drafted.tokens) == len(plain.tokens)
-
-

@@ -62,7 +62,8 @@ def test_a_mean_at_the_threshold_counts() -> None:
 
 
 def test_opening_forward_of_dream() -> None:
-    assert swept(r2dllm(*ALONE, base="opening"), A) == {0, 1, 2, 3, 4}
+    # In the logits' dtype, as there: in float64 the mean of .79, .70 and .91 is just below .8.
+    assert swept(r2dllm(*ALONE, base="opening"), A, torch.float32) == {0, 1, 2, 3, 4}
 
 
 @pytest.mark.parametrize(
