@@ -15,6 +15,7 @@ from written import DECIDED, PROMPT, Twin, offsets, one, picked, proposal, step_
 
 from dllm import background, scores
 from dllm.canvas import Prompt
+from dllm.density import certainty_density
 from dllm.errors import ConfigError
 
 
@@ -238,9 +239,8 @@ def test_wino_from_start_to_end() -> None:
     ],
 )
 def test_certainty_prior(decided: set[int], expected: tuple[float, ...]) -> None:
-    written = rule("certainty_prior", sigma=1.0)
     canvas = canvas_of([DECIDED if i in decided else 0 for i in range(8)])
-    density = written.density(canvas)[0]
+    density = certainty_density(canvas, 1.0)[0]
     assert density[3:11].tolist() == pytest.approx(expected, abs=6e-4)
     assert not density[:3].any()
 
