@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -59,6 +59,20 @@ class Partial:
     """The first layer recomputes every row."""
 
 
+@dataclass
+class Taps:
+    """What a policy wants back from its forward besides the prediction; the predictor fills it."""
+
+    confidence_of: Int[Tensor, "batch wanted"] | None = None
+    """Slots whose highest softmax probability is wanted, -1 = padding."""
+    confidence: Float[Tensor, "batch wanted"] | None = None
+    """The answer; 0 where the row was not computed."""
+    rollout: bool = False
+    """Whether the attention rollout is wanted."""
+    influence: Float[Tensor, "batch slots"] | None = None
+    """The answer: column sums of the rollout, how much each slot went into all rows."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """One forward: rows to compute, what they attend to, what is kept, what is predicted.
@@ -90,6 +104,7 @@ class Plan:
     """Slots whose prediction is wanted, -1 = padding; None = no prediction (prefill, commit)."""
     partial: Partial | None = None
     """Which rows the layers recompute; None = all that are fed."""
+    taps: Taps | None = None
 
     def kind_of(self, row: int) -> ForwardKind:
         return self.kind[row] if isinstance(self.kind, tuple) else self.kind

@@ -78,6 +78,20 @@ def dllm_cache(p: Params) -> list[str]:
     return [*_by_count_or_threshold(p), "cache=dllm_cache", *cache]
 
 
+def d2cache(p: Params) -> list[str]:
+    rule = _by_count_or_threshold(p)
+    if p["sigma"] is not None:
+        prior = _options(sampler__sigma=p["sigma"], sampler__least=p["num_transfer_tokens"])
+        rule = ["sampler=certainty_prior", *prior]
+    cache = _options(
+        cache__sigma=p["cache_sigma"],
+        cache__rollout_p=p["rollout_p"],
+        cache__current_k=p["current_k"],
+        cache__inflate_w=p["inflate_w"],
+    )
+    return [*rule, "cache=d2cache", *cache]
+
+
 def _by_count_or_threshold(p: Params) -> list[str]:
     """A fixed number per step (over all steps, or as num_transfer_tokens), or a threshold."""
     region = _options(sampler__region__block_length=p["block_length"])
@@ -148,6 +162,11 @@ def _fed_positions(trace: Trace) -> list[str | list[int]]:
     return ["all" if step.kind == "refresh" else _positions(step) for step in trace.steps]
 
 
+def _chosen_rows(trace: Trace) -> list[list[int] | None]:
+    """Fed positions; null for the first forward, which feeds all."""
+    return [_positions(step) if step.spans else None for step in trace.steps]
+
+
 def _fed_span(trace: Trace) -> list[list[int]]:
     """First and last fed position; the whole canvas begins with the prompt."""
     spans = []
@@ -193,6 +212,7 @@ WEDLM: dict[str, Callable[[Trace], Any]] = {
 }
 
 METHODS: dict[str, RecordedMethod] = {
+    "d2cache": RecordedMethod(d2cache, extras={"rows": _chosen_rows}),
     "dllm_cache": RecordedMethod(dllm_cache, extras={"refresh": _intervals}),
     "wedlm_streaming": RecordedMethod(wedlm_streaming, extras=WEDLM),
     "wedlm_block": RecordedMethod(wedlm_block),
