@@ -1,19 +1,22 @@
 """FreeDave (arXiv 2510.00294): drafts from one prediction, verified together by the next forward.
 
-Any deterministic, memoryless rule `base` is reproduced. From the prediction of the accepted state the
-rule's own step is certain and committed at once; further drafts add the next best 1, 2, ...,
-draft_steps - 1 positions. One forward evaluates all of them; draft j follows draft i if it is what the
-rule makes of draft i (`verify`), and the longest such chain is accepted. Base low_confidence with steps =
-gen_length is the paper's method, base threshold is FreeDave++; base opening is Dream's cached variant.
+Any deterministic, memoryless rule `base` is reproduced. From the prediction of the accepted state
+the rule's own step is certain and committed at once; further drafts add the next best 1, 2, ...,
+draft_steps - 1 positions. One forward evaluates all of them; draft j follows draft i if it is
+what the rule makes of draft i (`verify`), and the longest such chain is accepted. Base
+low_confidence with steps = gen_length is the paper's method, base threshold is FreeDave++; base
+opening is Dream's cached variant.
 
-Lossless (tokens and order of `base`, never more forwards) with verify.match=exact, greedy proposals, the
-same cache and batch-invariant numerics (float32 or wider; bf16 batches flip near-ties). Lossy: `subset`
-with a base that commits several positions (official on LLaDA and Dream). `eager` also drafts blocks ahead;
-it needs block-causal attention (with full attention the official code crashes or is lossy, trap T1) and
-compares (block, score) lexicographically where the official bf16 sum is inexact.
+Lossless (tokens and order of `base`, never more forwards) with verify.match=exact, greedy
+proposals, the same cache and batch-invariant numerics (float32 or wider; bf16 batches flip near-
+ties). Lossy: `subset` with a base that commits several positions (official on LLaDA and Dream).
+`eager` also drafts blocks ahead; it needs block-causal attention (with full attention the
+official code crashes or is lossy, trap T1) and compares (block, score) lexicographically where
+the official bf16 sum is inexact.
 
-Authors' settings: LLaDA d=4, Dream d=8, block 32, dual cache, threshold 0.95 for ++; TraDo / SDAR d=8,
-block 4, eager, 0.90. Their confidence is a softmax in the logits' dtype. Specification: freedave.
+Authors' settings: LLaDA d=4, Dream d=8, block 32, dual cache, threshold 0.95 for ++; TraDo / SDAR
+d=8, block 4, eager, 0.90. Their confidence is a softmax in the logits' dtype. Specification:
+freedave.
 """
 
 from dataclasses import dataclass, field, replace
@@ -57,7 +60,9 @@ class FreeDave(Wrapper):
             raise ConfigError(f"sampler.draft_steps={self.draft_steps} must be >= 1")
         rule = type(self.base).__name__
         if self.base.fields():
-            raise ConfigError(f"sampler.base={rule} remembers earlier steps: drafts can't follow it")
+            raise ConfigError(
+                f"sampler.base={rule} remembers earlier steps: drafts can't follow it"
+            )
         if not isinstance(self.proposer, Greedy):
             raise ConfigError(
                 f"sampler.base.proposer={type(self.proposer).__name__} draws at random: use greedy"
@@ -86,8 +91,8 @@ class FreeDave(Wrapper):
         super().check_model(spec)
         if self.eager and spec.attention != "block_causal":
             raise ConfigError(
-                f"sampler.eager=true needs block-causal attention, the model's is {spec.attention}: "
-                "use sampler.eager=false"
+                f"sampler.eager=true needs block-causal attention, the model's is "
+                f"{spec.attention}: use sampler.eager=false"
             )
 
     def plan(
@@ -174,8 +179,8 @@ class FreeDave(Wrapper):
         )
 
     def _branches(self, view: View) -> tuple[Int[Tensor, "batch count rows"], Tensor]:
-        """Tokens and logits of the real canvas and its drafts at the rows; padding and drafts that a
-        sequence lacks are -1."""
+        """Tokens and logits of the real canvas and its drafts at the rows; padding and drafts
+        that a sequence lacks are -1."""
         own = view.tokens.where(view.positions >= 0, -1)[:, None]
         logits = view.logits[:, None]
         if view.hypotheses is None:

@@ -1,8 +1,9 @@
 """Left to right: the leftmost masked position, and the sure ones that follow it without a gap.
 
-Rule: the leftmost candidate is always committed; with a threshold, so is every further candidate as long
-as it and all masked positions before it have confidence >= threshold. threshold null is autoregressive
-order, one token per step (FreeDave's alg_temp = -1, arXiv 2510.00294 official code).
+Rule: the leftmost candidate is always committed; with a threshold, so is every further candidate
+as long as it and all masked positions before it have confidence >= threshold. threshold null is
+autoregressive order, one token per step (FreeDave's alg_temp = -1, arXiv 2510.00294 official
+code).
 """
 
 from dataclasses import dataclass

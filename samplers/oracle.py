@@ -1,11 +1,11 @@
 """Extremely Greedy Parallel (EGP), the oracle behind Learn2PD (arXiv 2509.25188): an upper bound.
 
-Rule: commit every position of the block whose current arg-max equals the reference answer's token; if the
-arg-maxes of the whole block are those of the step before, write the reference into the block (anti-stall).
-The reference is the model's own finished answer under one token per step, so that the bound is on filters
-that imitate that answer, not on accuracy. Its forwards are also what a filter is trained on
-(`scripts.collect`): confidences and labels [arg-max = reference] of all positions of the block. Learn2pd
-section 3.5; metrics section 5.
+Rule: commit every position of the block whose current arg-max equals the reference answer's
+token; if the arg-maxes of the whole block are those of the step before, write the reference into
+the block (anti-stall). The reference is the model's own finished answer under one token per step,
+so that the bound is on filters that imitate that answer, not on accuracy. Its forwards are also
+what a filter is trained on (`scripts.collect`): confidences and labels [arg-max = reference] of
+all positions of the block. Learn2pd section 3.5; metrics section 5.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,8 @@ class Oracle(Sampler):
         return (*super().fields(), *proposals)
 
     def max_steps(self, gen_length: int) -> int:
-        # A step that commits nothing repeats the forward before it, and the next one ends the block.
+        # A step that commits nothing repeats the forward before it, and the next one ends the
+        # block.
         return 2 * gen_length
 
     def plan(

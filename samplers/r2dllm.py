@@ -2,18 +2,19 @@
 
 Within one forward, each stage seeing the masks that the ones before it left, all inside the block:
 1. base rule (official: threshold 0.9, or factor);
-2. confidence cluster: a window of `cluster_size` positions whose masked members have mean confidence >=
-   `spatial_threshold` is committed whole (windows with more than `cluster_unmasked` decided tokens are
-   skipped; the sweep does not see its own commits);
-3. token cluster: a maximal run (>= `run_length`) of masked positions predicting the same token, best
-   confidence > `spatial_threshold` (strict), commits that token once;
-4. temporal: an arg-max unchanged over `temporal_steps` forwards of the block, with last, mean or maximal
-   confidence >= `temporal_threshold`, is committed.
-Stages 3 and 4 read a float32 softmax of the raw logits, stage 2 the base's confidence (Dream: in the
-logits' dtype, where a bf16 mean of 0.799 passes 0.8, trap T5).
+2. confidence cluster: a window of `cluster_size` positions whose masked members have mean
+   confidence >= `spatial_threshold` is committed whole (windows with more than `cluster_unmasked`
+   decided tokens are skipped; the sweep does not see its own commits);
+3. token cluster: a maximal run (>= `run_length`) of masked positions predicting the same token,
+   best confidence > `spatial_threshold` (strict), commits that token once;
+4. temporal: an arg-max unchanged over `temporal_steps` forwards of the block, with last, mean or
+   maximal confidence >= `temporal_threshold`, is committed.
+Stages 3 and 4 read a float32 softmax of the raw logits, stage 2 the base's confidence (Dream: in
+the logits' dtype, where a bf16 mean of 0.799 passes 0.8, trap T5).
 
-Authors' setting (all scripts): 0.9; 3, 0.8, 1; confidence; 3, 0.8, last; block 32, gen_length 256, dual
-cache. LLaDA without cache or with prefix cache is an extension. Dream: base=opening, shifted_rows=own.
+Authors' setting (all scripts): 0.9; 3, 0.8, 1; confidence; 3, 0.8, last; block 32, gen_length
+256, dual cache. LLaDA without cache or with prefix cache is an extension. Dream: base=opening,
+shifted_rows=own.
 """
 
 from dataclasses import dataclass, replace

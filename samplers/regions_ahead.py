@@ -1,4 +1,5 @@
-"""Blocks ahead (FreeDave's eager mode): the current block and the next ones are eligible together."""
+"""Blocks ahead (FreeDave's eager mode): the current block and the next ones are eligible
+together."""
 
 from dataclasses import dataclass
 
@@ -12,8 +13,8 @@ from dllm.sampler import Region
 
 @dataclass(frozen=True)
 class BlocksAhead:
-    """The blocks of `region`, with ceil(draft_steps / block size) attention blocks after the current
-    one eligible, too."""
+    """The blocks of `region`, with ceil(draft_steps / block size) attention blocks after the
+    current one eligible, too."""
 
     region: Region
     draft_steps: int

@@ -29,14 +29,17 @@ class Verifier:
             return wanted - 1
         allowed = max(1, self.max_batch // batch)
         warnings.warn(
-            f"sampler.verify.max_batch={self.max_batch}: {allowed} canvases per sequence are verified "
-            f"instead of draft_steps={wanted}",
+            f"sampler.verify.max_batch={self.max_batch}: {allowed} canvases per sequence are "
+            f"verified instead of draft_steps={wanted}",
             stacklevel=2,
         )
         return allowed - 1
 
     def longest_chain(
-        self, drafts: Int[Tensor, "batch count rows"], targets: Int[Tensor, "batch count rows"], mask: int
+        self,
+        drafts: Int[Tensor, "batch count rows"],
+        targets: Int[Tensor, "batch count rows"],
+        mask: int,
     ) -> Int[Tensor, "batch"]:
         """Index of the last draft reached from draft 0, always by the largest agreeing jump."""
         same = drafts[:, None] == targets[:, :, None]  # [batch, target, draft, rows]

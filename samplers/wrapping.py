@@ -68,6 +68,9 @@ class Wrapper(Sampler):
     ) -> Request:
         return self.base.plan(canvas, eligible, state)
 
+    def refine(self, view: View, state: SamplerState) -> np.ndarray | None:
+        return self.base.refine(view, state)
+
     def observe(self, view: View, state: SamplerState) -> None:
         self.base.observe(view, state)
 

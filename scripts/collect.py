@@ -1,7 +1,7 @@
 """Collect training data for a Learn2PD filter: `python -m scripts.collect output=results/records`.
 
-Decodes training samples twice (the model's own answer, then the oracle that imitates it) and records
-confidences and labels. The same command goes on after a kill.
+Decodes training samples twice (the model's own answer, then the oracle that imitates it) and
+records confidences and labels. The same command goes on after a kill.
 """
 
 import sys

@@ -30,7 +30,8 @@ def distribution(token: int, probability: float, vocabulary: int = SPEC.vocab_si
 
 @dataclass
 class Script:
-    """Forward n predicts position i as script[n][i] = (token, probability); the last one repeats."""
+    """Forward n predicts position i as script[n][i] = (token, probability); the last one
+    repeats."""
 
     script: Sequence[Sequence[tuple[int, float]]]
     prompt_length: int

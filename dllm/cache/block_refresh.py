@@ -1,8 +1,8 @@
 """Fast-dLLM's schedule (arXiv 2505.22618), shared by its prefix and dual caches.
 
-The first step of a block feeds the whole canvas and refreshes the store; the block's other steps feed a
-part of it and attend to what is stored for the rest. Each sequence follows its own blocks: in a ragged
-batch one forward may refresh some sequences and step others.
+The first step of a block feeds the whole canvas and refreshes the store; the block's other steps
+feed a part of it and attend to what is stored for the rest. Each sequence follows its own blocks:
+in a ragged batch one forward may refresh some sequences and step others.
 """
 
 from dataclasses import dataclass, field
@@ -24,9 +24,10 @@ class BlockRefresh:
     """Full forward at the first step of a block, part of the canvas afterwards."""
 
     shifted_rows: Literal["previous", "own"]
-    """Models whose row i-1 predicts position i (Dream): feed the row before the block too (`previous`),
-    or the block's own rows only (`own`, official: the first position of a block is then predicted by
-    the full forward alone and must be committed there, see `sampler=opening`)."""
+    """Models whose row i-1 predicts position i (Dream): feed the row before the block too
+    (`previous`), or the block's own rows only (`own`, official: the first position of a block is
+    then predicted by the full forward alone and must be committed there, see
+    `sampler=opening`)."""
     legacy_idle_forward: bool
     """A block completed by its full forward is forwarded once more (Fast-dLLM before July 2025)."""
 

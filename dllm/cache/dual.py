@@ -1,10 +1,11 @@
-"""Dual cache of Fast-dLLM (arXiv 2505.22618): everything outside the block is computed once per block.
+"""Dual cache of Fast-dLLM (arXiv 2505.22618): everything outside the block is computed once per
+block.
 
-A block's first step feeds the whole canvas and keeps all keys and values; its other steps feed the block
-only, which replaces its own slots. Approximate under full attention: prefix and masked suffix do not see
-what the block commits. The tail of an answer that is cut short stays attended until the next refresh, in
-the state of the last forward that fed it (as Learn2PD's official code does). Specification: kv_caches
-sections 1 and 2.
+A block's first step feeds the whole canvas and keeps all keys and values; its other steps feed
+the block only, which replaces its own slots. Approximate under full attention: prefix and masked
+suffix do not see what the block commits. The tail of an answer that is cut short stays attended
+until the next refresh, in the state of the last forward that fed it (as Learn2PD's official code
+does). Specification: kv_caches sections 1 and 2.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,9 @@
-"""Prefix cache of Fast-dLLM (arXiv 2505.22618): what lies left of the block is computed once per block.
+"""Prefix cache of Fast-dLLM (arXiv 2505.22618): what lies left of the block is computed once per
+block.
 
 A block's first step feeds the whole canvas and keeps the keys and values of [0, s); its other steps
-feed [s, end of the canvas). Approximate under full attention: the stored keys do not see what the block
-commits. Specification: kv_caches sections 1 and 2.
+feed [s, end of the canvas). Approximate under full attention: the stored keys do not see what the
+block commits. Specification: kv_caches sections 1 and 2.
 """
 
 from dataclasses import dataclass

@@ -92,6 +92,6 @@ def _check_hypotheses(
     changed = (hypotheses != canvas.tokens[:, None]) & (hypotheses >= 0)
     if (changed & stored[:, None]).any():
         raise ConfigError(
-            "cache: the sampler's alternative canvases change cached positions (e.g. the prompt under "
+            "cache: alternative canvases change cached positions (as the prompt under "
             "sampler.cfg_scale > 0); use cache=none"
         )

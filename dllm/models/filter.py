@@ -1,8 +1,9 @@
 """Learn2PD's filter network and its files: confidences of a block in, "already final?" logits out.
 
-z = W2 relu(W1 c + b1) + b2 in float32, all layers block x block (2,112 parameters at block 32); depth 1 is
-one linear map. Files are safetensors with the state-dict names of the official module (linear1.weight,
-...) and a description in the header; nothing is ever unpickled. Specification: learn2pd section 2.
+z = W2 relu(W1 c + b1) + b2 in float32, all layers block x block (2,112 parameters at block 32);
+depth 1 is one linear map. Files are safetensors with the state-dict names of the official module
+(linear1.weight, ...) and a description in the header; nothing is ever unpickled. Specification:
+learn2pd section 2.
 """
 
 import json
@@ -122,16 +123,19 @@ def convert_torch_filter(path: Path) -> FilterNetwork:
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a file it refuses
-        raise ConfigError(f"{path} can't be read as tensors only: {error}".splitlines()[0]) from None
+        raise ConfigError(
+            f"{path} can't be read as tensors only: {error}".splitlines()[0]
+        ) from None
     if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
         raise ConfigError(f"{path} is no state dict")
     return filter_from_weights({name: w.float() for name, w in weights.items()}, path, {})
 
 
 def effective_threshold(network: FilterNetwork, accept: float) -> float:
-    """The plain threshold that the filter amounts to: one confidence varied in steps of 0.01 with the
-    others fixed (all 1, all 0.9, all 0.3, 1 before and 0.3 after), the smallest accepted value, median
-    over positions and contexts (learn2pd section 2). 1.01 = nothing is accepted."""
+    """The plain threshold that the filter amounts to: one confidence varied in steps of 0.01
+    with the others fixed (all 1, all 0.9, all 0.3, 1 before and 0.3 after), the smallest
+    accepted value, median over positions and contexts (learn2pd section 2). 1.01 = nothing is
+    accepted."""
     width = network.facts.block_length
     place = torch.arange(width)
     contexts = [torch.full((width, width), value) for value in (1.0, 0.9, 0.3)]
@@ -160,7 +164,8 @@ PUBLISHED_PROBES = (
 
 
 def published_differences(network: FilterNetwork) -> list[str]:
-    """Probes at which a filter behaves otherwise than the authors' LLaDA checkpoint, one line each."""
+    """Probes at which a filter behaves otherwise than the authors' LLaDA checkpoint, one line
+    each."""
     if network.facts.block_length != 32:
         return [f"block_length={network.facts.block_length}: the published filter has 32"]
     found = []
@@ -173,7 +178,8 @@ def published_differences(network: FilterNetwork) -> list[str]:
             abs(ours - theirs) > 2e-4 for ours, theirs in zip(probed, expected, strict=True)
         ):
             found.append(
-                f"confidence {value:.2f} everywhere: accepts {counts[0]} at 0.96 and {counts[1]} at "
-                f"0.90 (published {at_96} and {at_90}), probabilities {probed} (published {expected})"
+                f"confidence {value:.2f} everywhere: accepts {counts[0]} at 0.96 and {counts[1]} "
+                f"at 0.90 (published {at_96} and {at_90}), probabilities {probed} (published "
+                f"{expected})"
             )
     return found

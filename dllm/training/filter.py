@@ -1,8 +1,9 @@
 """Trains Learn2PD's filter on an oracle's records: `python -m scripts.train filter data=FOLDER`.
 
-Full-batch AdamW on the binary cross entropy over all positions of the block, decoded ones included (trap
-T10), as the authors' notebook; it differs in splitting by prompt (`split=record` is theirs), seeding, and
-stopping when the validation loss has not improved for `patience` iterations, best weights kept.
+Full-batch AdamW on the binary cross entropy over all positions of the block, decoded ones
+included (trap T10), as the authors' notebook; it differs in splitting by prompt (`split=record`
+is theirs), seeding, and stopping when the validation loss has not improved for `patience`
+iterations, best weights kept.
 """
 
 import time
@@ -78,8 +79,8 @@ def split_records(records: Records, recipe: FilterRecipe) -> dict[str, Tensor]:
 
 
 def report(network: FilterNetwork, c: Tensor, final: Tensor, threshold: float) -> dict[str, float]:
-    """Loss and error rates: of what is accepted, how much is wrong; of what is rejected, how much is
-    right. A rate over nothing is 0."""
+    """Loss and error rates: of what is accepted, how much is wrong; of what is rejected, how
+    much is right. A rate over nothing is 0."""
     with torch.no_grad():
         z = network(c)
     accepted = z.sigmoid() > threshold
@@ -178,7 +179,7 @@ def filter_card(
         "",
         f"{sum(p.numel() for p in network.parameters()):,} parameters, {facts.depth} layers of "
         f"{facts.block_length} x {facts.block_length}: confidences of a block in, "
-        "\"is the current arg-max already final?\" out (arXiv 2509.25188). For `sampler=learn2pd`.",
+        '"is the current arg-max already final?" out (arXiv 2509.25188). For `sampler=learn2pd`.',
         "",
         "| | |",
         "|---|---|",
@@ -196,8 +197,8 @@ def filter_card(
         f"| data | `{config.data_command}` |",
         f"| command | `{config.command}` |",
         "",
-        "Behaves, to first order, like a plain threshold on the confidence (median over positions and "
-        "contexts of the smallest accepted value):",
+        "Behaves, to first order, like a plain threshold on the confidence (median over positions "
+        "and contexts of the smallest accepted value):",
         "",
         "| accept_threshold | plain threshold |",
         "|---|---|",

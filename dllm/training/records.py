@@ -1,8 +1,9 @@
 """What an oracle pass records for filter training, in shards on disk.
 
-One record per oracle forward and block: confidences of all positions and labels [arg-max = reference]
-(learn2pd section 3.5). A shard is one safetensors file, written whole or not at all, with the sample
-ids and the settings in its header: a collection stopped at any moment goes on where it was.
+One record per oracle forward and block: confidences of all positions and labels [arg-max =
+reference] (learn2pd section 3.5). A shard is one safetensors file, written whole or not at all,
+with the sample ids and the settings in its header: a collection stopped at any moment goes on
+where it was.
 """
 
 import json
@@ -89,7 +90,9 @@ def load_records(folder: Path) -> Records:
     """Raises `ConfigError` for a folder without shards."""
     paths = sorted(folder.glob("shard-*.safetensors"))
     if not paths:
-        raise ConfigError(f"data={folder} holds no records: python -m scripts.collect output={folder}")
+        raise ConfigError(
+            f"data={folder} holds no records: python -m scripts.collect output={folder}"
+        )
     facts = _header(paths[0])["facts"]
     RecordShards(folder, facts)
     parts: dict[str, list[Tensor]] = {"sample": [], "confidence": [], "final": []}

@@ -1,11 +1,14 @@
 """Redundancy-aware fine-tuning (R2-dLLM, arXiv 2604.18995): `python -m scripts.train redundancy`.
 
-Teaches a model its own short trajectories, so that a plain threshold finds them. Everything in this recipe
-is [inferred, no public code found] (r2dllm section 7), known are only the aim and that checkpoints exist:
+Teaches a model its own short trajectories, so that a plain threshold finds them. Everything in
+this recipe is [inferred, no public code found] (r2dllm section 7), known are only the aim and
+that checkpoints exist:
 1. training prompts are decoded with the full rule set; trajectories with a correct answer are kept;
-2. for a state x_t of a trajectory, cross entropy towards its final tokens, weight 1 on the positions
-   committed at step t (by any stage), `rest_weight` on the block's other masked positions, 0 elsewhere;
-3. AdamW on all parameters, a few hundred steps; judge by plain threshold and R2 rules, before and after.
+2. for a state x_t of a trajectory, cross entropy towards its final tokens, weight 1 on the
+positions committed at step t (by any stage), `rest_weight` on the block's other masked positions,
+0 elsewhere;
+3. AdamW on all parameters, a few hundred steps; judge by plain threshold and R2 rules, before and
+after.
 """
 
 import shutil
@@ -160,7 +163,8 @@ class RedundancyTuning:
                 states += states_of(tokens, outcome, recipe.rest_weight)
         if not states:
             raise ConfigError(
-                f"recipe.trajectories={recipe.trajectories}: no answer was correct, nothing to learn"
+                f"recipe.trajectories={recipe.trajectories}: no answer was correct, nothing "
+                "to learn"
             )
         return states, {"kept": kept / len(samples), "forwards": forwards / kept}
 
@@ -193,8 +197,8 @@ def execute(config: DictConfig) -> None:
     try:
         states, facts = tuning.collect()
         print(
-            f"{len(states)} states of trajectories with {facts['forwards']:.1f} forwards on average "
-            f"({facts['kept']:.0%} of the samples were answered correctly)",
+            f"{len(states)} states of trajectories with {facts['forwards']:.1f} forwards on "
+            f"average ({facts['kept']:.0%} of the samples were answered correctly)",
             flush=True,
         )
         tuning.train(states, log)

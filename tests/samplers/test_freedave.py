@@ -158,7 +158,8 @@ def test_order_of_the_toy_model() -> None:
     assert [step.positions for step in trace.steps] == [[2], [6], [0], [5], [1], [7], [3], [4]]
     drafted = toy(freedave("low_confidence", 4), Toy(0.3)).trace
     assert drafted is not None
-    # Accepted drafts per round, the certain position of each round among them: 2, 1, 1, 3, then the last.
+    # Accepted drafts per round, the certain position of each round among them: 2, 1, 1, 3, then
+    # the last.
     rounds = [len(step.marks.get("drafted", [])) + 1 for step in drafted.steps[1:]]
     assert rounds == [2, 1, 1, 3]
 

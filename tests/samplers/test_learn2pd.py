@@ -1,4 +1,5 @@
-"""Worked examples of Learn2PD, EoTP and the oracle (learn2pd section 8), and what a filter refuses."""
+"""Worked examples of Learn2PD, EoTP and the oracle (learn2pd section 8), and what a filter
+refuses."""
 
 import pickle
 from dataclasses import replace
@@ -152,7 +153,7 @@ def test_a_cut_answer_ends_there_and_counts_only_what_is_left() -> None:
     assert outcome.tokens == (10, 11, EOS, 12, EOS)
     assert outcome.committed == 5
     assert outcome.trace is not None
-    assert [len(canvas) for canvas in outcome.trace.replay()][0] == 6
+    assert next(len(canvas) for canvas in outcome.trace.replay()) == 6
 
 
 def test_oracle() -> None:
