@@ -34,6 +34,8 @@ class Stage:
     """Longest list."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Kind -> how often it is drawn; 1 where absent."""
+    min_fill: float = 0.0
+    """Least share of the canvas that prompt and response take up; the rest of a row is EOS."""
 
 
 @dataclass(frozen=True)
@@ -98,23 +100,25 @@ class BatchSource:
         stage, suite = self.stages[number], self._suites[number]
         (length,) = rng.choices(list(stage.lengths), list(stage.lengths.values()))
         weights = [stage.weights.get(kind, 1.0) for kind in suite.kinds]
-        rows: list[tuple[list[int], int]] = []
+        rows: list[tuple[list[int], int, int]] = []
         while len(rows) < self.tokens_per_micro // length:
             (kind,) = rng.choices(suite.kinds, weights)
             row = self.encode(suite.draw_from("train", kind, rng), length)
-            if row is not None:
+            if row is not None and row[2] >= stage.min_fill * length:
                 rows.append(row)
         generator = torch.Generator().manual_seed(rng.getrandbits(63))
-        tokens = torch.tensor([row for row, _ in rows])
-        prompts = torch.tensor([n for _, n in rows])
+        tokens = torch.tensor([ids for ids, _, _ in rows])
+        prompts = torch.tensor([prompt for _, prompt, _ in rows])
         return self.objective(tokens, prompts, self.mask_id, generator)
 
-    def encode(self, sample: Sample, length: int) -> tuple[list[int], int] | None:
-        """(token ids of the whole canvas, prompt length), or None if no EOS would fit."""
+    def encode(self, sample: Sample, length: int) -> tuple[list[int], int, int] | None:
+        """(ids of the whole canvas, length of the prompt, of all but EOS); None if no EOS fits."""
         prompt = self.tokenizer.encode(chat_prompt(sample.prompt)).ids
         answer = self.tokenizer.encode(sample.answer).ids
         ends = length - len(prompt) - len(answer)
-        return (prompt + answer + [self.eos_id] * ends, len(prompt)) if ends >= 1 else None
+        if ends < 1:
+            return None
+        return prompt + answer + [self.eos_id] * ends, len(prompt), length - ends
 
 
 def mask_responses(

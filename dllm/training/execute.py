@@ -31,8 +31,10 @@ def execute(config: DictConfig) -> None:
     )
     resumed = trainer.resume()
     if config.export is not None:
+        course = config.training.get("course", "as in the recipe")
         facts = {"steps": trainer.done, "device": config.device, "command": config.command}
-        facts |= {"seed": config.training.recipe.seed, **trainer.totals}
+        facts |= {"seed": config.training.recipe.seed, "course": course}
+        facts |= trainer.totals
         print(export(trainer.model, Path(config.export), facts, config.export_items))
         return
     print(f"{'resumed at' if resumed else 'starting at'} step {trainer.done}", flush=True)

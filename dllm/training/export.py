@@ -52,6 +52,7 @@ generated tasks of `dllm.tasks` and nothing else.
 | seed | {seed} |
 | wall time of the steps | {minutes:.0f} min on {device} |
 | training | `{command}` |
+| course | {course} |
 | tokenizer | `python -m dllm.training.vocabulary {folder}` |
 
 ## Accuracy
@@ -93,7 +94,7 @@ def table(scores: dict[str, float], allowance: float) -> str:
 def export(model: Transformer, folder: Path, facts: dict[str, Any], items: int = 200) -> str:
     """Writes config.json, model.safetensors and README.md beside the tokenizer; returns the card.
 
-    `facts`: steps, sequences, tokens, seconds, seed, device, command.
+    `facts`: steps, sequences, tokens, seconds, seed, device, command, course.
     """
     save_model(model, folder, torch.bfloat16)
     (folder / "model.safetensors").chmod(0o644)  # safetensors makes it private
@@ -109,9 +110,7 @@ def export(model: Transformer, folder: Path, facts: dict[str, Any], items: int =
         family=model.spec.family,
         objective=OBJECTIVES[model.spec.attention],
         rows=table(measure(folder, items, gen_length), ALLOWANCE[model.spec.attention]),
-        **{
-            key: facts[key] for key in ("steps", "sequences", "tokens", "seed", "device", "command")
-        },
+        **facts,
     )
     (folder / "README.md").write_text(card)
     return card

@@ -8,7 +8,7 @@ from dllm.training.batches import MIN_NOISE, BatchSource, Stage, mask_responses
 
 STAGES = [
     Stage(until=0.5, lengths={32: 1.0}, max_items=4, weights={"sort": 0.0}),
-    Stage(until=1.0, lengths={48: 0.5, 64: 0.5}),
+    Stage(until=1.0, lengths={48: 0.5, 64: 0.5}, min_fill=0.5),
 ]
 
 
@@ -44,6 +44,7 @@ def test_rows_are_prompt_response_and_eos_up_to_a_fixed_length(tokenizer) -> Non
                 first_end = ids.index(1)
                 assert set(ids[first_end:]) == {1}
                 assert ids.index(3) < first_end
+                assert first_end >= (length // 2 if step == 12 else 0)
 
 
 def test_only_training_prompts_are_drawn_and_weights_select_kinds(tokenizer) -> None:
