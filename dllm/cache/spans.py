@@ -43,7 +43,7 @@ def span_plan(
     count = end - start
     offset = np.arange(int(count.max(initial=0)))
     own = np.where(offset < count[:, None], start[:, None] + offset, -1)  # [batch, rows]
-    present = (tokens >= 0).all(axis=2)  # [batch, copies]
+    present = np.all(tokens >= 0, axis=2)  # [batch, copies]
     # Entries: all real canvases first, then the first hypothesis of each, and so on.
     fed = np.where(present.T[:, :, None], own[None], -1).reshape(batch * copies, -1)
     rows = np.take_along_axis(tokens, np.maximum(own, 0)[:, None], axis=2)

@@ -1,0 +1,83 @@
+"""The oracle pass against the recorded one, its shards, and the command."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dllm.canvas import Prompt
+from dllm.config import compose
+from dllm.errors import ConfigError
+from dllm.models.loading import load_model
+from dllm.models.predictor import Predictor
+from dllm.training.records import Record, RecordShards, load_records
+from samplers.collecting import Collector
+from scripts.collect import collect
+
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def test_recorded_collection() -> None:
+    recorded = json.loads((GOLDEN / "traces" / "learn2pd_collect.json").read_text())
+    predictor = Predictor(load_model(GOLDEN / "models" / recorded["checkpoint"]))
+    for number, case in enumerate(recorded["cases"][::3]):
+        params = case["params"]
+        collector = Collector(predictor, params["block_length"], "model", batch_size=1)
+        prompt = Prompt(str(number), tuple(case["prompt"]), params["gen_length"])
+        (answered,) = collector.references([prompt])
+        assert list(answered.reference or ()) == case["reference"]
+        records, (outcome,) = collector.records([answered])
+        assert outcome.cost.nfe == case["nfe"]
+        assert list(outcome.tokens) == case["output"]
+        for ours, theirs in zip(records, case["records"], strict=True):
+            assert (ours.block, ours.step) == (theirs["block"], theirs["step"])
+            assert ours.confidence.tolist() == pytest.approx(theirs["confidence"], abs=1e-4)
+            assert ours.final.tolist() == [bool(label) for label in theirs["is_correct"]]
+
+
+def record(sample: str, step: int) -> Record:
+    return Record(sample, 0, step, torch.rand(4), torch.rand(4) > 0.5)
+
+
+def test_shards_are_read_back(tmp_path: Path) -> None:
+    facts = {"model": "m", "block_length": 4}
+    shards = RecordShards(tmp_path, facts)
+    made = [record("a", 0), record("a", 1), record("b", 0), record("c", 0)]
+    shards.append(["a", "b"], made[:3])
+    shards.append(["c"], made[3:])
+    assert RecordShards(tmp_path, facts).done() == {"a", "b", "c"}
+    records = load_records(tmp_path)
+    assert records.sample.tolist() == [0, 0, 1, 2]
+    assert torch.equal(records.confidence, torch.stack([r.confidence for r in made]))
+    assert torch.equal(records.final, torch.stack([r.final for r in made]))
+    assert records.facts == facts
+
+
+def test_shards_of_other_settings(tmp_path: Path) -> None:
+    RecordShards(tmp_path, {"block_length": 4}).append(["a"], [record("a", 0)])
+    with pytest.raises(ConfigError, match="holds records with block_length=4, this run has 8"):
+        RecordShards(tmp_path, {"block_length": 8})
+    with pytest.raises(ConfigError, match="holds no records: python -m scripts.collect"):
+        load_records(tmp_path / "empty")
+
+
+def test_the_same_command_goes_on(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [f"model.path={checkpoint}", f"output={tmp_path / 'records'}", "gen_length=8"]
+    options += ["block_length=4", "shard_size=2", "task=listops", "batch_size=2"]
+    collect(compose([*options, "limit=2"], "collect"))
+    first = load_records(tmp_path / "records")
+    collect(compose([*options, "limit=4"], "collect"))
+    both = load_records(tmp_path / "records")
+    assert "2 samples recorded, 2 to do" in capsys.readouterr().out
+    assert both.sample.max() == 3
+    assert torch.equal(both.confidence[: len(first.sample)], first.confidence)
+    assert both.confidence.shape[1] == 4
+
+
+def test_blocks_that_do_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="block_length=5 does not divide gen_length=8"):
+        collect(compose(["gen_length=8", "block_length=5", f"output={tmp_path}"], "collect"))

@@ -1,0 +1,100 @@
+"""Training a filter on records whose labels follow a known rule, and the command around it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dllm.config import compose
+from dllm.errors import ConfigError
+from dllm.models.filter import FilterFacts, FilterNetwork, load_filter
+from dllm.training.filter import FilterRecipe, execute, report, split_records, train_filter
+from dllm.training.records import Record, Records, RecordShards
+
+
+RECIPE = FilterRecipe(
+    depth=2,
+    learning_rate=0.03,
+    iterations=300,
+    patience=100,
+    check_every=20,
+    split="prompt",
+    report_threshold=0.5,
+    seed=0,
+)
+
+
+def records(count: int = 300) -> Records:
+    """A position is final iff its confidence exceeds 0.6; three records per sample."""
+    generator = torch.Generator().manual_seed(1)
+    confidence = torch.rand(count, 4, generator=generator)
+    facts = {"model": "some model", "conf_dtype": "float32"}
+    return Records(torch.arange(count) // 3, confidence, confidence > 0.6, facts)
+
+
+def test_learns_the_rule() -> None:
+    network, tested = train_filter(records(), RECIPE)
+    assert tested["accuracy"] > 0.85
+    assert tested["false_positive_rate"] < 0.2
+    assert network.facts == FilterFacts(4, 2, "confidence", "float32", "some model")
+
+
+def test_the_seed_decides() -> None:
+    one, other = (train_filter(records(60), RECIPE)[0].state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_split_keeps_samples_together() -> None:
+    made = records(90)
+    parts = split_records(made, RECIPE)
+    assert sorted(torch.cat(list(parts.values())).tolist()) == list(range(90))
+    owners = [set(made.sample[at].tolist()) for at in parts.values()]
+    assert not (owners[0] & owners[1] or owners[0] & owners[2] or owners[1] & owners[2])
+    assert [len(found) for found in owners] == [24, 3, 3]
+    with pytest.raises(ConfigError, match="3 prompts are too few to split"):
+        split_records(records(9), RECIPE)
+
+
+def test_rates_by_hand() -> None:
+    network = FilterNetwork(FilterFacts(block_length=4, depth=1))
+    eye = 10 * torch.eye(4)
+    network.load_state_dict({"linear1.weight": eye, "linear1.bias": torch.full((4,), -5.0)})
+    # Accepted where 10 c - 5 > ln 9, that is c > 0.7197: three of four, one of them wrong.
+    c = torch.tensor([[0.9, 0.8, 0.73, 0.5]])
+    found = report(network, c, torch.tensor([[True, False, True, True]]), 0.9)
+    assert found["false_positive_rate"] == pytest.approx(1 / 3)
+    assert found["false_negative_rate"] == pytest.approx(1.0)
+    assert found["accuracy"] == pytest.approx(0.5)
+    assert found["accepted_share"] == pytest.approx(0.75)
+
+
+def test_command_writes_filter_and_card(tmp_path: Path) -> None:
+    made = records(120)
+    shards = RecordShards(tmp_path / "records", {"model": "some model", "conf_dtype": "float32"})
+    names = [str(number) for number in range(40)]
+    shards.append(
+        names,
+        [
+            Record(str(int(sample)), 0, 0, c, final)
+            for sample, c, final in zip(made.sample, made.confidence, made.final, strict=True)
+        ],
+    )
+    options = [f"data={tmp_path / 'records'}", f"output={tmp_path / 'out'}", "tracker=none"]
+    execute(compose([*options, "recipe.iterations=40", "recipe.check_every=20"], "train_filter"))
+    network = load_filter(tmp_path / "out" / "filter.safetensors")
+    assert network.facts.model == "some model"
+    assert "| trained for | some model |" in (tmp_path / "out" / "FILTER.md").read_text()
+    lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [20, 40]
+    assert {"loss", "validation/loss", "validation/false_positive_rate"} <= set(
+        json.loads(lines[0])
+    )
+
+
+def test_command_converts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(FilterNetwork(FilterFacts(8)).state_dict(), tmp_path / "published.pth")
+    options = [f"convert={tmp_path / 'published.pth'}", f"output={tmp_path / 'out'}"]
+    execute(compose([*options, "tracker=none"], "train_filter"))
+    assert load_filter(tmp_path / "out" / "filter.safetensors").facts.block_length == 8
+    assert "block_length=8: the published filter has 32" in capsys.readouterr().out
