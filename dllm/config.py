@@ -44,6 +44,12 @@ def compose(overrides: Sequence[str] = (), config_name: str = "config") -> DictC
         raise ConfigError(_flat(error)) from None
 
 
+def choices(group: str) -> list[str]:
+    """Names of the configurations in a group."""
+    files = resources.files("conf").joinpath(group).iterdir()
+    return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
+
+
 def fingerprint(config: DictConfig) -> str:
     """Hash of everything in a configuration that can change a result (12 hex digits)."""
     plain = OmegaConf.to_container(

@@ -20,7 +20,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm import scores
@@ -35,6 +35,7 @@ from samplers.quota import StaticQuota
 
 _POSITIONS, _PROBABILITIES, _KL = "klass_positions", "klass_probabilities", "klass_kl"
 _FLOOR = 1e-12
+_CHUNK = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,30 +76,44 @@ class Klass(StaticQuota):
         super().observe(view, state)
         p = scores.cast(view.logits, self.conf_dtype).softmax(dim=-1)
         batch, row = view.candidates.nonzero(as_tuple=True)
-        q = self._previous(view, state, batch, row)
-        now = p[batch, row]
-        kl = ((now + _FLOOR).div_(q.add_(_FLOOR)).log_().mul_(now)).sum(dim=-1)
-        history, at = state[_KL], view.positions[batch, row]
+        at = view.positions[batch, row]
+        kl = self._divergence(p, batch, row, self._previous_row(view, state, batch, at), state)
+        history = state[_KL]
         history[batch, at] = torch.cat((history[batch, at, 1:], kl.double()[:, None]), dim=-1)
         # Kept by reference: nothing of [canvas, vocab] size is ever copied.
         state[_POSITIONS], state[_PROBABILITIES] = view.positions, p
 
-    def _previous(
-        self, view: View, state: SamplerState, batch: Tensor, row: Tensor
-    ) -> Float[Tensor, "candidates vocab"]:
-        """The previous step's distributions of this step's candidates; zeros where there is
-        none."""
+    @staticmethod
+    def _previous_row(view: View, state: SamplerState, batch: Tensor, at: Tensor) -> Tensor:
+        """Row of each candidate in the previous prediction; -1 where it was not predicted."""
         past = state[_POSITIONS]
         where = past.new_full((len(past), view.canvas.capacity + 1), -1)
         order = torch.arange(past.shape[1], device=past.device).expand_as(past)
         where.scatter_(1, past.where(past >= 0, view.canvas.capacity), order)
-        found = where[batch, view.positions[batch, row]]
-        if past.shape[1] == 0:
-            return scores.cast(view.logits, self.conf_dtype).new_zeros(
-                len(batch), view.logits.shape[-1]
-            )
-        q = state[_PROBABILITIES][batch, found.clamp(min=0)]
-        return q.masked_fill_((found < 0)[:, None], 0)
+        return where[batch, at]
+
+    @staticmethod
+    def _divergence(
+        p: Float[Tensor, "batch rows vocab"],
+        batch: Int[Tensor, "candidates"],
+        row: Int[Tensor, "candidates"],
+        previous: Int[Tensor, "candidates"],
+        state: SamplerState,
+    ) -> Float[Tensor, "candidates"]:
+        """KL(p_now || p_previous) of each candidate, against zeros where there is no previous."""
+        past, found = state[_PROBABILITIES], []
+        # A few rows at a time: temporaries that stay in cache are twice as fast as whole blocks.
+        for b, now_at, then_at in zip(
+            batch.split(_CHUNK), row.split(_CHUNK), previous.split(_CHUNK), strict=True
+        ):
+            now = p[b, now_at]
+            if past.shape[1]:
+                then = past[b, then_at.clamp(min=0)].masked_fill_((then_at < 0)[:, None], 0)
+            else:
+                then = torch.zeros_like(now)
+            ratio = (now + _FLOOR).div_(then.add_(_FLOOR))
+            found.append(ratio.log_().mul_(now).sum(dim=-1))
+        return torch.cat(found) if found else p.new_zeros(0)
 
     def ready(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState

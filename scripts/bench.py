@@ -47,10 +47,21 @@ def imports(overrides: Sequence[str]) -> None:
         )
 
 
+def samplers(overrides: Sequence[str]) -> None:
+    """Overrides name samplers; none = all of conf/sampler."""
+    from dllm.bench import samplers as bench
+    from dllm.config import choices
+
+    repeats = 15
+    rows = list(bench.measure(overrides or choices("sampler"), repeats))
+    print(bench.table(rows, repeats), end="")
+
+
 BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "loop": loop,
     "memory": memory,
     "imports": imports,
+    "samplers": samplers,
 }
 
 

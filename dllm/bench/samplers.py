@@ -1,0 +1,109 @@
+"""Decision time per step of every rule against plain threshold decoding, at LLaDA's vocabulary.
+
+Batch 1, one block of 32 masks, float32 logits given: what is timed is all between the model's
+logits and the decision on the host. Both sides see the same logits; half of the positions are sure.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from dllm.bench.ratio import Ratio, alternate
+from dllm.canvas import Canvas, Layout, Prompt
+from dllm.config import build, compose
+from dllm.decision import to_host
+from dllm.errors import ConfigError
+from dllm.legality import needs
+from dllm.prediction import View
+from dllm.sampler import Sampler
+from dllm.state import SamplerState
+
+
+VOCABULARY, BLOCK, PROMPT = 126_464, 32, 16
+MASK, EOS = 126_336, 126_081
+
+
+@dataclass(frozen=True)
+class Row:
+    """One rule in the table."""
+
+    name: str
+    timing: Ratio
+
+
+def measure(names: Sequence[str], repeats: int = 15) -> Iterator[Row]:
+    """One row per sampler that decodes fixed blocks by itself."""
+    logits = _logits()
+    reference = _step(_sampler("threshold"), logits)
+    for name in names:
+        try:
+            sampler = _sampler(name)
+            sampler.validate(BLOCK)
+        except ConfigError:
+            continue
+        if needs(sampler) & {"reference", "attention", "hidden", "hypotheses"}:
+            continue
+        timing = alternate(_step(sampler, logits), reference, repeats)
+        yield Row(name, timing)
+
+
+def _sampler(name: str) -> Sampler:
+    config = compose([f"sampler={name}"]).sampler
+    if not isinstance(config.get("region"), DictConfig) or "block_length" not in config.region:
+        raise ConfigError(f"sampler={name} brings its own region")
+    return build(config, "sampler")
+
+
+def _logits() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, BLOCK, VOCABULARY, generator=generator)
+    favourites = torch.randint(1000, 100_000, (BLOCK,), generator=generator)
+    lift = torch.where(torch.arange(BLOCK) % 2 == 0, 18.0, 12.0)
+    logits[0, torch.arange(BLOCK), favourites] = lift
+    return logits
+
+
+def _step(sampler: Sampler, logits: torch.Tensor) -> Callable[[], object]:
+    """One decision on a fresh view; history goes on from call to call."""
+    length = PROMPT + BLOCK
+    canvas = Canvas.empty(length, MASK, (EOS,))
+    layout = Layout(length, length, length, 0)
+    prompt = Prompt("bench", tuple(range(PROMPT)), BLOCK)
+    canvas.append(prompt, layout, torch.Generator().manual_seed(0))
+    canvas.enter_block(0, PROMPT, length)
+    state = SamplerState(sampler.fields(), length, "cpu")
+    state.append()
+    eligible = canvas.masked()
+
+    def decide() -> object:
+        positions = sampler.plan(canvas, eligible, state).positions
+        candidates = np.take_along_axis(eligible, positions, axis=1)
+        view = View(canvas, torch.from_numpy(positions), logits, torch.from_numpy(candidates))
+        sampler.observe(view, state)
+        decision = sampler.select(view, state)
+        return to_host(decision, positions, candidates, not sampler.may_commit_nothing)
+
+    return decide
+
+
+def table(rows: Sequence[Row], repeats: int) -> str:
+    """Markdown, slowest last."""
+    lines = [
+        "# Decision time per step",
+        "",
+        "`python -m scripts.bench samplers`: batch 1, block 32, vocabulary 126,464, float32 logits",
+        f"given; median of {repeats} pairs, each rule in turn with plain threshold in one process,",
+        f"{torch.get_num_threads()} thread(s). Absolute times depend on the machine and its load.",
+        "",
+        "| sampler | ratio to threshold | smallest to largest pair | ms |",
+        "|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda r: r.timing.ratio):
+        t = row.timing
+        lines.append(
+            f"| {row.name} | {t.ratio:.2f} | {t.low:.2f} to {t.high:.2f} | {1e3 * t.ours:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
