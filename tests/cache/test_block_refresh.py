@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from scripted import built
-from tiny_decoding import SPEC, random_model, ragged_prompts
+from tiny_decoding import SPEC, ragged_prompts, random_model
 
 from dllm.cache.policy import CachePolicy
 from dllm.config import build, compose

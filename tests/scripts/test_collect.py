@@ -57,9 +57,9 @@ def test_shards_are_read_back(tmp_path: Path) -> None:
 
 def test_shards_of_other_settings(tmp_path: Path) -> None:
     RecordShards(tmp_path, {"block_length": 4}).append(["a"], [record("a", 0)])
-    with pytest.raises(ConfigError, match="holds records with block_length=4, this run has 8"):
+    with pytest.raises(ConfigError, match=r"holds records with block_length=4, this run has 8"):
         RecordShards(tmp_path, {"block_length": 8})
-    with pytest.raises(ConfigError, match="holds no records: python -m scripts.collect"):
+    with pytest.raises(ConfigError, match=r"holds no records: python -m scripts\.collect"):
         load_records(tmp_path / "empty")
 
 

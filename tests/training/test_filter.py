@@ -16,8 +16,8 @@ from dllm.training.records import Record, Records, RecordShards
 RECIPE = FilterRecipe(
     depth=2,
     learning_rate=0.03,
-    iterations=300,
-    patience=100,
+    iterations=1500,
+    patience=500,
     check_every=20,
     split="prompt",
     report_threshold=0.5,

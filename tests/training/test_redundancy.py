@@ -1,4 +1,4 @@
-"""Training rows of a trajectory, their loss, and the command on a model of a few thousand weights."""
+"""Training rows of a trajectory, their loss, and the command on a tiny random model."""
 
 from pathlib import Path
 
