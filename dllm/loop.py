@@ -258,7 +258,7 @@ class _Run:
         return view.with_logits(logits)
 
     def _refine(self, view: View) -> View:
-        ends = self.decoder.sampler.region.refine(view)
+        ends = self.decoder.sampler.refine(view, self.state)
         if ends is None:
             return view
         canvas = self.canvas

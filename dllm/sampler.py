@@ -152,6 +152,10 @@ class Sampler:
         """Positions whose prediction this step needs; default: the eligible ones."""
         return Request(pad_positions(eligible))
 
+    def refine(self, view: View, state: SamplerState) -> np.ndarray | None:
+        """New block ends [batch] once a block's first prediction is there; default: the region's."""
+        return self.region.refine(view)
+
     def observe(self, view: View, state: SamplerState) -> None:
         """Updates history, exactly once per forward; a sampler with its own calls this as well."""
         if self.logits_transform is not None:

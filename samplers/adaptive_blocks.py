@@ -28,6 +28,7 @@ from dllm.errors import ConfigError
 from dllm.models.spec import ModelSpec
 from dllm.models.tokenizers import Tokenizer
 from dllm.prediction import View
+from samplers.delimiters import Delimiters, resolved, token_ids
 from samplers.regions import plain_layout
 
 
@@ -35,9 +36,8 @@ from samplers.regions import plain_layout
 class AdaptiveBlocks:
     default_block_length: int
     """Positions of a block without a sure delimiter (>= 1)."""
-    delimiters: list[str] | Literal["line_ends"]
-    """Tokens, by their exact text, on which a block may end; `line_ends`: all that end in a
-    newline."""
+    delimiters: Delimiters
+    """Tokens on which a block may end."""
     delimiter_ids: list[int] | None
     """Token ids in place of `delimiters`; null = those of the texts."""
     delimiter_threshold: float | None
@@ -62,18 +62,7 @@ class AdaptiveBlocks:
     def with_tokenizer(self, tokenizer: Tokenizer) -> Self:
         if self.delimiter_ids is not None:
             return self
-        texts = [tokenizer.decode([i], skip_special_tokens=False) for i in range(len(tokenizer))]
-        if self.delimiters == "line_ends":
-            found = [i for i, text in enumerate(texts) if text.endswith("\n")]
-            missing = [] if found else ["a newline at a token's end"]
-        else:
-            found = [i for i, text in enumerate(texts) if text in self.delimiters]
-            missing = [repr(text) for text in self.delimiters if text not in texts]
-        if missing:
-            raise ConfigError(
-                f"region.delimiters={self.delimiters}: the tokenizer has no token "
-                f"{', '.join(missing)}; give texts of single tokens, or region.delimiter_ids"
-            )
+        found = token_ids(tokenizer, self.delimiters, "region.delimiters")
         return replace(self, delimiter_ids=found)
 
     def validate(self, gen_length: int) -> None:
@@ -85,21 +74,9 @@ class AdaptiveBlocks:
                 f"region=adaptive: the {spec.family} model's attention is {spec.attention}, its "
                 "blocks are not free; use region=aligned"
             )
-        ids = self._ids()
-        if not all(0 <= i < spec.vocab_size for i in ids):
-            raise ConfigError(
-                f"region.delimiter_ids={ids} are not all in the vocabulary [0, {spec.vocab_size})"
-            )
+        if self.delimiter_threshold is not None:
+            resolved(self.delimiter_ids, self.delimiters, spec.vocab_size, "region.delimiters")
         return plain_layout(prompt, spec)
-
-    def _ids(self) -> list[int]:
-        if self.delimiter_threshold is None:
-            return []
-        if self.delimiter_ids is None:
-            raise ConfigError(
-                f"region.delimiters={self.delimiters} need a tokenizer; give region.delimiter_ids"
-            )
-        return self.delimiter_ids
 
     def blocks(self, gen_length: int) -> int:
         raise ConfigError(
@@ -135,19 +112,19 @@ class AdaptiveBlocks:
             return None
         default = np.minimum(canvas.block_start + self.default_block_length, canvas.length)
         ends = np.where(opening, default, canvas.block_end)
-        if not view.positions.shape[1]:
+        if not view.positions.shape[1] or self.delimiter_threshold is None:
             return ends
         window = [self.window(canvas, b, int(s)) for b, s in enumerate(canvas.block_start)]
         searched = (view.positions >= 0) & (
             view.positions < view.column(canvas.block_start + np.array(window))
         )
         top, token = view.top
-        delimiter = searched & torch.isin(token, token.new_tensor(self._ids()))
+        delimiter = searched & torch.isin(token, token.new_tensor(self.delimiter_ids or []))
         q = scores.cast(view.logits, self.delimiter_conf_dtype)
         # exp(l - logsumexp), as the official code computes it: rounded otherwise than a softmax.
         q = (top.to(q.dtype) - q.logsumexp(dim=-1)).exp().masked_fill(~delimiter, -1)
         best, at = q.max(dim=1)
-        sure = (best.double() >= (self.delimiter_threshold or 0)) & delimiter.any(dim=1)
+        sure = delimiter.any(dim=1) & (best.double() >= self.delimiter_threshold)
         chosen = view.positions.gather(1, at[:, None])[:, 0] + 1
         found = (sure.cpu().numpy() & opening).nonzero()[0]
         ends[found] = chosen.cpu().numpy()[found]

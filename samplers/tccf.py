@@ -27,6 +27,7 @@ from dllm.models.tokenizers import Tokenizer
 from dllm.outcome import Outcome
 from dllm.prediction import View
 from dllm.sampler import Region
+from dllm.state import SamplerState
 from samplers.wrapping import Wrapper
 
 
@@ -119,6 +120,9 @@ class TCCF(Wrapper):
         if self.critic_ids is None:
             raise ConfigError("sampler.critic needs a tokenizer; give sampler.critic_ids")
         return tuple(self.critic_ids)
+
+    def refine(self, view: View, state: SamplerState) -> np.ndarray | None:
+        return self.region.refine(view)
 
     def next_phase(self, prompt: Prompt, outcome: Outcome, spec: ModelSpec) -> Prompt | Outcome:
         if prompt.phase:

@@ -1,0 +1,41 @@
+"""Delimiters: tokens on which a block may end, given as texts or as ids."""
+
+from typing import Literal
+
+from dllm.errors import ConfigError
+from dllm.models.tokenizers import Tokenizer
+
+
+Delimiters = list[str] | Literal["line_ends"]
+"""Exact texts of single tokens; `line_ends`: all tokens that end in a newline."""
+
+
+def token_ids(tokenizer: Tokenizer, delimiters: Delimiters, option: str) -> list[int]:
+    """Ids of the delimiters.
+
+    Raises `ConfigError` naming `option` for a text that is no token.
+    """
+    texts = [tokenizer.decode([i], skip_special_tokens=False) for i in range(len(tokenizer))]
+    if delimiters == "line_ends":
+        found = [i for i, text in enumerate(texts) if text.endswith("\n")]
+        missing = [] if found else ["that ends in a newline"]
+    else:
+        found = [i for i, text in enumerate(texts) if text in delimiters]
+        missing = [repr(text) for text in delimiters if text not in texts]
+    if missing:
+        raise ConfigError(
+            f"{option}={delimiters}: the tokenizer has no token {', '.join(missing)}; give texts of "
+            "single tokens, or delimiter_ids"
+        )
+    return found
+
+
+def resolved(
+    ids: list[int] | None, delimiters: Delimiters, vocab_size: int, option: str
+) -> list[int]:
+    """The ids, once they are known and if they are in the vocabulary."""
+    if ids is None:
+        raise ConfigError(f"{option}={delimiters} needs a tokenizer; give delimiter_ids")
+    if not all(0 <= i < vocab_size for i in ids):
+        raise ConfigError(f"{option}: ids {ids} are not all in the vocabulary [0, {vocab_size})")
+    return ids
