@@ -35,8 +35,10 @@ def payloads(path: Path) -> Iterator[bytes]:
 
 def read_back(folder: Path) -> dict[str, Any]:
     """Config, history, summary and run facts of the only offline run below `folder`."""
+    import wandb
     from wandb.proto import wandb_internal_pb2
 
+    wandb.teardown()  # its own process has written everything when it has ended
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     found: dict[str, Any] = {"history": [], "summary": {}, "config": {}, "run": None, "files": path}
     for payload in payloads(path):
