@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from tokenizers import Tokenizer
@@ -63,11 +65,16 @@ def accuracy(
     # similar lengths share a batch, since shorter rows are padded
     encoded = [(s, tokenizer.encode(chat_prompt(s.prompt)).ids) for s in samples]
     encoded.sort(key=lambda pair: len(pair[1]))
-    for at in range(0, len(encoded), batch_size):
-        part = encoded[at : at + batch_size]
-        answers = decode(model, [ids for _, ids in part], gen_length)
-        for (sample, _), ids in zip(part, answers.tolist(), strict=True):
-            right[sample.task].append(task.grade(sample, response_text(ids, model, tokenizer)))
+    parts = [encoded[at : at + batch_size] for at in range(0, len(encoded), batch_size)]
+    # one thread per batch, as in training: threads that share an operation wait for one another
+    with ThreadPoolExecutor(
+        os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)
+    ) as lanes:
+        decoded = lanes.map(lambda part: decode(model, [i for _, i in part], gen_length), parts)
+        for part, answers in zip(parts, decoded, strict=True):
+            for (sample, _), ids in zip(part, answers.tolist(), strict=True):
+                text = response_text(ids, model, tokenizer)
+                right[sample.task].append(task.grade(sample, text))
     model.train(was_training)
     return {kind: sum(marks) / len(marks) for kind, marks in right.items() if marks}
 
