@@ -1,6 +1,5 @@
 """One run: decode what is missing of a task, grade it, keep it, compare it with the baseline."""
 
-import resource
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -8,29 +7,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from dllm import config as configuration
 from dllm.cache.policy import CachePolicy
 from dllm.canvas import Prompt
-from dllm.eos import EosPolicy, first_eos
+from dllm.eos import EosPolicy
 from dllm.errors import ConfigError
 from dllm.loop import Constraint, Decoder
 from dllm.metrics.definitions import Comparison, SampleResult, Summary
 from dllm.models.hub import ModelOptions, checkpoint_folder, open_model
 from dllm.models.loading import read_spec
 from dllm.models.predictor import Predictor
-from dllm.models.spec import ModelSpec
-from dllm.outcome import Outcome
 from dllm.runs.environment import describe
 from dllm.runs.folder import RunFolder
+from dllm.runs.grading import grade
 from dllm.runs.progress import Progress
+from dllm.runs.tracked import track
 from dllm.sampler import Sampler
 from dllm.tasks.base import GeneratedTask, Sample
-from dllm.trace import Trace
-from dllm.tracking.none import NoTracker
 from dllm.tracking.tracker import RunInfo, Tracker
 
 
@@ -135,7 +130,7 @@ def _run(
             results = sorted(folder.samples(), key=lambda result: order[result.id])
             summary = _summary(config, label, mark, results, baseline)
             folder.write_summary(summary)
-            _track(parts.tracker, folder, results, summary)
+            track(parts.tracker, folder, results, summary)
         finally:
             parts.tracker.finish()
     return folder.path, summary
@@ -197,50 +192,10 @@ class _Decoding:
         with Progress(label, len(self.samples)) if self.progress else nullcontext() as shown:
             for outcome in self.decoder.decode(self.prompts):
                 sample = self.samples[outcome.sample_id]
-                result = _grade(outcome, sample, self.task, self.tokenizer, spec)
+                result = grade(outcome, sample, self.task, self.tokenizer, spec)
                 folder.append(result, outcome.trace)
                 if shown is not None:
                     shown.add(result)
-
-
-def _answer(tokens: Sequence[int], spec: ModelSpec) -> list[int]:
-    """What was decoded before the first end token."""
-    end = first_eos(np.array(tokens), spec.eos_ids)
-    return [token for token in tokens[:end] if token != spec.mask_id]
-
-
-def _grade(
-    outcome: Outcome, sample: Sample, task: GeneratedTask, tokenizer: Any, spec: ModelSpec
-) -> SampleResult:
-    text = tokenizer.decode(_answer(outcome.tokens, spec))
-    cost = outcome.cost
-    return SampleResult(
-        id=sample.id,
-        task=sample.task,
-        prompt=sample.prompt,
-        output=text,
-        tokens=list(outcome.tokens),
-        correct=outcome.failure is None and task.grade(sample, text),
-        failure=outcome.failure,
-        prompt_length=outcome.prompt_length,
-        effective=sum(len(_answer(phase.tokens, spec)) for phase in outcome.phases()),
-        committed=outcome.committed,
-        steps=cost.steps,
-        forwards={str(kind): count for kind, count in cost.forwards.items()},
-        aux_forwards=cost.aux_forwards,
-        rows=cost.rows,
-        seconds=cost.seconds,
-        model_seconds=cost.model_seconds,
-        latency=outcome.latency,
-        peak_memory_mb=_peak_memory_mb(),
-    )
-
-
-def _peak_memory_mb() -> float:
-    """Peak of the accelerator where there is one, else of the process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def _summary(
@@ -267,58 +222,3 @@ def _summary(
 def _task_name(results: Sequence[SampleResult]) -> str:
     kinds = sorted({result.task for result in results})
     return kinds[0] if len(kinds) == 1 else f"{len(kinds)} kinds"
-
-
-def _track(
-    tracker: Tracker, folder: RunFolder, results: Sequence[SampleResult], summary: dict[str, Any]
-) -> None:
-    """Sends the folder's contents to the tracker; all of it at the end, so that a resumed run shows the
-    same as an undisturbed one."""
-    if isinstance(tracker, NoTracker):
-        return
-    correct = effective = nfe = 0
-    seconds = 0.0
-    for index, result in enumerate(results, start=1):
-        correct += result.correct
-        effective += result.effective
-        nfe += result.nfe
-        seconds += result.seconds
-        values = {
-            "accuracy": correct / index,
-            "tpf": effective / nfe if nfe else 0.0,
-            "nfe": result.nfe,
-            "tokens_per_second": effective / seconds if seconds else 0.0,
-        }
-        tracker.log(values, "sample", index)
-    for step, values in enumerate(_per_step(folder.traces())):
-        tracker.log(values, "denoising_step", step)
-    tracker.table("samples", [result.row() for result in results])
-    versus = summary.get("versus_baseline", {})
-    tracker.summary({**_scalars(summary["metrics"]), **versus})
-
-
-def _per_step(traces: Sequence[Trace]) -> list[dict[str, float]]:
-    """Means over the sequences still decoding at each step: tokens committed and their scores."""
-    rows = []
-    for step in range(max((len(trace.steps) for trace in traces), default=0)):
-        alive = [trace.steps[step] for trace in traces if step < len(trace.steps)]
-        scores = [score for record in alive for score in record.scores]
-        row = {
-            "sequences": len(alive),
-            "committed": sum(len(record.positions) for record in alive) / len(alive),
-        }
-        if scores:
-            row["score"] = sum(scores) / len(scores)
-        rows.append(row)
-    return rows
-
-
-def _scalars(metrics: dict[str, Any]) -> dict[str, float]:
-    """Nested metrics as `name/part`."""
-    flat: dict[str, float] = {}
-    for name, value in metrics.items():
-        if isinstance(value, dict):
-            flat |= {f"{name}/{part}": number for part, number in value.items()}
-        else:
-            flat[name] = value
-    return flat

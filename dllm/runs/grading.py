@@ -1,0 +1,54 @@
+"""From a decoded sequence to a graded sample."""
+
+import resource
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from dllm.eos import first_eos
+from dllm.metrics.definitions import SampleResult
+from dllm.models.spec import ModelSpec
+from dllm.models.tokenizers import Tokenizer
+from dllm.outcome import Outcome
+from dllm.tasks.base import GeneratedTask, Sample
+
+
+def _answer(tokens: Sequence[int], spec: ModelSpec) -> list[int]:
+    """What was decoded before the first end token."""
+    end = first_eos(np.array(tokens), spec.eos_ids)
+    return [token for token in tokens[:end] if token != spec.mask_id]
+
+
+def grade(
+    outcome: Outcome, sample: Sample, task: GeneratedTask, tokenizer: Tokenizer, spec: ModelSpec
+) -> SampleResult:
+    text = tokenizer.decode(_answer(outcome.tokens, spec))
+    cost = outcome.cost
+    return SampleResult(
+        id=sample.id,
+        task=sample.task,
+        prompt=sample.prompt,
+        output=text,
+        tokens=list(outcome.tokens),
+        correct=outcome.failure is None and task.grade(sample, text),
+        failure=outcome.failure,
+        prompt_length=outcome.prompt_length,
+        effective=sum(len(_answer(phase.tokens, spec)) for phase in outcome.phases()),
+        committed=outcome.committed,
+        steps=cost.steps,
+        forwards={str(kind): count for kind, count in cost.forwards.items()},
+        aux_forwards=cost.aux_forwards,
+        rows=cost.rows,
+        seconds=cost.seconds,
+        model_seconds=cost.model_seconds,
+        latency=outcome.latency,
+        peak_memory_mb=_peak_memory_mb(),
+    )
+
+
+def _peak_memory_mb() -> float:
+    """Peak of the accelerator where there is one, else of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
