@@ -9,6 +9,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from typing import Any, Literal
 
 from hydra import compose as hydra_compose

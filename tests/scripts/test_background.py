@@ -1,0 +1,28 @@
+"""The calibration table of PC-Sampler from text files."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scripts.background import main
+
+
+def test_counts_the_models_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("sort: mia, ben, mia\n" * 3, encoding="utf-8")
+    output = tmp_path / "table.json"
+    assert main([str(corpus), "--output", str(output)]) == 0
+    table = json.loads(output.read_text())
+    assert sum(table["p_baseline_dict"].values()) == table["num_token"] > 10
+    assert f"{table['num_token']} tokens" in capsys.readouterr().out
+
+
+def test_refused_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = ["--output", str(tmp_path / "table.json")]
+    assert main([str(tmp_path / "absent.txt"), *output]) == 2
+    assert "absent.txt" in capsys.readouterr().err
+    (tmp_path / "empty.txt").write_text("")
+    assert main([str(tmp_path / "empty.txt"), *output]) == 2
+    assert capsys.readouterr().err == "error: the corpus holds no token\n"
+    assert not (tmp_path / "table.json").exists()
