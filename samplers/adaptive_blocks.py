@@ -51,13 +51,13 @@ class AdaptiveBlocks:
     def __post_init__(self) -> None:
         if self.default_block_length < 1:
             raise ConfigError(
-                f"region.default_block_length={self.default_block_length} must be >= 1"
+                f"sampler.region.default_block_length={self.default_block_length} must be >= 1"
             )
         if not 0 < self.window_fraction <= 1:
-            raise ConfigError(f"region.window_fraction={self.window_fraction} is outside (0, 1]")
+            raise ConfigError(f"sampler.region.window_fraction={self.window_fraction} is outside (0, 1]")
         threshold = self.delimiter_threshold
         if threshold is not None and not 0 <= threshold <= 1:
-            raise ConfigError(f"region.delimiter_threshold={threshold} is outside [0, 1]")
+            raise ConfigError(f"sampler.region.delimiter_threshold={threshold} is outside [0, 1]")
 
     def with_tokenizer(self, tokenizer: Tokenizer) -> Self:
         if self.delimiter_ids is not None:

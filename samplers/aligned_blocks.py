@@ -29,7 +29,7 @@ class AlignedBlocks:
 
     def __post_init__(self) -> None:
         if self.block_length is not None and self.block_length < 1:
-            raise ConfigError(f"block_length={self.block_length} must be >= 1")
+            raise ConfigError(f"sampler.region.block_length={self.block_length} must be >= 1")
 
     def validate(self, gen_length: int) -> None:
         pass
@@ -38,7 +38,7 @@ class AlignedBlocks:
         block = self.block_length or spec.block_size
         if block is None:
             raise ConfigError(
-                f"region.block_length=null: the {spec.family} model has no block size"
+                f"sampler.region.block_length=null: the {spec.family} model has no block size"
             )
         if spec.block_size is not None and block not in (1, spec.block_size):
             self._refuse(block, spec.block_size)
@@ -53,7 +53,7 @@ class AlignedBlocks:
     def _refuse(self, block: int, trained: int) -> None:
         if self.untrained == "refuse":
             raise ConfigError(
-                f"region.block_length={block}: the model was trained for blocks of {trained}; allowed "
+                f"sampler.region.block_length={block}: the model was trained for blocks of {trained}; allowed "
                 f"are 1 (causal) and {trained}, or say model.block_size={block} if the checkpoint was "
                 "trained for it, or region.untrained=allow"
             )

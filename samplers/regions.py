@@ -30,12 +30,12 @@ class FixedBlocks:
 
     def __post_init__(self) -> None:
         if self.block_length is not None and self.block_length < 1:
-            raise ConfigError(f"block_length={self.block_length} must be >= 1")
+            raise ConfigError(f"sampler.region.block_length={self.block_length} must be >= 1")
 
     def validate(self, gen_length: int) -> None:
         if self.block_length is not None and gen_length % self.block_length:
             raise ConfigError(
-                f"block_length={self.block_length} does not divide gen_length={gen_length}"
+                f"sampler.region.block_length={self.block_length} does not divide gen_length={gen_length}"
             )
 
     def layout(self, prompt: Prompt, spec: ModelSpec) -> Layout:

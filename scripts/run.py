@@ -36,9 +36,12 @@ def job(config: DictConfig) -> None:
         folder, summary = execute(config, name, sweep.name if sweep else None)
     except (ConfigError, RunError) as error:
         code = 2 if isinstance(error, ConfigError) else 1
-        COMMAND.failed(code, str(error))
-        if sweep is not None:
-            _note(sweep, {"job": hydra_config.job.num, "code": code, "error": str(error)})
+        if sweep is None:
+            COMMAND.failed(code, str(error))
+        else:
+            message = f"job {hydra_config.job.num}: {error}"
+            COMMAND.failed(code, message)
+            _note(sweep, {"job": hydra_config.job.num, "code": code, "error": message})
         return
     if sweep is not None:
         _note(sweep, {"job": hydra_config.job.num, "folder": str(folder)})
@@ -64,7 +67,7 @@ class SweepComparison(Callback):
             return
         jobs = sorted(map(json.loads, path.read_text().splitlines()), key=lambda line: line["job"])
         for failed in (line for line in jobs if "error" in line):
-            COMMAND.failed(failed["code"], f"job {failed['job']}: {failed['error']}")
+            COMMAND.failed(failed["code"], failed["error"])
         folders = [Path(line["folder"]) for line in jobs if "folder" in line]
         if folders:
             print_comparison([RunFolder(folder).summary() for folder in folders], folders)

@@ -66,13 +66,12 @@ def build_parts(config: DictConfig) -> Parts:
 
 def baseline_of(config: DictConfig) -> DictConfig:
     """The same run with one token per step: static schedule, steps = gen_length, no cache, no early end;
-    same checkpoint, samples, gen_length, block length, batch."""
+    same checkpoint, samples, gen_length, batch, and block length (one block where the run has none)."""
     base = config.copy()
     default = configuration.compose(["sampler=low_confidence", "cache=none", "constraint=none"])
     for name in ("sampler", "cache", "constraint", "eos"):
         base[name] = default[name]
-    if "block_length" in config.sampler.region:
-        base.sampler.region.block_length = config.sampler.region.block_length
+    base.sampler.region.block_length = config.sampler.region.get("block_length")
     return base
 
 
