@@ -147,7 +147,7 @@ class D2Cache:
         influence = note.taps.influence[note.row].cpu().numpy()[:length]
         chosen = nucleus(influence, self.rollout_p, ~selected[:length])
         selected[:length] |= chosen
-        return inflate(selected, self.inflate_w, length)
+        return inflate(selected, self.inflate_w)
 
     def _range(self, canvas: Canvas, row: int, note: _Notes, masked: Positions) -> Positions:
         """From the block to the end of the stretch that holds the current_k-th mask left."""
@@ -178,7 +178,7 @@ def nucleus(
     return chosen & open_slots
 
 
-def inflate(selected: Positions, width: int, length: int) -> Positions:
+def inflate(selected: Positions, width: int) -> Positions:
     """Also every position whose distances to the next selected ones on both sides add up to at most
     `width`."""
     at = selected.nonzero()[0]

@@ -1,0 +1,126 @@
+"""The streaming cache of causal models: exact, in whatever order positions are decided."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scripted import built
+from tiny_decoding import SPEC, canvas_of, ragged_prompts, random_model
+
+from dllm.cache.causal import CausalCache
+from dllm.cache.none import NoCache
+from dllm.cache.store import KVStore
+from dllm.canvas import Canvas
+from dllm.errors import ConfigError
+from dllm.loop import Decoder
+from dllm.models.predictor import Predictor
+from dllm.outcome import Outcome
+from dllm.plan import Plan, Request, pad_positions
+
+
+CAUSAL = replace(SPEC, family="wedlm", attention="causal", max_positions=128)
+MODEL = random_model(CAUSAL)
+WEDLM = ("sampler=wedlm", "sampler.region.window=4", "sampler.entropy_threshold=1.5")
+
+
+def outcomes(policy: CausalCache | NoCache, *options: str, batch_size: int = 1) -> list[Outcome]:
+    rule = built(*(options or WEDLM))
+    decoder = Decoder(Predictor(MODEL), rule, policy, batch_size=batch_size, record=True)
+    found = {outcome.sample_id: outcome for outcome in decoder.decode(ragged_prompts())}
+    return [found[prompt.sample_id] for prompt in ragged_prompts()]
+
+
+def step(canvas: Canvas, policy: CausalCache, store: KVStore) -> list[Plan]:
+    plans = policy.plan(canvas, Request(pad_positions(canvas.masked())), store)
+    for plan in plans:
+        Predictor(MODEL).predict(plan, store)
+    return plans
+
+
+def prefilled(tokens: np.ndarray) -> KVStore:
+    """Keys and values of a plain causal forward over decided tokens."""
+    store = KVStore(CAUSAL, 1, tokens.size, torch.float32)
+    canvas = canvas_of([], prompt=tuple(tokens.tolist()))
+    policy = CausalCache()
+    policy.begin(CAUSAL)
+    step(canvas, policy, store)
+    return store
+
+
+def start(masks: int) -> tuple[Canvas, CausalCache, KVStore]:
+    canvas = canvas_of([0] * masks, prompt=(5, 6, 7))
+    policy = CausalCache()
+    policy.begin(CAUSAL)
+    return canvas, policy, KVStore(CAUSAL, 1, 3 + masks, torch.float32)
+
+
+def test_committed_keys_and_values_are_those_of_a_causal_prefill() -> None:
+    canvas, policy, store = start(6)
+    for decided in ((5, 3), (4,), (7,), (6, 8), ()):
+        step(canvas, policy, store)
+        canvas.tokens[0, list(decided)] = [9 + position for position in decided]
+    stored = store.valid[0].nonzero().flatten()
+    assert stored.tolist() == list(range(9))
+    plain = prefilled(canvas.tokens[0, :9])
+    torch.testing.assert_close(store.keys[..., :9, :], plain.keys, rtol=0, atol=1e-5)
+    torch.testing.assert_close(store.values[..., :9, :], plain.values, rtol=0, atol=1e-5)
+
+
+def test_a_token_behind_a_hole_is_not_kept() -> None:
+    canvas, policy, store = start(4)
+    step(canvas, policy, store)
+    canvas.tokens[0, 5] = 9
+    (plan,) = step(canvas, policy, store)
+    assert plan.slots[0].tolist() == [5, 3, 4, 6]
+    assert plan.write == "none" or not plan.write[0].any()
+    assert store.valid[0].tolist() == [True] * 3 + [False] * 4
+
+
+def test_topological_order() -> None:
+    """wedlm, worked example 6: positions 8 to 11, of which 8 and 10 are masked."""
+    canvas = canvas_of([0, 9, 0, 9], prompt=(5,) * 8)
+    policy = CausalCache()
+    policy.begin(CAUSAL)
+    _, plan = step(canvas, policy, KVStore(CAUSAL, 1, canvas.capacity, torch.float32))
+    assert plan.slots[0].tolist() == [9, 11, 8, 10]
+
+
+def test_a_changed_token_leaves_the_prefix() -> None:
+    canvas, policy, store = start(4)
+    step(canvas, policy, store)
+    canvas.tokens[0, [3, 4]] = 9
+    step(canvas, policy, store)
+    canvas.tokens[0, 3] = 10
+    (plan,) = step(canvas, policy, store)
+    assert plan.slots[0].tolist() == [3, 4, 5, 6]
+    plain = prefilled(canvas.tokens[0, :5])
+    torch.testing.assert_close(store.keys[..., :5, :], plain.keys, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("refill", ["before_forward", "after_commit"])
+def test_same_tokens_as_without_a_cache(refill: str) -> None:
+    options = (*WEDLM, f"sampler.refill={refill}")
+    cached, plain = outcomes(CausalCache(), *options), outcomes(NoCache(), *options)
+    assert [o.tokens for o in cached] == [o.tokens for o in plain]
+    # One prefill more per sequence, and far fewer rows.
+    assert [o.cost.nfe - 1 for o in cached] == [o.cost.nfe for o in plain]
+    assert sum(o.cost.rows for o in cached) < sum(o.cost.rows for o in plain)
+
+
+def test_any_rule_may_stream() -> None:
+    options = ("sampler=threshold", "sampler/region=streaming", "sampler.region.window=4")
+    cached, plain = outcomes(CausalCache(), *options), outcomes(NoCache(), *options)
+    assert [o.tokens for o in cached] == [o.tokens for o in plain]
+
+
+def test_neighbours_change_nothing() -> None:
+    alone, together = outcomes(CausalCache()), outcomes(CausalCache(), batch_size=4)
+    assert [o.tokens for o in together] == [o.tokens for o in alone]
+    assert [o.cost.rows for o in together] == [o.cost.rows for o in alone]
+
+
+def test_causal_attention_only() -> None:
+    decoder = Decoder(Predictor(random_model()), built("sampler=threshold"), CausalCache())
+    with pytest.raises(ConfigError, match="needs causal attention; the model's is full"):
+        list(decoder.decode(ragged_prompts(1)))

@@ -1,0 +1,120 @@
+"""Window, dLLM-Cache, d2Cache, dKV and vicinity: what holds for every approximate cache."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from scripted import built
+from tiny_decoding import SPEC, ragged_prompts, random_model
+
+from dllm.config import build, compose
+from dllm.errors import ConfigError
+from dllm.loop import Decoder
+from dllm.models.predictor import Predictor
+from dllm.models.spec import ModelSpec
+from dllm.outcome import Outcome
+
+
+SMALL = {
+    "window": ("cache.outer_window=6", "cache.refresh_cycle=3"),
+    "window_dream": ("cache.outer_window=6", "cache.refresh_cycle=3"),
+    "dllm_cache": ("cache.prompt_interval=5", "cache.response_interval=3"),
+    "d2cache": ("cache.current_k=3", "cache.sigma=3.0", "cache.inflate_w=2"),
+    "dkv": ("cache.refresh_every=4",),
+    "vicinity": ("cache.prefix_look=2", "cache.after_look=3", "cache.warmup_steps=1"),
+}
+EXACT = {
+    "window": ("cache.refresh_cycle=1",),
+    "dllm_cache": ("cache.prompt_interval=1", "cache.response_interval=1"),
+    "dkv": ("cache.refresh_every=1",),
+    "vicinity": ("cache.warmup_steps=64",),
+}
+
+
+def outcomes(
+    *options: str, spec: ModelSpec = SPEC, threshold: float = 0.3, **more: Any
+) -> list[Outcome]:
+    """Of the ragged prompts, blocks of four, every position above the threshold and at least
+    one."""
+    config = compose(["sampler=threshold", *options])
+    config.sampler.threshold, config.sampler.region.block_length = threshold, 4
+    rule, policy = build(config.sampler, "sampler"), build(config.cache, "cache")
+    decoder = Decoder(Predictor(random_model(spec)), rule, policy, record=True, **more)
+    found = {outcome.sample_id: outcome for outcome in decoder.decode(ragged_prompts())}
+    return [found[prompt.sample_id] for prompt in ragged_prompts()]
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+@pytest.mark.parametrize("name", SMALL)
+def test_neighbours_change_nothing(name: str, shift: int) -> None:
+    spec = replace(SPEC, logit_shift=shift)
+    options = (f"cache={name}", *SMALL[name])
+    alone = outcomes(*options, spec=spec)
+    together = outcomes(*options, spec=spec, batch_size=4)
+    assert [o.tokens for o in together] == [o.tokens for o in alone]
+    assert [o.cost.forwards for o in together] == [o.cost.forwards for o in alone]
+    assert [o.cost.rows for o in together] == [o.cost.rows for o in alone]
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+@pytest.mark.parametrize("name", SMALL)
+def test_every_answer_is_completed(name: str, shift: int) -> None:
+    spec = replace(SPEC, logit_shift=shift)
+    for outcome in outcomes(f"cache={name}", *SMALL[name], spec=spec, batch_size=3):
+        assert outcome.failure is None
+        assert SPEC.mask_id not in outcome.tokens
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+@pytest.mark.parametrize("name", EXACT)
+def test_exact_when_everything_is_always_computed(name: str, shift: int) -> None:
+    spec = replace(SPEC, logit_shift=shift)
+    plain = outcomes("cache=none", spec=spec, batch_size=4)
+    cached = outcomes(f"cache={name}", *EXACT[name], spec=spec, batch_size=4)
+    assert [o.tokens for o in cached] == [o.tokens for o in plain]
+    assert [o.cost.nfe for o in cached] == [o.cost.nfe for o in plain]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_fewer_rows_are_computed(name: str) -> None:
+    plain = sum(o.cost.rows for o in outcomes("cache=none", threshold=1.0))
+    cached = outcomes(f"cache={name}", *SMALL[name], threshold=1.0)
+    assert sum(o.cost.rows for o in cached) < plain
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("attention", ["causal", "block_causal"])
+def test_full_attention_only(name: str, attention: Any) -> None:
+    spec = replace(SPEC, attention=attention, block_size=4)
+    with pytest.raises(ConfigError, match=f"needs full attention; the model's is {attention}"):
+        outcomes(f"cache={name}", spec=spec)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_guidance_is_refused(name: str) -> None:
+    """Its alternative canvas has another prompt than what is stored."""
+    rule = built("sampler=low_confidence", "sampler.region.block_length=4", "sampler.cfg_scale=1.0")
+    policy = build(compose([f"cache={name}", *SMALL[name]]).cache, "cache")
+    decoder = Decoder(Predictor(random_model()), rule, policy)
+    with pytest.raises(ConfigError, match="alternative"):
+        list(decoder.decode(ragged_prompts(1)))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("cache=window cache.outer_window=0", "cache.outer_window=0 must be >= 1"),
+        ("cache=window cache.refresh_cycle=0", "cache.refresh_cycle=0 must be >= 1"),
+        ("cache=dllm_cache cache.update_share=1.5", "cache.update_share=1.5 is outside"),
+        ("cache=dllm_cache cache.prompt_interval=0", "cache.prompt_interval=0 must be >= 1"),
+        ("cache=d2cache cache.sigma=0.0", "cache.sigma=0.0 must be > 0"),
+        ("cache=d2cache cache.rollout_p=2.0", "cache.rollout_p=2.0 is outside"),
+        ("cache=d2cache cache.current_k=0", "cache.current_k=0 must be >= 1"),
+        ("cache=dkv cache.refresh_every=0", "cache.refresh_every=0 must be >= 1"),
+        ("cache=vicinity cache.after_look=-1", "cache.after_look=-1 must be >= 0"),
+        ("cache=vicinity cache.refresh_every=0", "cache.refresh_every=0 must be >= 1"),
+    ],
+)
+def test_options_out_of_range(option: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(compose(option.split()).cache, "cache")
