@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     from dllm.conform import traces  # torch, not needed for --help
 
-    counts = dict.fromkeys(("passed", "failed", "skipped"), 0)
+    counts: dict[str, int] = dict.fromkeys(("passed", "failed", "skipped"), 0)
     if options.files:
         from samplers.recorded import METHODS
 
