@@ -19,6 +19,7 @@ from scripts.command_line import CommandLine
 COMMAND = CommandLine()
 RECIPES = {
     "train": "dllm.training.execute",
+    "train_block_extension": "dllm.training.block_extension",
     "train_filter": "dllm.training.filter",
     "train_redundancy": "dllm.training.redundancy",
 }

@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from dllm.models.masks import attention_mask, hide_keys
 from dllm.models.transformer import Transformer
 from dllm.tasks.base import GeneratedTask, Sample
 from dllm.training.vocabulary import chat_prompt
@@ -32,7 +33,13 @@ def decode(model: Transformer, prompts: Sequence[list[int]], gen_length: int) ->
         hidden = _hidden(model, canvas, visible)
         logits = model.logits(hidden[every[:, None], region]).float()
         confidence, proposal = logits.softmax(-1).max(-1)
-        confidence = confidence.masked_fill(canvas.gather(1, region) != spec.mask_id, -1.0)
+        masked = canvas.gather(1, region) == spec.mask_id
+        if spec.attention == "block_causal":
+            # Blocks left to right: the others lack their past.
+            block = region // (spec.block_size or 1)
+            first = block.where(masked, width).amin(dim=1, keepdim=True)
+            masked = masked & (block == first)
+        confidence = confidence.masked_fill(~masked, -1.0)
         best = confidence.argmax(1)
         canvas[every, region[every, best]] = proposal[every, best]
     return canvas.gather(1, region)
@@ -41,7 +48,9 @@ def decode(model: Transformer, prompts: Sequence[list[int]], gen_length: int) ->
 def _hidden(model: Transformer, canvas: Tensor, visible: Tensor) -> Tensor:
     """States of every position; a causal model reads what is decided before the masks."""
     if model.spec.attention != "causal":
-        return model.hidden(canvas, mask=visible[:, None, None, :])
+        index = torch.arange(canvas.shape[1], device=canvas.device)
+        rule = attention_mask(model.spec, index, index)
+        return model.hidden(canvas, mask=hide_keys(rule, visible)[:, None])
     late = (canvas == model.spec.mask_id).int() + 2 * (~visible).int()
     order = late.argsort(dim=1, stable=True)
     index = torch.arange(canvas.shape[1], device=canvas.device)

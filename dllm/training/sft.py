@@ -205,7 +205,18 @@ def _take_over(model: Transformer, start: Transformer) -> None:
         for name, tensor in start.state_dict().items()
         if name in ours and ours[name].shape == tensor.shape
     }
+    for name in ours.keys() - fitting.keys():
+        if name.endswith(("q_norm.weight", "k_norm.weight")):
+            fitting[name] = _scale(fitting, name, ours[name].numel())
     model.load_state_dict(fitting, strict=False)
+
+
+def _scale(tensors: Mapping[str, torch.Tensor], norm: str, width: int) -> torch.Tensor:
+    """Weight of a query or key norm that leaves the scale of each dimension, over all heads, as the
+    projection gives it to inputs of unit variance."""
+    layer = norm.rsplit("attn.", 1)[0]
+    projection = tensors[norm.replace("_norm", "")] * tensors[f"{layer}attn_norm.weight"]
+    return projection.square().sum(dim=1).view(-1, width).mean(dim=0).sqrt()
 
 
 def _replica(model: Transformer) -> Transformer:

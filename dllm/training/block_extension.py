@@ -1,0 +1,119 @@
+"""Progressive block extension (TDAR, arXiv 2602.09555): larger blocks in stages, not in one jump.
+
+Two courses of as many steps start from the same checkpoint: `progressive` trains one block size
+after the other, `direct` the last one all the time. Then both and the checkpoint itself are
+measured at every block size, one token per step: what a model loses with blocks it was not trained
+for, and what the stages keep. The authors' stages and data are not released. Finished stages are
+kept: the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from tokenizers import Tokenizer
+
+from dllm.config import build, fingerprint
+from dllm.errors import ConfigError
+from dllm.models.config_reader import Overrides
+from dllm.models.loading import load_model, read_spec
+from dllm.tasks.suite import EmbeddedSuite
+from dllm.tracking.tracker import RunInfo, Tracker
+from dllm.training.block_noise import BlockNoise
+from dllm.training.evaluate import accuracy
+from dllm.training.metric_log import MetricLog
+from dllm.training.sft import Recipe, Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extension:
+    start: str
+    """Block-causal checkpoint folder that both courses start from."""
+    sizes: Sequence[int]
+    """Block sizes of the stages, ascending, each larger than the checkpoint's."""
+    recipe: Recipe
+    """Of a course: its steps are shared evenly by the stages."""
+    items: int
+    """Held-out samples per kind."""
+
+    def courses(self) -> dict[str, list[int]]:
+        return {"progressive": list(self.sizes), "direct": list(self.sizes[-1:])}
+
+
+def execute(config: DictConfig) -> None:
+    """Trains both courses and prints the table, which is also written to `output`."""
+    extension: Extension = build(config.extension, "extension")
+    tokenizer_path, start = Path(config.tokenizer), Path(extension.start)
+    if not tokenizer_path.is_file() or not (start / "config.json").is_file():
+        raise ConfigError(f"extension.start={start} or tokenizer={tokenizer_path} does not exist")
+    trained = read_spec(start).block_size
+    if trained is None or sorted({trained, *extension.sizes}) != [trained, *extension.sizes]:
+        raise ConfigError(
+            f"extension.sizes={list(extension.sizes)} do not ascend from the block of {trained} that "
+            f"{start} was trained for"
+        )
+    tokenizer, output = Tokenizer.from_file(str(tokenizer_path)), Path(config.output)
+    tracker: Tracker = build(config.tracker, "tracker")
+    plain = OmegaConf.to_container(config, resolve=True)
+    tracker.start(RunInfo(output, fingerprint(config), "train block_extension", plain))  # type: ignore[arg-type]
+    try:
+        ends = {"checkpoint": start}
+        for name, sizes in extension.courses().items():
+            ends[name] = _train(extension, sizes, tokenizer, output / name, tracker)
+        text = _table(extension, ends, [trained, *extension.sizes], tokenizer, config.command)
+    finally:
+        tracker.finish()
+    (output / "README.md").write_text(text)
+    print(text)
+
+
+def _train(
+    extension: Extension, sizes: list[int], tokenizer: Tokenizer, folder: Path, tracker: Tracker
+) -> Path:
+    """One course; returns its checkpoint."""
+    start = Path(extension.start)
+    for size in sizes:
+        recipe = replace(
+            extension.recipe,
+            start=str(start),
+            total_steps=extension.recipe.total_steps // len(sizes),
+            objective=BlockNoise(size, "block"),
+        )
+        stage = folder / f"block-{size}"
+        trainer = Trainer(replace(read_spec(start), block_size=size), tokenizer, recipe, stage)
+        trainer.resume()
+        log = MetricLog(stage / "metrics.jsonl", tracker, trainer.done)
+        if trainer.done < recipe.total_steps:
+            trainer.run(log)
+        log.close()
+        start = stage / "model"
+    return start
+
+
+def _table(
+    extension: Extension,
+    checkpoints: dict[str, Path],
+    sizes: list[int],
+    tokenizer: Tokenizer,
+    command: str,
+) -> str:
+    suite = EmbeddedSuite()
+    samples = suite.samples("test", extension.items * len(suite.kinds))
+    lines = [
+        f"Mean accuracy over {len(suite.kinds)} kinds, {extension.items} held-out samples each, one "
+        f"token per step, {extension.recipe.total_steps} steps per course (`{command}`).",
+        "",
+        "| block size | " + " | ".join(checkpoints) + " |",
+        "|---|" + "---|" * len(checkpoints),
+    ]
+    for size in sizes:
+        cells = []
+        for folder in checkpoints.values():
+            model = load_model(folder, overrides=Overrides(block_size=size))
+            scores = accuracy(model, tokenizer, suite, samples)
+            cells.append(f"{sum(scores.values()) / len(scores):.3f}")
+        lines.append(f"| {size} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
