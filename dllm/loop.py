@@ -2,9 +2,10 @@
 
     plan -> predict -> observe -> select (constraints may veto and ask again) -> apply -> trace
 
-It knows no sampler and no cache by name. It owns the forward count, the progress guard, the end-of-answer
-policy, one random generator per sequence and the clock. Batches are ragged: a finished sequence leaves
-and the next one takes its place, so that a sequence's tokens do not depend on its neighbours.
+It knows no sampler and no cache by name. It owns the forward count, the progress guard, the end-
+of-answer policy, one random generator per sequence and the clock. Batches are ragged: a finished
+sequence leaves and the next one takes its place, so that a sequence's tokens do not depend on its
+neighbours.
 """
 
 import hashlib
@@ -17,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dllm.cache.audit import Audit, staleness
 from dllm.cache.policy import CachePolicy
 from dllm.cache.store import KVStore
 from dllm.canvas import Canvas, Prompt
-from dllm.decision import HostDecision, RowChanges, to_host
+from dllm.decision import Decision, HostDecision, RowChanges, to_host
 from dllm.eos import EosPolicy, end_of_answer
 from dllm.errors import ConfigError
 from dllm.legality import refusals
@@ -73,9 +75,9 @@ class Decoder:
     def decode(self, prompts: Iterable[Prompt]) -> Iterator[Outcome]:
         """Outcomes in the order in which sequences finish.
 
-        Raises `ConfigError` before any forward for a sequence that does not fit the model, the region
-        or the schedule; a sequence whose logits are not finite is reported as failed and the others
-        go on.
+        Raises `ConfigError` before any forward for a sequence that does not fit the model, the
+        region or the schedule; a sequence whose logits are not finite is reported as failed and
+        the others go on.
         """
         waiting = [self.sampler.prepare(prompt) for prompt in prompts]
         if not waiting:
@@ -123,10 +125,9 @@ class _Run:
         self.state = SamplerState(decoder.sampler.fields(), capacity, self.device)
         self.store: KVStore | None = None
         decoder.cache.begin(self.spec)
+        self.audit = Audit(decoder.predictor) if decoder.cache.audit else None
         if decoder.cache.stores:
-            self.store = KVStore(
-                self.spec, 0, capacity, decoder.predictor.model.dtype, self.device
-            )
+            self.store = KVStore(self.spec, 0, capacity, decoder.predictor.model.dtype, self.device)
         self.rows: list[_Row] = []
 
     def enter(self, prompt: Prompt, earlier: Outcome | None = None) -> None:
@@ -140,12 +141,8 @@ class _Run:
             self.store.append()
         trace = None
         if self.decoder.record:
-            trace = Trace(
-                prompt.sample_id, layout.length - len(prompt.tokens), self.spec.mask_id
-            )
-        self.rows.append(
-            _Row(prompt, time.perf_counter(), Cost(), trace=trace, earlier=earlier)
-        )
+            trace = Trace(prompt.sample_id, layout.length - len(prompt.tokens), self.spec.mask_id)
+        self.rows.append(_Row(prompt, time.perf_counter(), Cost(), trace=trace, earlier=earlier))
         self._next_block(len(self.rows) - 1)
 
     def _next_block(self, row: int) -> None:
@@ -181,6 +178,8 @@ class _Run:
         view = self._view(request, eligible, prediction)
         view = self._refine(self._sound(view))
         sampler.observe(view, self.state)
+        if self.audit is not None:
+            self._audit(self.audit, request, eligible, view)
         decision = self._select(view, request.positions)
         blocks = canvas.block_index.copy()
         canvas.apply(decision)
@@ -200,7 +199,33 @@ class _Run:
         for row in self.rows:
             row.cost.seconds += share
 
+    def _audit(self, audit: Audit, request: Request, eligible: np.ndarray, view: View) -> None:
+        """Notes how far this step is from the one that a cache-free forward would lead to."""
+
+        def without_mask(given: View) -> View:
+            logits = given.logits.clone()
+            logits[..., self.spec.mask_id] = -torch.inf
+            return given.with_logits(logits)
+
+        def seen(prediction: Prediction) -> View:
+            return without_mask(self._view(request, eligible, prediction))
+
+        def select(given: View) -> Decision:
+            return self.decoder.sampler.select(given, self.state)
+
+        findings = audit.findings(self.canvas, request, without_mask(view), seen, select)
+        for row, finding in zip(self.rows, findings, strict=True):
+            if finding is not None:
+                row.cost.audited += 1
+                row.cost.audit_kl += finding.kl
+                row.cost.audit_changed += finding.changed
+
     def _forward(self, plan: Plan) -> Prediction | None:
+        if self.store is not None:
+            found = staleness(plan, self.canvas, self.store)
+            for b, row in enumerate(self.rows):
+                row.cost.attended += int(found.attended[b])
+                row.cost.stale += int(found.stale[b])
         before = time.perf_counter()
         prediction = self.decoder.predictor.predict(plan, self.store)
         self._count(plan, time.perf_counter() - before)
@@ -236,9 +261,9 @@ class _Run:
         return View(self.canvas, rows, logits, open_rows, hypotheses, drafts, stale)
 
     def _sound(self, view: View) -> View:
-        """The view without what no rule can decide on: sequences whose logits hold NaN or +inf are given
-        up, and a mask token that would be the proposal is taken out of the running (committing it would
-        change nothing, for ever)."""
+        """The view without what no rule can decide on: sequences whose logits hold NaN or +inf
+        are given up, and a mask token that would be the proposal is taken out of the running
+        (committing it would change nothing, for ever)."""
         if view.positions.shape[1] == 0:
             return view
         value, token = view.top
@@ -270,10 +295,12 @@ class _Run:
         return replace(view, candidates=view.candidates & inside)
 
     def _select(self, view: View, positions: np.ndarray) -> HostDecision:
-        """The sampler's decision once nobody objects; every veto removes a token, so that this ends.
+        """The sampler's decision once nobody objects; every veto removes a token, so that this
+        ends.
 
-        The mask token is always refused (a proposer that samples may draw it). Each selection of a step
-        draws the same random numbers, so that a veto leaves the other sequences as they were.
+        The mask token is always refused (a proposer that samples may draw it). Each selection of
+        a step draws the same random numbers, so that a veto leaves the other sequences as they
+        were.
         """
         decoder = self.decoder
         guard = not decoder.sampler.may_commit_nothing
@@ -345,7 +372,8 @@ class _Run:
             if row.trace is not None and plan.fed[b]:
                 block = int(self.canvas.block_index[b])
                 spans = self._spans(b, plan)
-                row.trace.steps.append(Step(plan.kind_of(b), int(plan.fed[b]), block, spans))
+                fed = int(plan.fed[b])
+                row.trace.steps.append(Step(plan.kind_of(b), fed, block, spans=spans))
 
     def _spans(self, b: int, plan: Plan) -> list[tuple[int, int]]:
         """What was fed, relative to the generation region; empty = the whole canvas."""

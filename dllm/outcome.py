@@ -23,6 +23,16 @@ class Cost:
     """Wall time, each step's time shared evenly by the sequences in the batch."""
     model_seconds: float = 0.0
     """Part of `seconds` spent inside the model's forward."""
+    attended: int = 0
+    """Stored slots attended, over all forwards."""
+    stale: int = 0
+    """Those computed from a token that has changed since."""
+    audited: int = 0
+    """Decisions compared with the cache-free forward's (`cache.audit`)."""
+    audit_kl: float = 0.0
+    """Sum over them of the mean divergence from the cache-free prediction, in nats."""
+    audit_changed: int = 0
+    """Those that would have been others."""
 
     def __add__(self, other: "Cost") -> "Cost":
         names = [f.name for f in fields(self)]

@@ -133,7 +133,7 @@ class WeDLM(Sampler):
         tokens = canvas.tokens[row, start:run].tolist()
         for count in range(1, len(tokens) + 1):
             if (
-                tokens[count - 1] in canvas.eos_ids
+                tokens[count - 1] in canvas.ends(row)
                 or any(tokens[:count][-len(stop) :] == stop for stop in self.stop_sequences)
                 or count >= canvas.prompts[row].gen_length
             ):

@@ -120,7 +120,7 @@ class Window(Wrapper):
         length = canvas.length.copy()
         for row in (~refresh).nonzero().flatten().tolist():
             start = int(canvas.prompt_length[row])
-            end = first_eos(tokens[row, start : length[row]], canvas.eos_ids)
+            end = first_eos(tokens[row, start : length[row]], canvas.ends(row))
             if end is not None:
                 length[row] = start + end + 1
         return torch.from_numpy(length).to(view.device)

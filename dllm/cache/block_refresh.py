@@ -30,6 +30,8 @@ class BlockRefresh:
     `sampler=opening`)."""
     legacy_idle_forward: bool
     """A block completed by its full forward is forwarded once more (Fast-dLLM before July 2025)."""
+    audit: bool
+    """Compare every step with a cache-free forward, which is not counted."""
 
     _lead: int = field(init=False, default=0)
     """Rows fed before the block."""

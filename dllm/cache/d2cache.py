@@ -63,6 +63,8 @@ class D2Cache:
     """Widest gap between fed positions that is filled (>= 0)."""
     fresh_confidence: bool
     search: Literal["masks", "block"]
+    audit: bool
+    """Compare every step with a cache-free forward, which is not counted."""
 
     stores: ClassVar[bool] = True
     attention: ClassVar[frozenset[AttentionKind]] = frozenset({"full"})

@@ -45,6 +45,8 @@ class DKVCache:
     """Steps of a block between two full forwards (>= 1), of `decode`."""
     shifted_rows: Literal["next", "both"]
     """Which token of a shifted model's row must be decided."""
+    audit: bool
+    """Compare every step with a cache-free forward, which is not counted."""
 
     stores: ClassVar[bool] = True
     attention: ClassVar[frozenset[AttentionKind]] = frozenset({"full"})

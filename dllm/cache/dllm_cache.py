@@ -43,6 +43,8 @@ class DLLMCache:
     update_share: float
     """Share of the response recomputed in the other steps, in [0, 1]."""
     always_refresh_first_layer: bool
+    audit: bool
+    """Compare every step with a cache-free forward, which is not counted."""
 
     stores: ClassVar[bool] = True
     attention: ClassVar[frozenset[AttentionKind]] = frozenset({"full"})

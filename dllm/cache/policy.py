@@ -16,6 +16,11 @@ class CachePolicy(Protocol):
     attention: ClassVar[frozenset[AttentionKind]]
     """Attention kinds under which the policy is meaningful."""
 
+    @property
+    def audit(self) -> bool:
+        """Whether every step is compared with a cache-free forward."""
+        ...
+
     def begin(self, spec: ModelSpec) -> None:
         """Before the first forward of a run."""
         ...

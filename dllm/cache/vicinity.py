@@ -42,6 +42,8 @@ class VicinityCache:
     """Full forwards at the start of a sequence (>= 0)."""
     refresh_every: int | None
     """Steps between two refreshes of a block (>= 1); null = one per block."""
+    audit: bool
+    """Compare every step with a cache-free forward, which is not counted."""
 
     stores: ClassVar[bool] = True
     attention: ClassVar[frozenset[AttentionKind]] = frozenset({"full"})

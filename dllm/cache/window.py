@@ -58,6 +58,8 @@ class WindowCache:
     """What the other steps feed: wanted and transient positions, or everything between, too."""
     refreshed_tokens: Literal["once", "phase"]
     """How long what the refresh decided is fed again."""
+    audit: bool
+    """Compare every step with a cache-free forward, which is not counted."""
 
     stores: ClassVar[bool] = True
     attention: ClassVar[frozenset[AttentionKind]] = frozenset({"full"})

@@ -1,10 +1,10 @@
 """Every metric that is printed, defined once (methods/metrics of the specification).
 
-effective tokens = generated tokens before the first end token; NFE = model calls in which the sequence
-took part, of every kind; TPF = sum of effective tokens / sum of NFE over the set (micro); tokens/s = sum
-of effective tokens / sum of seconds, generation only, each step's time shared by the batch; eNFE = rows
-computed / canvas length; latency = seconds from entering the batch to leaving it. Totals, not means of
-ratios, unless the name says macro.
+effective tokens = generated tokens before the first end token; NFE = model calls in which the
+sequence took part, of every kind; TPF = sum of effective tokens / sum of NFE over the set
+(micro); tokens/s = sum of effective tokens / sum of seconds, generation only, each step's time
+shared by the batch; eNFE = rows computed / canvas length; latency = seconds from entering the
+batch to leaving it. Totals, not means of ratios, unless the name says macro.
 """
 
 from collections import Counter
@@ -45,6 +45,14 @@ class SampleResult:
     model_seconds: float
     latency: float
     peak_memory_mb: float
+    attended: int = 0
+    """Stored key/value slots attended, over all forwards."""
+    stale: int = 0
+    """Those computed from a token that has changed since."""
+    audited: int = 0
+    """Decisions compared with the cache-free forward's."""
+    audit_kl: float = 0.0
+    audit_changed: int = 0
 
     @property
     def nfe(self) -> int:
@@ -86,6 +94,14 @@ class Summary:
     padding_share: float
     peak_memory_mb: float
     accuracy_by_task: dict[str, float]
+    stale_share: float = 0.0
+    """Share of the attended cache slots whose token had changed since they were computed."""
+    audited: int = 0
+    """Decisions compared with the cache-free forward's (`cache.audit`)."""
+    audit_kl: float = 0.0
+    """Mean divergence from the cache-free prediction over them, in nats."""
+    audit_changed: float = 0.0
+    """Share of them that would have been others."""
 
     @classmethod
     def of(cls, samples: Sequence[SampleResult]) -> Self:
@@ -101,6 +117,7 @@ class Summary:
         for sample in samples:
             by_task.setdefault(sample.task, []).append(sample.correct)
         latencies = [s.latency for s in samples]
+        audited = sum(s.audited for s in samples)
         return cls(
             n=n,
             correct=correct,
@@ -127,6 +144,10 @@ class Summary:
             accuracy_by_task={
                 task: sum(grades) / len(grades) for task, grades in sorted(by_task.items())
             },
+            stale_share=sum(s.stale for s in samples) / max(1, sum(s.attended for s in samples)),
+            audited=audited,
+            audit_kl=sum(s.audit_kl for s in samples) / max(1, audited),
+            audit_changed=sum(s.audit_changed for s in samples) / max(1, audited),
         )
 
 

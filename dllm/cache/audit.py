@@ -1,0 +1,109 @@
+"""What an approximate cache costs: stale slots in every forward, and on demand what they
+changed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dllm.cache.none import NoCache
+from dllm.cache.store import KVStore
+from dllm.canvas import Canvas
+from dllm.decision import Decision
+from dllm.models.predictor import Predictor
+from dllm.plan import Plan, Request
+from dllm.prediction import Prediction, View
+
+
+@dataclass(frozen=True)
+class Staleness:
+    """Stored slots that one forward attends to."""
+
+    attended: Int[np.ndarray, "batch"]
+    stale: Int[np.ndarray, "batch"]
+    """Those computed from a token that the canvas no longer holds."""
+
+
+def staleness(plan: Plan, canvas: Canvas, store: KVStore) -> Staleness:
+    """Of the real canvases, before the forward writes anything."""
+    batch = canvas.batch
+    valid, token = store.valid.cpu().numpy(), store.token.cpu().numpy()
+    slots = plan.slots[:batch].cpu().numpy()
+    if plan.partial is not None:
+        seen = valid & (np.arange(store.slots) < canvas.length[:, None])
+        # The rows that each layer picks are taken for stale: they are not known in advance.
+        slots = np.where(plan.partial.whole.cpu().numpy(), slots, -1)
+    elif plan.visible is not None:
+        seen = valid & plan.visible[:batch].cpu().numpy()
+    else:
+        none = np.zeros(batch, dtype=np.int64)
+        return Staleness(none, none)
+    row, column = (slots >= 0).nonzero()
+    seen[row, slots[row, column]] = False
+    old = seen[:, : canvas.capacity] & (token[:, : canvas.capacity] != canvas.tokens)
+    return Staleness(seen.sum(axis=1), old.sum(axis=1))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One step of one sequence against the cache-free forward of the same canvas."""
+
+    kl: float
+    """Mean over the wanted masks of KL(cache-free || cached), in nats."""
+    changed: bool
+    """Whether the decision would have been another one."""
+
+
+class Audit:
+    """Repeats steps without a cache; its forwards are not counted."""
+
+    def __init__(self, predictor: Predictor):
+        self.predictor = predictor
+        self.reference = NoCache()
+        self.reference.begin(predictor.spec)
+
+    def findings(
+        self,
+        canvas: Canvas,
+        request: Request,
+        view: View,
+        seen: Callable[[Prediction], View],
+        select: Callable[[View], Decision],
+    ) -> list[Finding | None]:
+        """One per sequence, None where nothing was wanted; `seen` makes a prediction a view,
+        `select` decides without changing any state."""
+        drawn = [generator.get_state() for generator in canvas.generators]
+        prediction = self.predictor.predict(self.reference.plan(canvas, request, None)[-1], None)
+        assert prediction is not None, "a step's plan predicts"
+        fresh = seen(prediction)
+        ours, free = (self._decided(v, select, drawn) for v in (view, fresh))
+        for generator, state in zip(canvas.generators, drawn, strict=True):
+            generator.set_state(state)
+        shared = view.candidates & fresh.candidates
+        p, q = (v.logits.double().log_softmax(dim=-1) for v in (fresh, view))
+        # Tokens that are ruled out on either side have no share in the divergence.
+        each = (p.exp() * (p - q).nan_to_num(0, 0, 0)).sum(dim=-1)
+        found: list[Finding | None] = []
+        for row in range(canvas.batch):
+            if not shared[row].any():
+                found.append(None)
+                continue
+            kl = float(each[row, shared[row]].mean().clamp(min=0))
+            found.append(Finding(kl, bool(ours[row] != free[row])))
+        return found
+
+    def _decided(
+        self, view: View, select: Callable[[View], Decision], drawn: list[Tensor]
+    ) -> list[list[tuple[int, int]]]:
+        """(position, token) that each sequence would commit."""
+        for generator, state in zip(view.canvas.generators, drawn, strict=True):
+            generator.set_state(state)
+        decision = select(view)
+        commit = decision.commit & view.candidates
+        return [
+            torch.stack((view.positions[row], decision.tokens[row]), dim=1)[commit[row]].tolist()
+            for row in range(view.canvas.batch)
+        ]
