@@ -126,6 +126,10 @@ class Sampler:
             return self
         return replace(self, region=self.region.with_tokenizer(tokenizer))
 
+    def control(self) -> tuple[str, Mapping[str, float]] | None:
+        """A simpler sampler, with options, that every result of this one is shown beside."""
+        return None
+
     def check_model(self, spec: ModelSpec) -> None:
         """Raises `ConfigError` if the rule can't decode with this model."""
 

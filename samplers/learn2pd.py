@@ -13,6 +13,7 @@ feature (negative entropy, 0 where decoded) inside this rule is [inferred, no pu
 Differs: the quota never spills over the block (T4).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,7 +26,13 @@ from dllm import scores
 from dllm.canvas import Canvas
 from dllm.decision import Decision
 from dllm.errors import ConfigError
-from dllm.models.filter import FilterNetwork, find_filter, load_filter, model_signature
+from dllm.models.filter import (
+    FilterNetwork,
+    effective_threshold,
+    find_filter,
+    load_filter,
+    model_signature,
+)
 from dllm.models.spec import ModelSpec
 from dllm.plan import Request, pad_positions
 from dllm.prediction import View
@@ -61,6 +68,11 @@ class Learn2PD(Sampler):
                 f"has block_length={block}"
                 + ("" if block > width else " (sampler.narrow_blocks=pad allows it)")
             )
+
+    def control(self) -> tuple[str, Mapping[str, float]]:
+        """The plain threshold that the filter amounts to at this accept_threshold."""
+        matched = effective_threshold(self.network, self.accept_threshold)
+        return "threshold", {"threshold": min(matched, 1.0)}
 
     def check_model(self, spec: ModelSpec) -> None:
         trained = self.network.facts.model

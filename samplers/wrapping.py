@@ -3,6 +3,7 @@
 Every hook goes to `base`; a subclass overrides those in which it differs.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -47,6 +48,9 @@ class Wrapper(Sampler):
 
     def with_tokenizer(self, tokenizer: Tokenizer) -> Self:
         return replace(self, base=self.base.with_tokenizer(tokenizer))
+
+    def control(self) -> tuple[str, Mapping[str, float]] | None:
+        return self.base.control()
 
     def check_model(self, spec: ModelSpec) -> None:
         self.base.check_model(spec)

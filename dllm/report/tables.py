@@ -45,7 +45,7 @@ def cells(run: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def comparison(runs: Sequence[Mapping[str, Any]]) -> Table:
-    """Runs below their baselines; a baseline shared by several runs is shown once."""
+    """Runs below their baselines and controls; one shared by several runs is shown once."""
     table = Table(*COLUMNS)
     shown: set[str] = set()
     for run in runs:
@@ -53,6 +53,10 @@ def comparison(runs: Sequence[Mapping[str, Any]]) -> Table:
         if baseline is not None and baseline["fingerprint"] not in shown:
             shown.add(baseline["fingerprint"])
             table.add_row(*cells(baseline), style="dim")
+        control = run.get("control")
+        if control is not None and control["fingerprint"] not in shown:
+            shown.add(control["fingerprint"])
+            table.add_row(*cells({**control, "label": f"control: {control['label']}"}), style="dim")
         if run["fingerprint"] not in shown:
             shown.add(run["fingerprint"])
             table.add_row(*cells(run))

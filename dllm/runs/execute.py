@@ -1,7 +1,7 @@
 """One run: decode what is missing of a task, grade it, keep it, compare it with the baseline."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,8 +71,49 @@ def baseline_of(config: DictConfig) -> DictConfig:
     default = configuration.compose(["sampler=low_confidence", "cache=none", "constraint=none"])
     for name in ("sampler", "cache", "constraint", "eos"):
         base[name] = default[name]
-    base.sampler.region.block_length = config.sampler.region.get("block_length")
+    base.sampler.region.block_length = _innermost(config.sampler).region.get("block_length")
     return base
+
+
+def control_of(config: DictConfig, name: str, sampler: Sampler) -> tuple[DictConfig, str] | None:
+    """The same run with the simpler rule that the sampler is to be compared with, and that run's
+    name; None if it asks for none. Samplers around the rule stay."""
+    wanted = sampler.control()
+    if wanted is None:
+        return None
+    choice, options = wanted
+    rule = configuration.compose([f"sampler={choice}"]).sampler
+    rule.region = _innermost(config.sampler).region
+    for option, value in options.items():
+        rule[option] = value
+    control = config.copy()
+    if "base" not in control.sampler:
+        control.sampler = rule
+        return control, choice
+    around = control.sampler
+    while "base" in around.base:
+        around = around.base
+    around.base = rule
+    return control, name
+
+
+def _innermost(sampler: DictConfig) -> DictConfig:
+    """The sampler inside all that wrap another one."""
+    return _innermost(sampler.base) if "base" in sampler else sampler
+
+
+def _baseline_answers(
+    config: DictConfig, sampler: Sampler, baseline: dict[str, Any] | None
+) -> dict[str, list[int]]:
+    """The model's own answers by sample, for samplers that need a reference."""
+    if "reference" not in sampler.needs:
+        return {}
+    if baseline is None:
+        raise ConfigError(
+            "baseline=false: the sampler needs the baseline's answers as references; use baseline=true"
+        )
+    base = RunFolder(Path(config.output) / "low_confidence" / baseline["fingerprint"])
+    return {result.id: result.tokens for result in base.samples()}
 
 
 def execute(config: DictConfig, sampler_name: str, group: str | None = None) -> tuple[Path, dict[str, Any]]:
@@ -82,7 +123,7 @@ def execute(config: DictConfig, sampler_name: str, group: str | None = None) -> 
     `RunError` during it.
     """
     configuration.check_complete(config)
-    build_parts(config)
+    parts = build_parts(config)
     baseline = None
     if config.baseline:
         base = baseline_of(config)
@@ -90,11 +131,19 @@ def execute(config: DictConfig, sampler_name: str, group: str | None = None) -> 
             quiet = base.copy()
             quiet.tracker = configuration.compose(["tracker=none"]).tracker
             _, baseline = _run(quiet, "low_confidence", None, None)
-    return _run(config, sampler_name, group, baseline)
+    control = control_of(config, sampler_name, parts.sampler)
+    if control is None:
+        return _run(config, sampler_name, group, baseline)
+    _, beside = _run(*control, group, baseline)
+    return _run(config, sampler_name, group, baseline, beside)
 
 
 def _run(
-    config: DictConfig, name: str, group: str | None, baseline: dict[str, Any] | None
+    config: DictConfig,
+    name: str,
+    group: str | None,
+    baseline: dict[str, Any] | None,
+    control: dict[str, Any] | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     parts = build_parts(config)
     samples = _samples(parts.task, config)
@@ -107,7 +156,8 @@ def _run(
         folder.drop_unfinished()
         done = {result.id for result in folder.samples()}
         missing = [sample for sample in samples if sample.id not in done]
-        decoding = _Decoding(config, parts, missing) if missing else None
+        answers = _baseline_answers(config, parts.sampler, baseline)
+        decoding = _Decoding(config, parts, missing, answers) if missing else None
         changed = folder.write_environment(describe(checkpoint, config.model.device))
         if done and missing and changed:
             note = f"warning: {folder.path} goes on with changed {', '.join(changed)}"
@@ -128,6 +178,8 @@ def _run(
             order = {sample.id: index for index, sample in enumerate(samples)}
             results = sorted(folder.samples(), key=lambda result: order[result.id])
             summary = _summary(config, label, mark, results, baseline)
+            if control is not None:
+                summary["control"] = control
             folder.write_summary(summary)
             track(parts.tracker, folder, results, summary)
         finally:
@@ -136,15 +188,35 @@ def _run(
 
 
 def _label(config: DictConfig, name: str) -> str:
-    """Sampler with the options in which it differs from its default, and the parts around it."""
+    """Sampler with the options in which it differs from its default, samplers inside it, and the
+    parts around it."""
     default = configuration.compose([f"sampler={name}"])
-    found = configuration.differences(config.sampler, default.sampler)
+    found = _different(config.sampler, default.sampler)
     cache = config.cache._target_.rsplit(".", 1)[-1]
     if config.cache != default.cache:
         found.append(f"cache={cache}")
     if config.eos != default.eos:
         found.append(f"eos={config.eos}")
     return f"{name} ({', '.join(found)})" if found else name
+
+
+def _different(sampler: DictConfig, default: DictConfig) -> list[str]:
+    found = configuration.differences(_alone(sampler), _alone(default))
+    if "base" not in sampler:
+        return found
+    inside, ours = sampler.base, default.base
+    name = inside._target_.split(".")[-2]
+    if inside._target_ == ours._target_:
+        return found + [f"base.{text}" for text in _different(inside, ours)]
+    try:
+        ours = configuration.compose([f"sampler={name}"]).sampler
+    except ConfigError:
+        return [*found, f"base={name}"]
+    return [*found, f"base={name}", *(f"base.{text}" for text in _different(inside, ours))]
+
+
+def _alone(sampler: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(sampler, [str(name) for name in sampler if name != "base"])
 
 
 def _samples(task: GeneratedTask, config: DictConfig) -> list[Sample]:
@@ -157,7 +229,13 @@ def _samples(task: GeneratedTask, config: DictConfig) -> list[Sample]:
 class _Decoding:
     """The decoding of the samples that are missing; whatever refuses them does so on construction."""
 
-    def __init__(self, config: DictConfig, parts: Parts, samples: Sequence[Sample]):
+    def __init__(
+        self,
+        config: DictConfig,
+        parts: Parts,
+        samples: Sequence[Sample],
+        answers: Mapping[str, Sequence[int]],
+    ):
         self.task, self.progress = parts.task, config.progress
         self.samples = {sample.id: sample for sample in samples}
         model, self.tokenizer = open_model(parts.model)
@@ -176,7 +254,7 @@ class _Decoding:
                 sample.id,
                 tuple(self.tokenizer.chat(sample.prompt)),
                 config.gen_length,
-                tuple(self.tokenizer.encode(sample.answer)),
+                tuple(answers.get(sample.id, ())) or None,
             )
             for sample in samples
         ]
