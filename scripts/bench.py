@@ -1,4 +1,5 @@
-"""Performance figures as ratios: `python -m scripts.bench loop|memory|imports|samplers [key=value ...]`.
+"""Performance figures as ratios: `python -m scripts.bench loop|memory|imports|samplers|caches
+[key=value ...]`.
 
 Every figure compares two sides in one process on one machine; single absolute times depend on the
 machine and are printed for orientation only. Options after the name are those of `scripts.run`.
@@ -57,11 +58,32 @@ def samplers(overrides: Sequence[str]) -> None:
     print(bench.table(rows, repeats), end="")
 
 
+def caches(overrides: Sequence[str]) -> None:
+    from dllm.bench import caches as bench
+
+    steps: dict[tuple[str, int], float] = {}
+    for cost in bench.measure():
+        ratio = cost.ratio
+        steps[cost.name, cost.gen_length] = ratio.reference
+        print(
+            f"caches: {cost.name}, generation {cost.gen_length}: step {ratio.reference * 1e3:.0f} ms, "
+            f"{ratio.ratio:.1f}x cheaper than the whole canvas (pairs from {ratio.low:.1f} to "
+            f"{ratio.high:.1f})",
+            flush=True,
+        )
+    for name in bench.POLICIES:
+        (_, short), (_, long) = ((key, s) for key, s in steps.items() if key[0] == name)
+        print(
+            f"caches: {name}: step grows by {100 * (long / short - 1):.0f} % from the first to the second"
+        )
+
+
 BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "loop": loop,
     "memory": memory,
     "imports": imports,
     "samplers": samplers,
+    "caches": caches,
 }
 
 

@@ -1,0 +1,92 @@
+"""What a step costs under each cache against computing the whole canvas, on a random LLaDA."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dllm.bench.ratio import Ratio, alternate
+from dllm.cache.policy import CachePolicy
+from dllm.cache.store import KVStore
+from dllm.canvas import Canvas, Layout, Prompt
+from dllm.config import build, compose
+from dllm.models.loading import dummy_model
+from dllm.models.predictor import Predictor
+from dllm.models.spec import ModelSpec
+from dllm.plan import Request, pad_positions
+
+
+SPEC = ModelSpec(
+    family="llada",
+    vocab_size=32_000,
+    d_model=512,
+    n_layers=16,
+    n_heads=8,
+    n_kv_heads=8,
+    head_dim=64,
+    d_ff=1536,
+    norm_eps=1e-5,
+    rope_theta=5e5,
+    max_positions=4096,
+    mask_id=0,
+    eos_ids=(1,),
+    pad_id=1,
+    rope_fp32=True,
+)
+PROMPT, BLOCK, ACTIVE = 512, 32, 16
+POLICIES = {
+    "prefix": ["cache=prefix"],
+    "dual": ["cache=dual"],
+    "window": ["cache=window", "cache.outer_window=128"],
+}
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Seconds of a policy's ordinary step (its refresh made before) and of a full forward."""
+
+    name: str
+    gen_length: int
+    ratio: Ratio
+    """Full forward over step."""
+
+
+class _Step:
+    """One policy in the middle of the first block of one sequence."""
+
+    def __init__(self, predictor: Predictor, policy: CachePolicy, gen_length: int, wanted: int):
+        self.predictor, self.policy = predictor, policy
+        length = PROMPT + gen_length
+        prompt = Prompt("bench", tuple(range(2, 2 + PROMPT)), gen_length)
+        self.canvas = Canvas.empty(length, SPEC.mask_id, SPEC.eos_ids)
+        layout = Layout(length, length, length, 0)
+        self.canvas.append(prompt, layout, torch.Generator())
+        self.canvas.enter_block(0, PROMPT, PROMPT + BLOCK)
+        self.store = KVStore(SPEC, 1, length, torch.float32) if policy.stores else None
+        self.policy.begin(SPEC)
+        self.wanted = wanted
+        for _ in range(2):  # the refresh, then a first step that settles what is fed
+            self()
+            self.canvas.step += 1
+            self.canvas.step_in_block += 1
+
+    def __call__(self) -> None:
+        first = np.arange(self.canvas.capacity) < PROMPT + self.wanted
+        request = Request(pad_positions(self.canvas.masked() & first))
+        for plan in self.policy.plan(self.canvas, request, self.store):
+            self.predictor.predict(plan, self.store)
+
+
+def measure(gen_lengths: Sequence[int] = (512, 2048), repeats: int = 3) -> list[StepCost]:
+    """Every policy at every length, each alternating with the cache-free step."""
+    predictor = Predictor(dummy_model(SPEC).eval().requires_grad_(False))
+    found = []
+    for gen_length in gen_lengths:
+        none = build(compose(["cache=none"]).cache, "cache")
+        full = _Step(predictor, none, gen_length, BLOCK)
+        for name, options in POLICIES.items():
+            policy = build(compose(options).cache, "cache")
+            step = _Step(predictor, policy, gen_length, ACTIVE if name == "window" else BLOCK)
+            found.append(StepCost(name, gen_length, alternate(full, step, repeats)))
+    return found
