@@ -67,13 +67,15 @@ def _supplied(config: DictConfig, folder: Path) -> DictConfig:
     for node in _nodes(config):
         if node.get("block_length") == 32:
             node.block_length = BLOCK
-        for name, value in (
-            ("filter", _filter(folder)),
-            ("delimiters", []),
-            ("delimiter_ids", [3, 5]),
-        ):
-            if name in node:
-                node[name] = value
+        for name in list(node):
+            text = str(name).removesuffix("_ids")
+            if name == "filter":
+                node.filter = _filter(folder)
+            elif name == "final_gen_length":
+                node[name] = GEN_LENGTH
+            elif name != text and (text in node or f"{text}s" in node):
+                # Ids in place of texts, which would need a tokenizer, and of real models' ids.
+                node[name] = [3, 5]
     return config
 
 
@@ -95,7 +97,8 @@ class Fitting:
                 if not found:
                     return
                 reasons.append(found)
-        raise AssertionError(f"{name} goes with no cache and attention kind: {reasons}")
+        shown = {reason for found in reasons for reason in found}
+        raise AssertionError(f"{name} goes with no cache and attention kind: {shown}")
 
     def decode(self, prompts: list[Prompt], predictor: Any = None, **options: Any) -> list[Outcome]:
         predictor = predictor or Predictor(_model(self.spec))
