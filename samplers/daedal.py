@@ -57,7 +57,9 @@ class Daedal(FlexibleLength):
         score = self.score(view, tokens)
         end = self.end_confidence(view)
         length, longest = view.column(view.canvas.length)[:, 0], self.longest(view)
-        sized, room = state["sized"], longest - length
+        # Growing beyond the model's positions is asked for once, which marks the answer truncated.
+        limit = torch.minimum(longest, view.column(view.canvas.limit)[:, 0])
+        sized, room = state["sized"], limit - length
         growing = ~sized & (end < self.eos_threshold) & (room > 0)
         closing = ~sized & ~growing
         commit = self.choose(score, view, state) & sized[:, None]
@@ -70,7 +72,7 @@ class Daedal(FlexibleLength):
             tokens,
             score,
             insert=expanded,
-            length=torch.minimum(length + added, longest),
+            length=torch.minimum(length + added, longest.where(growing, limit)),
             tail=torch.where(closing, view.canvas.eos_ids[0], -1),
             updates={"sized": sized | closing},
         )

@@ -31,6 +31,11 @@ FAMILY = (
     "dream_maskgit_plus",
     "dream_topk_margin",
     "dream_confidence_threshold",
+    "sdar_block_diffusion",
+    "adablock_llada",
+    "adablock_dream",
+    "bacd",
+    "tccf",
 )
 
 

@@ -1,0 +1,178 @@
+"""Growing canvases: DAEDAL, rho-EOS and Dystruct's limit cases, bounds and invariances."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from scripted import built
+from tiny_decoding import EOS, MASK, SPEC, WrittenPredictor, decode, random_model
+
+from dllm.cache.none import NoCache
+from dllm.cache.store import KVStore
+from dllm.canvas import Prompt
+from dllm.errors import ConfigError
+from dllm.loop import Decoder
+from dllm.models.predictor import Predictor
+from dllm.outcome import Outcome
+from dllm.plan import Plan
+from dllm.prediction import Prediction
+from dllm.sampler import Sampler
+from samplers.rho_eos import RhoEOS
+
+
+PROMPT = (5, 6, 7)
+LONG = replace(SPEC, max_positions=512)
+
+
+def toy(rule: Sampler, true_length: int, most: int = 256, positions: int = 512) -> Outcome:
+    """A model that predicts 9 up to `true_length` and the end token beyond, each with 0.95."""
+    answer = [9] * true_length + [EOS] * (most - true_length)
+    spec = replace(SPEC, max_positions=positions)
+    predictor = WrittenPredictor(answer, [0.95] * most, len(PROMPT), spec)
+    decoder = Decoder(predictor, rule, NoCache(), record=True)  # type: ignore[arg-type]
+    return next(decoder.decode([Prompt("one", PROMPT, most)]))
+
+
+def lengths(outcome: Outcome) -> list[int]:
+    """Of the canvas each forward saw."""
+    assert outcome.trace is not None
+    start = outcome.trace.gen_length
+    return [start, *(len(canvas) for canvas in outcome.trace.replay())][:-1]
+
+
+@pytest.mark.parametrize(
+    ("true_length", "final", "forwards"), [(10, 80, 3), (60, 96, 6), (100, 136, 12)]
+)
+def test_daedal_finds_the_length(true_length: int, final: int, forwards: int):
+    outcome = toy(built("sampler=daedal"), true_length)
+    assert (len(outcome.tokens), outcome.cost.nfe) == (final, forwards)
+    assert outcome.tokens == (9,) * true_length + (EOS,) * (final - true_length)
+    assert not outcome.truncated
+    if true_length == 60:
+        assert lengths(outcome) == [64, 72, 80, 96, 96, 96]
+
+
+def test_daedal_expands_an_unsure_mask():
+    """A single unsure position becomes eight, once: the rest is sure of itself."""
+    most = 60
+    answer = [9] * most
+    sure = [0.95] * most
+    sure[2] = 0.05
+    predictor = WrittenPredictor(answer, sure, len(PROMPT), LONG)
+    rule = built("sampler=daedal", "sampler.region.initial_length=16", "sampler.eos_threshold=0.0")
+    decoder = Decoder(predictor, rule, NoCache(), record=True)  # type: ignore[arg-type]
+    outcome = next(decoder.decode([Prompt("one", PROMPT, most)]))
+    assert outcome.trace is not None
+    inserted = [pair for step in outcome.trace.steps for pair in step.inserted]
+    assert inserted[0] == (2, 7)
+    assert MASK not in outcome.tokens
+    assert list(outcome.trace.replay())[-1].tolist() == list(outcome.tokens)
+
+
+def test_growth_past_the_models_positions_keeps_the_answer_and_says_so():
+    outcome = toy(built("sampler=daedal"), 100, positions=90)
+    assert outcome.truncated
+    assert len(outcome.tokens) == 90 - len(PROMPT)
+    assert MASK not in outcome.tokens
+
+
+@pytest.mark.parametrize(
+    ("rho", "change"),
+    [(0, 64), (0.05, 64), (0.15, 32), (0.25, 16), (0.31, 8), (0.39, 8), (0.4, 0), (0.5, 0), (0.6, 0)]
+    + [(0.61, -8), (0.7, -8), (0.75, -16), (0.85, -32), (0.95, -64), (1, -64)],
+)
+def test_rho_eos_table(rho: float, change: int):
+    rule = built("sampler=rho_eos")
+    assert isinstance(rule, RhoEOS)
+    assert rule.change(torch.tensor([rho], dtype=torch.float64)).tolist() == [change]
+
+
+def test_rho_eos_as_released_can_delete_the_answer_and_ours_can_not():
+    released = ("sampler.rho=eosconf", "sampler.cut_committed=true")
+    finals = {n: len(toy(built("sampler=rho_eos", *released), n).tokens) for n in (10, 60, 100)}
+    assert finals == {10: 0, 60: 32, 100: 96}
+    for true_length in (10, 60):
+        outcome = toy(built("sampler=rho_eos"), true_length)
+        assert outcome.tokens[:true_length] == (9,) * true_length
+
+
+class Unmasked(Predictor):
+    """Never predicts the mask token, which the rules treat differently."""
+
+    def predict(self, plan: Plan, store: KVStore | None) -> Prediction | None:
+        prediction = super().predict(plan, store)
+        assert prediction is not None
+        logits = prediction.logits.clone()
+        logits[..., MASK] = -torch.inf
+        return replace(prediction, logits=logits)
+
+
+FIXED = (
+    "sampler.structure.length_mode=all",
+    "sampler.schedule.instability_weight=0.0",
+    "sampler.weld_radius=0",
+    "sampler.quota=false",
+    "sampler.stop_at_end=false",
+)
+
+
+@pytest.mark.parametrize(
+    ("seed", "block", "threshold"),
+    [(0, 8, 0.6), (1, 8, 1.0), (2, 16, 0.6), (3, 16, 0.9), (4, 4, 0.9)],
+)
+def test_dystruct_with_a_fixed_structure_is_fast_dllm(seed: int, block: int, threshold: float):
+    predictor = Unmasked(random_model(SPEC, seed))
+    prompts = [Prompt(str(n), tuple(range(3, 5 + n)), 32) for n in range(3)]
+    plain = built(
+        "sampler=threshold",
+        f"sampler.threshold={threshold}",
+        f"sampler.region.block_length={block}",
+    )
+    blocks = [f"sampler.structure.{name}={block}" for name in ("min_block", "max_block")]
+    dystruct = built(
+        "sampler=dystruct",
+        *FIXED,
+        *blocks,
+        f"sampler.threshold={threshold}",
+        "sampler.delimiter_ids=[4]",
+        "sampler.region.largest_window=32",
+    )
+    expected = decode(plain, prompts, predictor)
+    for name, outcome in decode(dystruct, prompts, predictor, batch_size=3).items():
+        assert outcome.tokens == expected[name].tokens
+        assert outcome.cost.nfe == expected[name].cost.nfe
+
+
+def dystruct(*options: str) -> Sampler:
+    small = ("sampler.region.largest_window=16", "sampler.region.first_window=8")
+    return built("sampler=dystruct", "sampler.delimiter_ids=[4,5]", *small, *options)
+
+
+def test_dystruct_welds_and_does_not_depend_on_the_batch():
+    prompts = [Prompt(str(n), tuple(range(3, 5 + n)), 40) for n in range(4)]
+    rule = dystruct()
+    alone = decode(rule, prompts, record=True)
+    together = decode(rule, prompts, batch_size=3)
+    welded = 0
+    for name, outcome in alone.items():
+        assert MASK not in outcome.tokens
+        assert EOS not in outcome.tokens[:-1]
+        assert outcome.tokens == together[name].tokens
+        assert outcome.cost.nfe == together[name].cost.nfe
+        assert outcome.trace is not None
+        assert list(outcome.trace.replay())[-1].tolist() == list(outcome.tokens)
+        welded += sum(len(step.remasked) for step in outcome.trace.steps)
+    assert welded > 0
+
+
+def test_dystruct_stops_at_its_last_forward_with_a_complete_window():
+    prompts = [Prompt("one", (3, 4), 40)]
+    outcome = decode(dystruct("sampler.max_forwards=3"), prompts)["one"]
+    assert outcome.cost.nfe == 3
+    assert MASK not in outcome.tokens
+
+
+def test_growing_regions_need_full_attention():
+    spec = replace(SPEC, attention="block_causal", block_size=4)
+    with pytest.raises(ConfigError, match="a growing canvas needs full attention"):
+        built("sampler=daedal").layout(Prompt("one", PROMPT, 8), spec)

@@ -1,0 +1,156 @@
+"""Dystruct (reconstruction): worked examples D1 to D10 of the specification."""
+
+from math import inf, log
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dllm.config import build, compose
+from samplers.block_schedule import BlockSchedule
+from samplers.structure import Signals, Structure
+
+
+def part(name: str, **options: Any) -> Any:
+    given = [f"sampler.{name}.{key}={value}" for key, value in options.items()]
+    return build(compose(["sampler=dystruct", *given]).sampler[name], name)
+
+
+def structure(**options: Any) -> Structure:
+    return part("structure", **options)
+
+
+def schedule(**options: Any) -> BlockSchedule:
+    return part("schedule", **options)
+
+
+@pytest.mark.parametrize(
+    ("p", "u"),
+    [([0.97, 0.03], 0.0344), ([0.5, 0.5], 0.35), ([0.25] * 4, 0.575), ([1 / 64] * 64, 0.9922)],
+)
+def test_instability(p: list[float], u: float):  # D1
+    logits = torch.full((1, 1, 67), -inf, dtype=torch.float64)
+    logits[0, 0, 3 : 3 + len(p)] = torch.tensor(p).log()
+    # The mask is no token.
+    logits[0, 0, 0] = 9.0
+    signals = Signals.of(logits, [4], (3,), 0)
+    assert signals.instability[0, 0] == pytest.approx(u, abs=1e-4)
+    d, e = (p[1] if len(p) > 1 else 0), p[0]
+    assert signals.boundary[0, 0] == pytest.approx(1 - (1 - d) * (1 - e))
+    assert signals.end[0, 0] == pytest.approx(e)
+
+
+def test_tables():  # D2
+    lp = structure().log_prior
+    found = [lp[n - 4] for n in (4, 5, 8, 16, 31, 32)]
+    assert found == pytest.approx([-1.6094, -2.0149, -2.8904, -4.2195, -5.5134, -2.0794], abs=1e-4)
+    assert np.exp(lp).sum() == pytest.approx(1)
+    for alpha, mean in ((0.3, 22.2), (1, 11.9), (4, 5.3)):
+        prior = np.exp(structure(concentration=alpha).log_prior)
+        assert (prior * np.arange(4, 33)).sum() == pytest.approx(mean, abs=0.05)
+    g = structure().boundary_evidence(np.array([0.01, 0.05, 0.5, 0.9, 1.0]))
+    assert g == pytest.approx([-1.6507, 0, 2.9444, 5.1417, 9.8512], abs=1e-4)
+
+
+@pytest.mark.parametrize(("expected", "score"), [(12, 23.521), (20, 26.759), (28, 26.162)])
+def test_a_window_ends_where_confidence_does(expected: float, score: float):  # D3
+    u = np.array([0.1] * 10 + [0.2] * 12 + [0.85] * 10)
+    b, e = np.full(32, 0.01), np.zeros(32)
+    b[9], b[21] = 0.9, 0.8
+    rule = structure()
+    assert rule.window(u, b, e, expected) == [10, 12]
+    evidence, _ = rule.recursion(u, b)
+    assert rule.log_posterior(evidence, e, expected)[21] == pytest.approx(score, abs=1e-3)
+
+
+def test_a_window_does_not_run_past_the_end():  # D4
+    u = np.array([0.1] * 15 + [0.03] * 17)
+    b, e = np.full(32, 0.01), np.zeros(32)
+    b[9], b[15:], e[15:] = 0.9, 0.97, 0.97
+    assert structure().window(u, b, e, 28) == [10, 6]
+    assert structure(end_weight=0.0).window(u, b, e, 28) == [10, 6, 4, 4, 4, 4]
+
+
+def test_a_window_by_hand():  # D5
+    b, none = np.full(8, 0.05), np.zeros(8)
+    b[2], b[7] = 0.9, 0.5
+    rule = structure(min_block=2, max_block=8, instability_weight=0.0)
+    evidence, _ = rule.recursion(none, b)
+    by_hand = [-1.0986, 3.3499, -1.5554, 2.2641, 1.5895, 1.8165, 4.6354]
+    assert evidence[2:] == pytest.approx(by_hand, abs=1e-4)
+    posterior = rule.log_posterior(evidence, none, 5)
+    expected = [-3.5729, 1.3865, -3.2957, 0.5238, -0.3331, -0.4426, 1.9063]
+    assert posterior[1:] == pytest.approx(expected, abs=1e-4)
+    assert rule.window(none, b, none, 5) == [3, 5]
+
+
+def test_change_points():  # D6, D7
+    flat, none = np.full(16, 0.01), np.zeros(16)
+    rule = structure(length_mode="all", boundary_weight=0.0)
+    assert rule.window(np.array([0.05] * 8 + [0.7] * 8), flat, none, 5) == [8, 8]
+    assert rule.window(np.full(16, 0.4), flat, none, 5) == [16]
+    fixed = structure(length_mode="all", min_block=8, max_block=8)
+    assert fixed.window(np.full(32, 0.4), np.full(32, 0.01), np.zeros(32), 5) == [8] * 4
+
+
+def test_the_prior_alone_takes_the_expected_length_and_the_shorter_of_a_tie():
+    u, b, e = np.full(32, 0.4), np.full(32, 0.01), np.zeros(32)
+    rule = structure(length_mode="prior")
+    assert sum(rule.window(u, b, e, 12)) == 11
+    assert sum(rule.window(u, b, e, 12.5)) == 12
+
+
+def test_limits_of_the_concentration():
+    u, b, e = np.full(32, 0.4), np.full(32, 0.05), np.zeros(32)
+    off = {"length_mode": "all", "instability_weight": 0.0, "boundary_weight": 0.0}
+    assert structure(concentration=1e-6, **off).window(u, b, e, 5) == [32]
+    assert structure(concentration=1e6, **off).window(u, b, e, 5) == [4] * 8
+
+
+def test_what_is_too_short_is_one_block():
+    assert structure().window(np.full(3, 0.4), np.full(3, 0.01), np.zeros(3), 8) == [3]
+
+
+def energies(rule: BlockSchedule, decided: set[int], blocks: list[int]) -> list[float]:
+    """Positions count from one committed position before the first block."""
+    canvas = np.array([i - 1 in decided or i == 0 for i in range(25)])
+    unrest = [0.6, 0.2, 0.5]
+    return [rule.energy(unrest[k], rule.anchoring(canvas, 1 + 8 * k, 9 + 8 * k)) for k in blocks]
+
+
+def test_schedule():  # D8
+    rule, generator = schedule(), torch.Generator()
+    first = energies(rule, set(), [0, 1, 2])
+    assert first == pytest.approx([1.1, 0.8967, 1.3161], abs=1e-4)
+    assert rule.choose(first, generator) == 1
+    later = energies(rule, set(range(8, 16)), [0, 2])
+    assert later == pytest.approx([0.6, 1.0], abs=1e-4)
+    anchors = schedule(instability_weight=0.0)
+    assert energies(anchors, set(), [0, 1, 2]) == pytest.approx([0.5, 0.6967, 0.8161], abs=1e-4)
+
+
+def test_a_hot_schedule_is_any_order():
+    rule = schedule(temperature=1e6)
+    generator = torch.Generator().manual_seed(0)
+    assert {rule.choose([0.1, 5.0, 9.0], generator) for _ in range(60)} == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("total", "unrest", "steps"),
+    [(24, [0.6, 0.2, 0.5], [8, 4, 8]), (24, [0.9, 0.05, 0.5], [8, 2, 8]), (12, [0.3] * 3, [4] * 3)],
+)
+def test_steps(total: int, unrest: list[float], steps: list[int]):  # D9
+    assert schedule(steps_per_token=total / 24).steps([8, 8, 8], unrest) == steps
+
+
+@pytest.mark.parametrize(("unrest", "expected"), [(0, 64), (0.1, 58.4), (0.5, 36), (1, 8), (-1, 32)])
+def test_expected_length(unrest: float, expected: float):  # D10
+    assert part("region").expected(unrest) == pytest.approx(expected)
+
+
+def test_entropy_scale():
+    assert Signals.of(torch.zeros(1, 1, 33), [5], (3,), 0).instability[0, 0] == pytest.approx(
+        0.5 + 0.5 * (1 - 1 / 32)
+    )
+    assert log(32) == pytest.approx(3.4657, abs=1e-4)
