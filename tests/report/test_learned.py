@@ -1,0 +1,39 @@
+"""The page of the learned methods from written-down summaries."""
+
+from typing import Any
+
+import pytest
+
+from dllm.config import build, compose
+from dllm.report.learned import BASELINE, CASES, ORACLE, page, rows
+
+
+def summary(nfe: float) -> dict[str, Any]:
+    metrics = {
+        "n": 4,
+        "accuracy": 0.5,
+        "accuracy_low": 0.15,
+        "accuracy_high": 0.85,
+        "nfe": nfe,
+        "enfe": 2 * nfe,
+        "tpf": 8 / nfe,
+        "effective": 8.0,
+        "tokens_per_second": 16.0,
+    }
+    return {"metrics": metrics}
+
+
+def test_share_of_the_gap() -> None:
+    table = rows({BASELINE: summary(32), ORACLE: summary(2), "half way": summary(17)})
+    assert [row.closed for row in table.values()] == [0.0, 1.0, 0.5]
+    text = page(table, {"a mode": (4, 3, 0)}, limit=4)
+    assert (
+        "| half way | 4 | 0.500 [0.150, 0.850] | 17.00 | 34.00 | 0.47 | 0.500 | 50.0% |" in text
+    )
+    assert "| a mode | 4 | 3 | 0 |" in text
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "learn2pd" not in name])
+def test_every_case_is_a_legal_command(name: str) -> None:
+    config = compose(["task=embedded", *CASES[name]])
+    build(config.sampler, "sampler").validate(config.gen_length)
