@@ -61,20 +61,14 @@ def samplers(overrides: Sequence[str]) -> None:
 def caches(overrides: Sequence[str]) -> None:
     from dllm.bench import caches as bench
 
-    steps: dict[tuple[str, int], float] = {}
     for cost in bench.measure():
-        ratio = cost.ratio
-        steps[cost.name, cost.gen_length] = ratio.reference
+        full, growth = cost.against_full, cost.growth
         print(
-            f"caches: {cost.name}, generation {cost.gen_length}: step {ratio.reference * 1e3:.0f} ms, "
-            f"{ratio.ratio:.1f}x cheaper than the whole canvas (pairs from {ratio.low:.1f} to "
-            f"{ratio.high:.1f})",
+            f"caches: {cost.name}: step {full.reference * 1e3:.0f} ms, {full.ratio:.1f}x cheaper than "
+            f"the whole canvas (pairs from {full.low:.1f} to {full.high:.1f}); from generation 512 to "
+            f"2,048 it grows by {100 * (growth.ratio - 1):.0f} % "
+            f"({100 * (growth.low - 1):.0f} to {100 * (growth.high - 1):.0f} %)",
             flush=True,
-        )
-    for name in bench.POLICIES:
-        (_, short), (_, long) = ((key, s) for key, s in steps.items() if key[0] == name)
-        print(
-            f"caches: {name}: step grows by {100 * (long / short - 1):.0f} % from the first to the second"
         )
 
 

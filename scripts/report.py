@@ -3,6 +3,9 @@
 python -m scripts.report published              # figures of the papers, all methods
 python -m scripts.report published localleap    # those of one file in results/published
 python -m scripts.report embedded confidence    # decode the embedded tasks with every rule
+python -m scripts.report embedded blocks        # with adaptive blocks and growing canvases
+python -m scripts.report embedded caches        # ... under every cache
+python -m scripts.report embedded learned       # learned and lossless methods beside the oracle
 """
 
 import argparse
@@ -24,11 +27,11 @@ def main(arguments: list[str] | None = None) -> int:
     published.add_argument("names", nargs="*", metavar="NAME", help="files without .yaml")
     published.add_argument("--folder", type=Path, default=Path("results/published"))
     embedded = commands.add_parser("embedded", help="measure the embedded tasks")
-    embedded.add_argument("suite", choices=["confidence"])
+    embedded.add_argument("suite", choices=["confidence", "blocks", "caches", "learned"])
     embedded.add_argument("--limit", type=int, default=200, help="samples per task")
     embedded.add_argument("--samplers", nargs="+", default=[], metavar="CASE", help="only these")
     embedded.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="only these")
-    embedded.add_argument("--output", type=Path, default=Path("results/embedded/confidence.md"))
+    embedded.add_argument("--output", type=Path, default=None, help="Markdown file")
     options = parser.parse_args(arguments)
     try:
         return {"published": _published, "embedded": _embedded}[options.command](options)
@@ -52,9 +55,25 @@ def _published(options: argparse.Namespace) -> int:
 
 
 def _embedded(options: argparse.Namespace) -> int:
-    from dllm.report import embedded  # torch, not needed for --help
+    output = options.output or Path(f"results/embedded/{options.suite}.md")
+    if options.suite == "blocks":
+        from dllm.report.blocks import blocks  # torch, not needed for --help
 
-    embedded.confidence(options.output, options.limit, options.samplers, options.tasks)
+        blocks(output, options.limit, options.samplers, options.tasks)
+        return 0
+    if options.suite == "caches":
+        from dllm.report.caches import caches  # torch, not needed for --help
+
+        caches(output, options.limit, options.tasks)
+        return 0
+    if options.suite == "learned":
+        from dllm.report.learned import learned
+
+        learned(output, options.limit)
+        return 0
+    from dllm.report.embedded import confidence
+
+    confidence(output, options.limit, options.samplers, options.tasks)
     return 0
 
 

@@ -1,6 +1,6 @@
 """What a step costs under each cache against computing the whole canvas, on a random LLaDA."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,12 +44,13 @@ POLICIES = {
 
 @dataclass(frozen=True)
 class StepCost:
-    """Seconds of a policy's ordinary step (its refresh made before) and of a full forward."""
+    """One policy's ordinary step: the refresh before it is made, the logits of a block included."""
 
     name: str
-    gen_length: int
-    ratio: Ratio
-    """Full forward over step."""
+    against_full: Ratio
+    """The whole canvas over the step, at the shorter generation."""
+    growth: Ratio
+    """The step at the longer generation over the one at the shorter; same tokens wanted."""
 
 
 class _Step:
@@ -67,26 +68,31 @@ class _Step:
         self.policy.begin(SPEC)
         self.wanted = wanted
         for _ in range(2):  # the refresh, then a first step that settles what is fed
-            self()
+            self.policy.plan(self.canvas, self.request(), self.store)
             self.canvas.step += 1
             self.canvas.step_in_block += 1
+        if self.store is not None:
+            self.store.valid.fill_(True)  # as the refresh would: what it holds takes no other time
+
+    def request(self) -> Request:
+        first = np.arange(self.canvas.capacity) < PROMPT + self.wanted
+        return Request(pad_positions(self.canvas.masked() & first))
 
     def __call__(self) -> None:
-        first = np.arange(self.canvas.capacity) < PROMPT + self.wanted
-        request = Request(pad_positions(self.canvas.masked() & first))
-        for plan in self.policy.plan(self.canvas, request, self.store):
+        for plan in self.policy.plan(self.canvas, self.request(), self.store):
             self.predictor.predict(plan, self.store)
 
 
-def measure(gen_lengths: Sequence[int] = (512, 2048), repeats: int = 3) -> list[StepCost]:
-    """Every policy at every length, each alternating with the cache-free step."""
+def measure(short: int = 512, long: int = 2048, repeats: int = 3) -> Iterator[StepCost]:
+    """Every policy at both generation lengths."""
     predictor = Predictor(dummy_model(SPEC).eval().requires_grad_(False))
-    found = []
-    for gen_length in gen_lengths:
-        none = build(compose(["cache=none"]).cache, "cache")
-        full = _Step(predictor, none, gen_length, BLOCK)
-        for name, options in POLICIES.items():
-            policy = build(compose(options).cache, "cache")
-            step = _Step(predictor, policy, gen_length, ACTIVE if name == "window" else BLOCK)
-            found.append(StepCost(name, gen_length, alternate(full, step, repeats)))
-    return found
+
+    def step(options: list[str], gen_length: int, wanted: int) -> _Step:
+        return _Step(predictor, build(compose(options).cache, "cache"), gen_length, wanted)
+
+    full = step(["cache=none"], short, BLOCK)
+    for name, options in POLICIES.items():
+        wanted = ACTIVE if name == "window" else BLOCK
+        cheap = step(options, short, wanted)
+        growth = alternate(step(options, long, wanted), cheap, 2 * repeats)
+        yield StepCost(name, alternate(full, cheap, repeats), growth)

@@ -94,6 +94,8 @@ class Summary:
     padding_share: float
     peak_memory_mb: float
     accuracy_by_task: dict[str, float]
+    rows_per_token: float = 0.0
+    """Query positions computed per effective token."""
     stale_share: float = 0.0
     """Share of the attended cache slots whose token had changed since they were computed."""
     audited: int = 0
@@ -144,6 +146,7 @@ class Summary:
             accuracy_by_task={
                 task: sum(grades) / len(grades) for task, grades in sorted(by_task.items())
             },
+            rows_per_token=sum(s.rows for s in samples) / max(1, effective),
             stale_share=sum(s.stale for s in samples) / max(1, sum(s.attended for s in samples)),
             audited=audited,
             audit_kl=sum(s.audit_kl for s in samples) / max(1, audited),
