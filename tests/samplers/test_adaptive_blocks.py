@@ -30,7 +30,9 @@ def region(block: int, threshold: float | None, ids: list[int] | None = None) ->
     return rule.region
 
 
-def size(blocks: AdaptiveBlocks, delimiters: dict[int, tuple[int, float]], generated: int = 0) -> int:
+def size(
+    blocks: AdaptiveBlocks, delimiters: dict[int, tuple[int, float]], generated: int = 0
+) -> int:
     """Length of the block that opens after `generated` of 32 positions, 2 of prompt before them."""
     canvas = canvas_of([WORD] * generated + [MASK] * (32 - generated), prompt=(3, 4))
     canvas.block_end[0] = 2 + generated

@@ -133,5 +133,5 @@ def test_commits_contain_those_of_the_plain_threshold():
 
 
 def test_bounds_in_the_wrong_order_are_refused():
-    with pytest.raises(ConfigError, match="confidence_lower=0.9 exceeds"):
+    with pytest.raises(ConfigError, match=r"confidence_lower=0\.9 exceeds"):
         bacd("sampler.confidence_lower=0.9", "sampler.confidence_upper=0.5")

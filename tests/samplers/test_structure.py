@@ -144,7 +144,9 @@ def test_steps(total: int, unrest: list[float], steps: list[int]):  # D9
     assert schedule(steps_per_token=total / 24).steps([8, 8, 8], unrest) == steps
 
 
-@pytest.mark.parametrize(("unrest", "expected"), [(0, 64), (0.1, 58.4), (0.5, 36), (1, 8), (-1, 32)])
+@pytest.mark.parametrize(
+    ("unrest", "expected"), [(0, 64), (0.1, 58.4), (0.5, 36), (1, 8), (-1, 32)]
+)
 def test_expected_length(unrest: float, expected: float):  # D10
     assert part("region").expected(unrest) == pytest.approx(expected)
 
