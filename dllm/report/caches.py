@@ -83,7 +83,7 @@ def _row(cache: str, metrics: Metrics, audited: Metrics) -> str:
     if audited["audited"]:
         found = (
             f"{100 * metrics['stale_share']:.1f} %",
-            f"{audited["audit_kl"]:.1e}",
+            f"{audited['audit_kl']:.1e}",
             f"{100 * audited['audit_changed']:.1f} %",
         )
     interval = f"{metrics['accuracy_low']:.3f} to {metrics['accuracy_high']:.3f}"
