@@ -13,7 +13,8 @@ from scripts.report import main
 
 def cell(correct: int, nfe: float, n: int = 200) -> Cell:
     low, high = wilson(correct, n)
-    return Cell(n, correct / n, low, high, nfe, 20 / nfe)
+    grades = (True,) * correct + (False,) * (n - correct)
+    return Cell(n, correct / n, low, high, nfe, 20 / nfe, grades)
 
 
 def cells(rule: Cell) -> dict[str, Cell]:
@@ -25,14 +26,19 @@ def test_a_rule_that_brings_nothing() -> None:
     text = page({"listops": cells(cell(158, 10.6))}, 200)
     row = next(line for line in text.splitlines() if line.startswith("| localleap"))
     assert "| threshold 0.9 | 0.800 | 11.00 |" in row
-    assert "3.0 times fewer forwards" in text
-    assert "differs from it beyond the intervals on listops (-0.110)" in text
-    assert "nothing is gained over a plain threshold" in text
+    assert "3.0 times fewer forwards than one token per step" in text
+    assert "accuracy below it on listops (-0.110)." in text
+    assert "nothing is gained over it." in text
 
 
 def test_a_rule_that_gains() -> None:
     text = page({"listops": cells(cell(198, 6.0)), "json": cells(cell(20, 6.0))}, 200)
-    assert "it is above it on listops; below it on json." in text
+    assert "it is above it on listops (+0.440); below it on json (-0.450)." in text
+
+
+def test_a_rule_dearer_than_the_sweep() -> None:
+    text = page({"listops": cells(cell(170, 16.0))}, 200)
+    assert "nothing is gained over it, although it makes more forwards on listops." in text
 
 
 @pytest.mark.parametrize("name", CASES)
