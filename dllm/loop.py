@@ -10,6 +10,7 @@ neighbours.
 
 import hashlib
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -24,7 +25,7 @@ from dllm.cache.store import KVStore
 from dllm.canvas import Canvas, Prompt
 from dllm.decision import Decision, HostDecision, RowChanges, to_host
 from dllm.eos import EosPolicy, end_of_answer
-from dllm.errors import ConfigError
+from dllm.errors import ConfigError, RunError
 from dllm.legality import refusals
 from dllm.models.predictor import Predictor
 from dllm.outcome import Cost, Outcome
@@ -129,6 +130,8 @@ class _Run:
         if decoder.cache.stores:
             self.store = KVStore(self.spec, 0, capacity, decoder.predictor.model.dtype, self.device)
         self.rows: list[_Row] = []
+        self.most_drafts: int | None = None
+        """Drafts per sequence that fit into memory; None = all so far."""
 
     def enter(self, prompt: Prompt, earlier: Outcome | None = None) -> None:
         name = f"{prompt.sample_id}/{prompt.phase}" if prompt.phase else prompt.sample_id
@@ -169,11 +172,7 @@ class _Run:
         sampler, canvas = self.decoder.sampler, self.canvas
         eligible = sampler.region.eligible(canvas)
         request = sampler.plan(canvas, eligible, self.state)
-        plans = self.decoder.cache.plan(canvas, request, self.store)
-        for plan in plans[:-1]:
-            self._forward(plan)
-            self._record_idle(plan)
-        prediction = self._forward(plans[-1])
+        request, plans, prediction = self._predict(request)
         assert prediction is not None, "a step's last plan predicts"
         view = self._view(request, eligible, prediction)
         view = self._refine(self._sound(view))
@@ -219,6 +218,34 @@ class _Run:
                 row.cost.audited += 1
                 row.cost.audit_kl += finding.kl
                 row.cost.audit_changed += finding.changed
+
+    def _predict(self, request: Request) -> tuple[Request, list[Plan], Prediction | None]:
+        """The forwards of a step; where memory is short, with half of the drafts, from then on.
+
+        Raises `RunError` if there is nothing to leave out.
+        """
+        while True:
+            if request.droppable and request.hypotheses is not None:
+                kept = request.hypotheses[:, : self.most_drafts]
+                request = replace(request, hypotheses=kept if kept.shape[1] else None)
+            plans = self.decoder.cache.plan(self.canvas, request, self.store)
+            try:
+                for plan in plans[:-1]:
+                    self._forward(plan)
+                    self._record_idle(plan)
+                return request, plans, self._forward(plans[-1])
+            except torch.OutOfMemoryError:
+                drafts = 0 if request.hypotheses is None else request.hypotheses.shape[1]
+                if not (request.droppable and drafts):
+                    raise RunError(
+                        f"batch_size={self.decoder.batch_size}: out of memory in a forward of "
+                        f"{plans[-1].slots.shape[0]} x {plans[-1].slots.shape[1]} rows"
+                    ) from None
+                self.most_drafts = drafts // 2
+                warnings.warn(
+                    f"memory is short: {self.most_drafts} drafts per sequence instead of {drafts}",
+                    stacklevel=2,
+                )
 
     def _forward(self, plan: Plan) -> Prediction | None:
         if self.store is not None:

@@ -37,6 +37,8 @@ class Request:
     hypotheses: Int[np.ndarray, "batch extra canvas"] | None = None
     """Alternative canvases of each sequence, predicted at the same positions in the same call; all
     -1 = this sequence has fewer."""
+    droppable: bool = False
+    """The last hypotheses may be left out where memory is short (drafts, not guidance)."""
     twins: bool = False
     """Every position also gets a masked twin that sees all but the position itself; decided
     positions are predicted by their twin (leave one out), masked ones as always."""

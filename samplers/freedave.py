@@ -105,7 +105,9 @@ class FreeDave(Wrapper):
             wanted[np.arange(canvas.batch), canvas.block_start] = True
             request = replace(request, positions=pad_positions(wanted))
         drafts = self._drafts(canvas, eligible, state)
-        return replace(request, hypotheses=drafts) if drafts.shape[1] else request
+        if not drafts.shape[1]:
+            return request
+        return replace(request, hypotheses=drafts, droppable=True)
 
     def _drafts(
         self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState

@@ -1,8 +1,9 @@
 """Learned, redundancy-aware and lossless methods on the embedded tasks, beside the oracle.
 
 Each cell is an ordinary run (same folder, same resume as `scripts.run`). What a method closes of
-the gap is the share of the forwards between one token per step and the oracle that it saves; the plain
-thresholds and the matched controls close it, too, and are what a method has to be compared with.
+the gap is the share of the forwards between one token per step and the oracle that it saves; the
+plain thresholds and the matched controls close it, too, and are what a method has to be compared
+with.
 """
 
 from collections.abc import Mapping, Sequence

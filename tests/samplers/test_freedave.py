@@ -17,7 +17,7 @@ from dllm.cache.none import NoCache
 from dllm.cache.store import KVStore
 from dllm.canvas import Prompt
 from dllm.config import build, compose
-from dllm.errors import ConfigError
+from dllm.errors import ConfigError, RunError
 from dllm.loop import Decoder
 from dllm.models.loading import load_model
 from dllm.models.predictor import Predictor
@@ -277,6 +277,34 @@ def test_fewer_drafts_than_asked_for_are_said() -> None:
     assert verifier.drafts(4, batch=1) == 3
     with pytest.raises(ConfigError, match="max_batch=0 must be >= 1"):
         Verifier(match="exact", max_batch=0)
+
+
+class Short(Predictor):
+    """Has memory for a few canvases only."""
+
+    canvases = 3
+
+    def predict(self, plan: Plan, store: KVStore | None) -> Prediction | None:
+        if len(plan.slots) > self.canvases:
+            raise torch.OutOfMemoryError("no memory")
+        return super().predict(plan, store)
+
+
+def test_fewer_drafts_where_memory_is_short() -> None:
+    prompt, model = Prompt("one", PROMPT, 8), random_model()
+    plenty = next(
+        Decoder(Predictor(model), freedave("low_confidence", 6), NoCache()).decode([prompt])
+    )
+    with pytest.warns(UserWarning, match="memory is short: 2 drafts per sequence instead of 5"):
+        decoder = Decoder(Short(model), freedave("low_confidence", 6), NoCache())
+        short = next(decoder.decode([prompt]))
+    assert short.tokens == plenty.tokens
+    guided = built(
+        "sampler=low_confidence", "sampler.region.block_length=8", "sampler.cfg_scale=1.0"
+    )
+    decoder = Decoder(Short(model), guided, NoCache(), batch_size=2)
+    with pytest.raises(RunError, match="batch_size=2: out of memory in a forward of 4 x 11 rows"):
+        list(decoder.decode([prompt, replace(prompt, sample_id="two")]))
 
 
 class Refusing:
