@@ -54,7 +54,9 @@ class AdaptiveBlocks:
                 f"sampler.region.default_block_length={self.default_block_length} must be >= 1"
             )
         if not 0 < self.window_fraction <= 1:
-            raise ConfigError(f"sampler.region.window_fraction={self.window_fraction} is outside (0, 1]")
+            raise ConfigError(
+                f"sampler.region.window_fraction={self.window_fraction} is outside (0, 1]"
+            )
         threshold = self.delimiter_threshold
         if threshold is not None and not 0 <= threshold <= 1:
             raise ConfigError(f"sampler.region.delimiter_threshold={threshold} is outside [0, 1]")
@@ -62,7 +64,7 @@ class AdaptiveBlocks:
     def with_tokenizer(self, tokenizer: Tokenizer) -> Self:
         if self.delimiter_ids is not None:
             return self
-        found = token_ids(tokenizer, self.delimiters, "region.delimiters")
+        found = token_ids(tokenizer, self.delimiters, "sampler.region.delimiters")
         return replace(self, delimiter_ids=found)
 
     def validate(self, gen_length: int) -> None:
@@ -75,7 +77,7 @@ class AdaptiveBlocks:
                 "blocks are not free; use region=aligned"
             )
         if self.delimiter_threshold is not None:
-            resolved(self.delimiter_ids, self.delimiters, spec.vocab_size, "region.delimiters")
+            resolved(self.delimiter_ids, self.delimiters, spec.vocab_size, "sampler.region.delimiters")
         return plain_layout(prompt, spec)
 
     def blocks(self, gen_length: int) -> int:

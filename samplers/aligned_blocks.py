@@ -53,15 +53,15 @@ class AlignedBlocks:
     def _refuse(self, block: int, trained: int) -> None:
         if self.untrained == "refuse":
             raise ConfigError(
-                f"sampler.region.block_length={block}: the model was trained for blocks of {trained}; allowed "
-                f"are 1 (causal) and {trained}, or say model.block_size={block} if the checkpoint was "
-                "trained for it, or region.untrained=allow"
+                f"sampler.region.block_length={block}: the model was trained for blocks of "
+                f"{trained}; allowed are 1 (causal) and {trained}, or say model.block_size={block} "
+                "if the checkpoint was trained for it, or sampler.region.untrained=allow"
             )
 
     def blocks(self, gen_length: int) -> int:
         raise ConfigError(
-            "sampler/region=aligned: the number of blocks depends on the prompt; use a rule with steps "
-            "per block (sampler=sdar)"
+            "sampler/region=aligned: the number of blocks depends on the prompt; use a rule with "
+            "steps per block (sampler=sdar)"
         )
 
     def next_block(self, canvas: Canvas, row: int) -> tuple[int, int] | None:

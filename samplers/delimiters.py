@@ -24,8 +24,8 @@ def token_ids(tokenizer: Tokenizer, delimiters: Delimiters, option: str) -> list
         missing = [repr(text) for text in delimiters if text not in texts]
     if missing:
         raise ConfigError(
-            f"{option}={delimiters}: the tokenizer has no token {', '.join(missing)}; give texts of "
-            "single tokens, or delimiter_ids"
+            f"{option}={delimiters}: the tokenizer has no token {', '.join(missing)}; give "
+            "texts of single tokens, or delimiter_ids"
         )
     return found
 

@@ -6,6 +6,7 @@ it there. Nothing else is changed. Specification: dystruct sections 3.5 to 3.8.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -88,7 +89,7 @@ class Window:
         """Lays out the blocks, their steps, and chooses the first one."""
         memory, row = self.memory, self.row
         borders = self.start + np.concatenate(([0], np.cumsum(lengths)))
-        for number, (a, z) in enumerate(zip(borders, borders[1:], strict=False)):
+        for number, (a, z) in enumerate(pairwise(borders)):
             memory.block[row, a:z] = number
         steps = self.rule.schedule.steps(lengths, [self._unrest(k) for k in range(len(lengths))])
         for number, count in enumerate(steps):

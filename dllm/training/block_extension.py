@@ -52,8 +52,8 @@ def execute(config: DictConfig) -> None:
     trained = read_spec(start).block_size
     if trained is None or sorted({trained, *extension.sizes}) != [trained, *extension.sizes]:
         raise ConfigError(
-            f"extension.sizes={list(extension.sizes)} do not ascend from the block of {trained} that "
-            f"{start} was trained for"
+            f"extension.sizes={list(extension.sizes)} do not ascend from the block of {trained} "
+            f"that {start} was trained for"
         )
     tokenizer, output = Tokenizer.from_file(str(tokenizer_path)), Path(config.output)
     tracker: Tracker = build(config.tracker, "tracker")
@@ -103,8 +103,8 @@ def _table(
     suite = EmbeddedSuite()
     samples = suite.samples("test", extension.items * len(suite.kinds))
     lines = [
-        f"Mean accuracy over {len(suite.kinds)} kinds, {extension.items} held-out samples each, one "
-        f"token per step, {extension.recipe.total_steps} steps per course (`{command}`).",
+        f"Mean accuracy over {len(suite.kinds)} kinds, {extension.items} held-out samples each, "
+        f"one token per step, {extension.recipe.total_steps} steps per course (`{command}`).",
         "",
         "| block size | " + " | ".join(checkpoints) + " |",
         "|---|" + "---|" * len(checkpoints),
