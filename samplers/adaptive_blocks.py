@@ -77,7 +77,8 @@ class AdaptiveBlocks:
                 "blocks are not free; use region=aligned"
             )
         if self.delimiter_threshold is not None:
-            resolved(self.delimiter_ids, self.delimiters, spec.vocab_size, "sampler.region.delimiters")
+            option = "sampler.region.delimiters"
+            resolved(self.delimiter_ids, self.delimiters, spec.vocab_size, option)
         return plain_layout(prompt, spec)
 
     def blocks(self, gen_length: int) -> int:
