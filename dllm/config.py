@@ -1,7 +1,7 @@
 """Configuration: composing it, building objects from it, and the fingerprint that names a run.
 
-`conf/` holds every option with its default; a class named by `_target_` has the same fields. Imports
-nothing heavy: `--help` and `--cfg job` must not wait for torch.
+`conf/` holds every option with its default; a class named by `_target_` has the same fields.
+Imports nothing heavy: `--help` and `--cfg job` must not wait for torch.
 """
 
 import hashlib
@@ -61,7 +61,8 @@ def fingerprint(config: DictConfig) -> str:
 
 
 def differences(config: DictConfig, default: DictConfig, prefix: str = "") -> list[str]:
-    """`key=value` of everything in `config` that differs from `default`, parts by their dotted name."""
+    """`key=value` of everything in `config` that differs from `default`, parts by their dotted
+    name."""
     found = []
     for key in config:
         ours, theirs = config[key], default.get(key)
@@ -75,7 +76,8 @@ def differences(config: DictConfig, default: DictConfig, prefix: str = "") -> li
 def build(config: DictConfig, option: str, allow_external: bool = False) -> Any:
     """The object described by `config`, None if it names no class.
 
-    Raises `ConfigError` naming `option` for an unknown class, a missing, unknown or wrongly typed field.
+    Raises `ConfigError` naming `option` for an unknown class, a missing, unknown or wrongly typed
+    field.
     """
     if "_target_" not in config:
         return None
@@ -121,8 +123,8 @@ def check_complete(config: DictConfig) -> None:
 
 
 def check_top_level(config: DictConfig) -> None:
-    """Raises `ConfigError` for an option outside the groups that is wrongly typed or out of range, and
-    for a group without a choice."""
+    """Raises `ConfigError` for an option outside the groups that is wrongly typed or out of range,
+    and for a group without a choice."""
     for name, hint in TOP_LEVEL.items():
         value = config[name]
         if not _fits(value, hint):

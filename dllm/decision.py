@@ -30,8 +30,8 @@ class Decision:
     insert: Int[Tensor, "batch rows"] | None = None
     """Masks put after each row; what follows moves right."""
     length: Int[Tensor, "batch"] | None = None
-    """Length of each sequence (prompt included) after this step: what lies beyond is cut off, what is
-    missing is masked."""
+    """Length of each sequence (prompt included) after this step: what lies beyond is cut off, what
+    is missing is masked."""
     tail: Int[Tensor, "batch"] | None = None
     """Token that `length` adds instead of masks; -1 = masks."""
     log: Mapping[str, float] = field(default_factory=dict)

@@ -103,13 +103,14 @@ class Decoder:
             if sampler.layout(prompt, spec).length > spec.max_positions:
                 raise ConfigError(
                     f"sample {prompt.sample_id}: prompt of {len(prompt.tokens)} tokens + "
-                    f"gen_length={prompt.gen_length} exceeds the model's {spec.max_positions} positions"
+                    f"gen_length={prompt.gen_length} exceeds the model's {spec.max_positions} "
+                    "positions"
                 )
             answer = len(prompt.reference or ())
             if "reference" in sampler.needs and not 0 < answer <= prompt.gen_length:
                 raise ConfigError(
-                    f"sample {prompt.sample_id}: {type(sampler).__name__} needs a reference answer of "
-                    f"1 to gen_length={prompt.gen_length} tokens, got {answer or 'none'}"
+                    f"sample {prompt.sample_id}: {type(sampler).__name__} needs a reference answer "
+                    f"of 1 to gen_length={prompt.gen_length} tokens, got {answer or 'none'}"
                 )
         for gen_length in {prompt.gen_length for prompt in prompts}:
             sampler.validate(gen_length)

@@ -1,8 +1,8 @@
 """What a sampler is: replaceable parts around one rule. The engine knows this interface only.
 
-A concrete sampler (folder `samplers/`) is a frozen dataclass of options that overrides `choose`, and any
-other hook in which its method differs. It never calls the model, never writes the canvas, never draws
-from a global generator; memory between steps lives in the declared `SamplerState`.
+A concrete sampler (folder `samplers/`) is a frozen dataclass of options that overrides `choose`,
+and any other hook in which its method differs. It never calls the model, never writes the canvas,
+never draws from a global generator; memory between steps lives in the declared `SamplerState`.
 """
 
 from collections.abc import Mapping
@@ -103,7 +103,8 @@ class Sampler:
     conf_dtype: scores.ConfDtype
     """dtype of the softmax that yields the confidence (section 0.3)."""
     logits_transform: LogitsTransform | None = None
-    """Applied before tokens and scores are read; the only option that every sampler may leave out."""
+    """Applied before tokens and scores are read; the only option that every sampler may leave
+    out."""
 
     needs: ClassVar[frozenset[Need]] = frozenset()
     """What the engine must supply; caches and models that cannot are refused by name."""
@@ -157,7 +158,8 @@ class Sampler:
         return Request(pad_positions(eligible))
 
     def refine(self, view: View, state: SamplerState) -> np.ndarray | None:
-        """New block ends [batch] once a block's first prediction is there; default: the region's."""
+        """New block ends [batch] once a block's first prediction is there; default: the
+        region's."""
         return self.region.refine(view)
 
     def observe(self, view: View, state: SamplerState) -> None:
@@ -169,9 +171,7 @@ class Sampler:
         """The view with the logits that tokens and scores are read from."""
         return view if self.logits_transform is None else self.logits_transform.apply(view, state)
 
-    def score(
-        self, view: View, tokens: Int[Tensor, "batch rows"]
-    ) -> Float[Tensor, "batch rows"]:
+    def score(self, view: View, tokens: Int[Tensor, "batch rows"]) -> Float[Tensor, "batch rows"]:
         """Rank of each proposal, higher is better; default: its softmax probability."""
         top, best = view.top
         if tokens is best:

@@ -1,7 +1,7 @@
 """A sampler's memory between steps: named tensors with one row per sequence.
 
-Declared rather than ad hoc, so that the loop can reset a block, hand a batch row to the next sequence
-and drop finished ones without knowing what the tensors mean.
+Declared rather than ad hoc, so that the loop can reset a block, hand a batch row to the next
+sequence and drop finished ones without knowing what the tensors mean.
 """
 
 from collections.abc import Iterable
@@ -29,14 +29,15 @@ class StateField:
 
 
 class SamplerState:
-    """Tensors by field name; index as `state["credit"]`, assign to replace a whole tensor (its trailing
-    axes may then differ from the declaration, e.g. to widen a list)."""
+    """Tensors by field name; index as `state["credit"]`, assign to replace a whole tensor (its
+    trailing axes may then differ from the declaration, e.g. to widen a list)."""
 
     def __init__(self, fields: Iterable[StateField], capacity: int, device: torch.device | str):
         self._fields = {field.name: field for field in fields}
         self._capacity = capacity
         self._tensors = {
-            name: self._fresh(field, 0, torch.device(device)) for name, field in self._fields.items()
+            name: self._fresh(field, 0, torch.device(device))
+            for name, field in self._fields.items()
         }
 
     def _fresh(self, field: StateField, batch: int, device: torch.device) -> Tensor:

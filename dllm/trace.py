@@ -29,7 +29,8 @@ class Step:
     opened: tuple[int, int] | None = None
     """[start, end) of the block that began with this step; an aligned one may start below 0."""
     spans: list[tuple[int, int]] = field(default_factory=list)
-    """Half-open spans of the fed positions, prompt negative; empty where the whole canvas was fed."""
+    """Half-open spans of the fed positions, prompt negative; empty where the whole canvas was
+    fed."""
     positions: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
@@ -47,7 +48,8 @@ class Step:
     """Named positions that explain the decision (a sampler's anchors, ready rows)."""
 
     def cut(self, length: int) -> None:
-        """Notes that the sequence was shortened right after this step; commits beyond are dropped."""
+        """Notes that the sequence was shortened right after this step; commits beyond are
+        dropped."""
         kept = [i for i, position in enumerate(self.positions) if position < length]
         self.positions = [self.positions[i] for i in kept]
         self.tokens = [self.tokens[i] for i in kept]
@@ -98,7 +100,8 @@ class Trace:
     def to_json(self) -> dict[str, Any]:
         """Compact form: fields at their default are left out."""
         steps = [
-            {k: v for k, v in asdict(step).items() if v not in ([], {}, None)} for step in self.steps
+            {k: v for k, v in asdict(step).items() if v not in ([], {}, None)}
+            for step in self.steps
         ]
         return {
             "sample_id": self.sample_id,

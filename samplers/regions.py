@@ -35,7 +35,8 @@ class FixedBlocks:
     def validate(self, gen_length: int) -> None:
         if self.block_length is not None and gen_length % self.block_length:
             raise ConfigError(
-                f"sampler.region.block_length={self.block_length} does not divide gen_length={gen_length}"
+                f"sampler.region.block_length={self.block_length} does not divide "
+                f"gen_length={gen_length}"
             )
 
     def layout(self, prompt: Prompt, spec: ModelSpec) -> Layout:

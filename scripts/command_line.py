@@ -1,7 +1,7 @@
 """Exit codes and one-line errors around a Hydra entry point.
 
-Hydra prints several lines for a wrong option and exits with 1, as it does for a crash. Until the job has
-started its words are held back and given as one line with exit code 2.
+Hydra prints several lines for a wrong option and exits with 1, as it does for a crash. Until the
+job has started its words are held back and given as one line with exit code 2.
 """
 
 import difflib
@@ -86,7 +86,8 @@ def one_line(text: str) -> str:
         close = difflib.get_close_matches(value, options, n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
         return f"{group}={value} is unknown{hint}; available: {', '.join(options)}"
-    skipped = ("Set the environment variable", "See https", "full_key:", "object_type=", "reference_type=")
+    hints = ("Set the environment variable", "See https")
+    skipped = (*hints, "full_key:", "object_type=", "reference_type=")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(skipped)]
     if any(line.startswith(("Traceback", "usage:")) for line in kept):

@@ -1,7 +1,7 @@
 """Decode a task and compare with one token per step: `python -m scripts.run sampler=localleap`.
 
-Exit code 0: done; 1: a failure during the run; 2: something in the command to mend. In a sweep (`-m`)
-every job runs, one table closes it, and the code is the worst of the jobs'.
+Exit code 0: done; 1: a failure during the run; 2: something in the command to mend. In a sweep
+(`-m`) every job runs, one table closes it, and the code is the worst of the jobs'.
 """
 
 import json

@@ -1,4 +1,5 @@
-"""What a run depends on besides its configuration: versions, commit, device, the checkpoint itself."""
+"""What a run depends on besides its configuration: versions, commit, device, the checkpoint
+itself."""
 
 import hashlib
 import platform
@@ -29,8 +30,8 @@ def describe(checkpoint: Path, device: str) -> dict[str, Any]:
 
 
 def checkpoint_identity(folder: Path) -> str:
-    """Hash over the files' names, sizes and first and last MiB: tells checkpoints apart without reading
-    gigabytes."""
+    """Hash over the files' names, sizes and first and last MiB: tells checkpoints apart without
+    reading gigabytes."""
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
         size = path.stat().st_size

@@ -65,8 +65,9 @@ def build_parts(config: DictConfig) -> Parts:
 
 
 def baseline_of(config: DictConfig) -> DictConfig:
-    """The same run with one token per step: static schedule, steps = gen_length, no cache, no early end;
-    same checkpoint, samples, gen_length, batch, and block length (one block where the run has none)."""
+    """The same run with one token per step: static schedule, steps = gen_length, no cache, no
+    early end; same checkpoint, samples, gen_length, batch, and block length (one block where the
+    run has none)."""
     base = config.copy()
     default = configuration.compose(["sampler=low_confidence", "cache=none", "constraint=none"])
     for name in ("sampler", "cache", "constraint", "eos"):
@@ -110,17 +111,20 @@ def _baseline_answers(
         return {}
     if baseline is None:
         raise ConfigError(
-            "baseline=false: the sampler needs the baseline's answers as references; use baseline=true"
+            "baseline=false: the sampler needs the baseline's answers as references; "
+            "use baseline=true"
         )
     base = RunFolder(Path(config.output) / "low_confidence" / baseline["fingerprint"])
     return {result.id: result.tokens for result in base.samples()}
 
 
-def execute(config: DictConfig, sampler_name: str, group: str | None = None) -> tuple[Path, dict[str, Any]]:
+def execute(
+    config: DictConfig, sampler_name: str, group: str | None = None
+) -> tuple[Path, dict[str, Any]]:
     """Runs (or completes) one configuration and, if asked for, its baseline.
 
-    Returns the run folder and the contents of its summary.json. Raises `ConfigError` before any work and
-    `RunError` during it.
+    Returns the run folder and the contents of its summary.json. Raises `ConfigError` before any
+    work and `RunError` during it.
     """
     configuration.check_complete(config)
     parts = build_parts(config)
@@ -227,7 +231,7 @@ def _samples(task: GeneratedTask, config: DictConfig) -> list[Sample]:
 
 
 class _Decoding:
-    """The decoding of the samples that are missing; whatever refuses them does so on construction."""
+    """The decoding of the samples that are missing; what refuses them does so on construction."""
 
     def __init__(
         self,
@@ -262,8 +266,8 @@ class _Decoding:
 
     def run(self, folder: RunFolder, label: str) -> None:
         """Decodes and grades; each sample is on disk before the next one is reported."""
-        # The first decode pays for thread pools and kernel selection; its time would be charged to one
-        # sample.
+        # The first decode pays for thread pools and kernel selection; its time would be charged to
+        # one sample.
         list(self.decoder.decode(self.prompts[:1]))
         spec = self.decoder.predictor.spec
         with Progress(label, len(self.samples)) if self.progress else nullcontext() as shown:

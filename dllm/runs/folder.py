@@ -1,10 +1,10 @@
 """A run's folder: what it holds, how it survives a kill, who may write it.
 
-    config.yaml       resolved configuration
-    environment.json  versions, commit, device, identity of the checkpoint
-    samples.jsonl     one line per finished sample, appended and flushed
-    traces.jsonl.gz   every decision (optional)
-    summary.json      written last, by replacing
+config.yaml       resolved configuration
+environment.json  versions, commit, device, identity of the checkpoint
+samples.jsonl     one line per finished sample, appended and flushed
+traces.jsonl.gz   every decision (optional)
+summary.json      written last, by replacing
 """
 
 import fcntl
@@ -36,7 +36,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / ".lock", "w")
+            lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held by the with below
         except OSError as error:
             raise ConfigError(f"output={self.path} is not writable: {error.strerror}") from None
         with lock:

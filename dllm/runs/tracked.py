@@ -16,7 +16,8 @@ from dllm.tracking.tracker import Tracker
 def track(
     tracker: Tracker, folder: RunFolder, results: Sequence[SampleResult], summary: dict[str, Any]
 ) -> None:
-    """Sends running means per sample, means per denoising step, the table of samples and the summary."""
+    """Sends running means per sample, means per denoising step, the table of samples and the
+    summary."""
     if isinstance(tracker, NoTracker):
         return
     correct = effective = nfe = 0

@@ -1,4 +1,5 @@
-"""What a tracker receives. The run folder is the truth; a tracker shows the same numbers elsewhere."""
+"""What a tracker receives. The run folder is the truth; a tracker shows the same numbers
+elsewhere."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Weights & Biases, offline by default.
 
-Offline runs cannot be resumed by wandb itself, so that a resumed run logs everything again from the run
-folder under the same id: `wandb sync` of all parts gives one complete run.
+Offline runs cannot be resumed by wandb itself, so that a resumed run logs everything again from
+the run folder under the same id: `wandb sync` of all parts gives one complete run.
 """
 
 from collections.abc import Mapping, Sequence
