@@ -25,6 +25,8 @@ from dllm.models.spec import ModelSpec
 Feature = Literal["confidence", "negative_entropy"]
 FILE_NAME = "filter.safetensors"
 TINY = Path(__file__).parent / "tiny"
+SHIPPED = "learn2pd"
+"""Folder of a filter within its embedded model's: it is no part of the checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,10 @@ def find_filter(name: str) -> Path:
 
     Raises `ConfigError` if there is neither.
     """
-    for path in (Path(name), Path(name) / FILE_NAME, TINY / name / FILE_NAME):
+    for path in (Path(name), Path(name) / FILE_NAME, TINY / name / SHIPPED / FILE_NAME):
         if path.is_file():
             return path
-    shipped = sorted(path.parent.name for path in TINY.glob(f"*/{FILE_NAME}"))
+    shipped = sorted(path.parts[-3] for path in TINY.glob(f"*/{SHIPPED}/{FILE_NAME}"))
     raise ConfigError(
         f"sampler.filter={name} is no file and no shipped filter ({', '.join(shipped) or 'none'})"
     )
