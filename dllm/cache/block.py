@@ -40,7 +40,7 @@ class BlockCache:
     _lead: int = field(init=False, default=0)
     """Stored rows fed again because they predict the first wanted position (shifted models)."""
 
-    audit: ClassVar[bool] = False
+    audit = False
     stores: ClassVar[bool] = True
     attention: ClassVar[frozenset[AttentionKind]] = frozenset({"block_causal"})
 

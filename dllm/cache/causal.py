@@ -30,7 +30,7 @@ class _Prefix:
 
 @dataclass(kw_only=True)
 class CausalCache:
-    audit: ClassVar[bool] = False
+    audit = False
     stores: ClassVar[bool] = True
     attention: ClassVar[frozenset[AttentionKind]] = frozenset({"causal"})
 

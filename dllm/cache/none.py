@@ -12,7 +12,7 @@ from dllm.plan import ForwardKind, Plan, Request
 
 
 class NoCache:
-    audit: ClassVar[bool] = False
+    audit = False
     stores: ClassVar[bool] = False
     attention: ClassVar[frozenset[AttentionKind]] = frozenset({"full", "block_causal", "causal"})
 
