@@ -120,16 +120,17 @@ def page(measured: Cells, limit: int) -> str:
         "# Confidence rules on the embedded tasks",
         "",
         f"`python -m scripts.report embedded confidence --limit {limit}{only}`:",
-        "tiny-llada, float32 on the CPU, gen_length 32, one block of 32 unless the rule has its own, seed 0. Accuracy is",
-        "exact match with a 95 % Wilson interval, NFE the forwards per sample, TPF the tokens",
-        "before the first end token per forward. The control is the plain threshold (section 3 of",
-        "the specification) of the sweep whose NFE is nearest. Differences are called such where a",
+        "tiny-llada, float32 on the CPU, gen_length 32, one block of 32 unless the rule has its",
+        "own, seed 0. Accuracy is exact match with a 95 % Wilson interval, NFE the forwards per",
+        "sample, TPF the tokens before the first end token per forward. The control is the plain",
+        "threshold (section 3 of the specification) of the sweep whose NFE is nearest. Differences",
+        "are called such where a",
         f"McNemar test on the same samples gives p < {SIGNIFICANT}, not adjusted for the number of",
         "rules: one in twenty comes out by chance.",
         "",
         "The model is tiny and the tasks are its training tasks: an order of rules seen here is no",
-        "statement about 8B models. It was never trained to predict positions that are decided, which",
-        "`llada2_edit` and `hierarchy_remask` rely on. `pc_sampler` runs without a background table.",
+        "statement about 8B models. It was never trained to predict decided positions, which",
+        "`llada2_edit` and `hierarchy_remask` rely on; `pc_sampler` runs without a background table.",
     ]
     for task, cells in measured.items():
         lines += ["", f"## {task}", "", *_table(cells)]
