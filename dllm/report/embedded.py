@@ -130,7 +130,7 @@ def page(measured: Cells, limit: int) -> str:
         "",
         "The model is tiny and the tasks are its training tasks: an order of rules seen here is no",
         "statement about 8B models. It was never trained to predict decided positions, which",
-        "`llada2_edit` and `hierarchy_remask` rely on; `pc_sampler` runs without a background table.",
+        "`llada2_edit` and `hierarchy_remask` rely on; `pc_sampler` has no background table.",
     ]
     for task, cells in measured.items():
         lines += ["", f"## {task}", "", *_table(cells)]
