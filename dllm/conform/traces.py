@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 from operator import itemgetter
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
