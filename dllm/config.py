@@ -54,7 +54,8 @@ def choices(group: str) -> list[str]:
 def fingerprint(config: DictConfig) -> str:
     """Hash of everything in a configuration that can change a result (12 hex digits)."""
     plain = OmegaConf.to_container(
-        OmegaConf.masked_copy(config, [k for k in config if k not in WITHOUT_EFFECT]), resolve=True
+        OmegaConf.masked_copy(config, [str(k) for k in config if k not in WITHOUT_EFFECT]),
+        resolve=True,
     )
     text = json.dumps(plain, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

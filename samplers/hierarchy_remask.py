@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool
-from torch import Tensor
 
 from dllm import scores
 from dllm.canvas import Canvas

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Bool
-from torch import Tensor
 
 from dllm.canvas import Canvas
 from dllm.decision import Decision, HostDecision

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr
+from typing import TextIO
 
 
 class CommandLine:
@@ -53,7 +54,7 @@ class CommandLine:
 class _Held(io.StringIO):
     """Keeps what is written until released, then passes everything on."""
 
-    def __init__(self, target: io.TextIOBase):
+    def __init__(self, target: TextIO):
         super().__init__()
         self._target = target
         self.holding = True

@@ -31,7 +31,7 @@ def job(config: DictConfig) -> None:
 
     hydra_config = HydraConfig.get()
     sweep = Path(hydra_config.sweep.dir) if hydra_config.mode == RunMode.MULTIRUN else None
-    name = hydra_config.runtime.choices.sampler
+    name = hydra_config.runtime.choices["sampler"]
     try:
         folder, summary = execute(config, name, sweep.name if sweep else None)
     except (ConfigError, RunError) as error:

@@ -69,6 +69,16 @@ PAIRS: dict[str, tuple[list[str], list[str]]] = {
     ),
 }
 """Mode of FreeDave -> options of what it reproduces, and of itself."""
+BESIDE = {
+    "eotp alone": BASELINE,
+    "learn2pd + eotp": "learn2pd 0.96",
+    "r2dllm": "threshold 0.9",
+    "freedave d=4": BASELINE,
+    "freedave++ d=4, exact": "threshold 0.9",
+    "threshold 0.9, tuned model": "threshold 0.9",
+    "r2dllm, tuned model": "threshold 0.9, tuned model",
+}
+"""Method -> the simpler one next to it; the matched controls of filters are added."""
 _RUN = ["task=embedded", "tracker=none", "progress=false", "trace=false"]
 
 
@@ -142,6 +152,13 @@ def rows(summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, Row]:
     return table
 
 
+def _against(name: str, other: str, table: Mapping[str, Row]) -> str:
+    """One sentence: forwards and accuracy of a method and of what it is to be compared with."""
+    ours, theirs = table[name], table[other]
+    forwards = f"{theirs.nfe / ours.nfe:.2f} times fewer forwards than {other}"
+    return f"{name}: {forwards}; accuracy {ours.accuracy} against {theirs.accuracy}."
+
+
 def page(table: Mapping[str, Row], same: Mapping[str, tuple[int, int, int]], limit: int) -> str:
     """The whole report as Markdown."""
     lines = [
@@ -164,6 +181,11 @@ def page(table: Mapping[str, Row], same: Mapping[str, tuple[int, int, int]], lim
             f"| {name} | {row.n} | {row.accuracy} | {row.nfe:.2f} | {row.enfe:.2f} "
             f"| {row.tpf:.2f} | {row.seconds:.3f} | {row.closed:.1%} |"
         )
+    beside = {name: other for name, other in BESIDE.items() if {name, other} <= set(table)}
+    controls = [name for name in table if name.startswith("control of ")]
+    beside |= {name.removeprefix("control of ").split(":")[0]: name for name in controls}
+    lines += ["", "## Beside the simpler rule", ""]
+    lines += [f"- {_against(name, other, table)}" for name, other in beside.items()]
     lines += [
         "",
         "## What FreeDave reproduces",

@@ -33,7 +33,7 @@ def checkpoint_identity(folder: Path) -> str:
     """Hash over the files' names, sizes and first and last MiB: tells checkpoints apart without
     reading gigabytes."""
     digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+    for path in sorted([*folder.glob("*.json"), *folder.glob("model*.safetensors")]):
         size = path.stat().st_size
         digest.update(f"{path.name}:{size};".encode())
         with open(path, "rb") as file:

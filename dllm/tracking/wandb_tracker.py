@@ -47,8 +47,8 @@ class WandbTracker:
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         import wandb
 
-        columns = list(rows[0]) if rows else []
-        data = [[row[column] for column in columns] for row in rows]
+        columns: list[Any] = list(rows[0]) if rows else []
+        data: list[Any] = [[row[column] for column in columns] for row in rows]
         self._run.log({name: wandb.Table(columns=columns, data=data)})
 
     def summary(self, values: Mapping[str, Any]) -> None:

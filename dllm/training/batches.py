@@ -15,6 +15,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from dllm.errors import ConfigError
 from dllm.tasks.base import Sample
 from dllm.tasks.suite import EmbeddedSuite
 from dllm.training.vocabulary import EOS, MASK, chat_prompt
@@ -82,8 +83,7 @@ class BatchSource:
         self.objective = objective or mask_responses
         self.tokenizer, self.stages, self.total_steps = tokenizer, stages, total_steps
         self.micros, self.tokens_per_micro, self.seed = micros, tokens_per_micro, seed
-        self.mask_id = tokenizer.token_to_id(MASK)
-        self.eos_id = tokenizer.token_to_id(EOS)
+        self.mask_id, self.eos_id = _id(tokenizer, MASK), _id(tokenizer, EOS)
         self._suites = [EmbeddedSuite(max_items=stage.max_items) for stage in stages]
 
     def stage_at(self, step: int) -> int:
@@ -119,6 +119,13 @@ class BatchSource:
         if ends < 1:
             return None
         return prompt + answer + [self.eos_id] * ends, len(prompt), length - ends
+
+
+def _id(tokenizer: Tokenizer, token: str) -> int:
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise ConfigError(f"the tokenizer has no token {token}")
+    return found
 
 
 def mask_responses(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from tokenizers import Tokenizer
@@ -22,7 +23,7 @@ def execute(config: DictConfig) -> None:
     output = Path(config.output)
     if config.export is not None and not (output / NAME).is_file():
         raise ConfigError(f"output={output} holds no saved state to export")
-    spec = OmegaConf.to_container(config.training.spec)
+    spec = _plain(config.training.spec)
     trainer = Trainer(
         ModelSpec(**spec | {"eos_ids": tuple(spec["eos_ids"])}),
         Tokenizer.from_file(str(_existing(config.tokenizer))),
@@ -39,8 +40,8 @@ def execute(config: DictConfig) -> None:
         return
     print(f"{'resumed at' if resumed else 'starting at'} step {trainer.done}", flush=True)
     tracker = build(config.tracker, "tracker")
-    plain = OmegaConf.to_container(config, resolve=True)
-    tracker.start(RunInfo(output, fingerprint(config), f"train {config.model.name}", plain))
+    label = f"train {config.model.name}"
+    tracker.start(RunInfo(output, fingerprint(config), label, _plain(config)))
     log = MetricLog(output / "metrics.jsonl", tracker, trainer.done)
     try:
         tracker.summary(trainer.run(log))
@@ -53,3 +54,7 @@ def _existing(path: str) -> Path:
     if not Path(path).is_file():
         raise ConfigError(f"tokenizer={path} does not exist: python -m dllm.training.vocabulary")
     return Path(path)
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))

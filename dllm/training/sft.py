@@ -127,6 +127,7 @@ class Trainer:
             results = [job.result() for job in jobs]
         for replica in self._replicas[1:]:
             for ours, theirs in zip(self.model.parameters(), replica.parameters(), strict=True):
+                assert ours.grad is not None and theirs.grad is not None, "backward has run"
                 ours.grad.add_(theirs.grad)
                 theirs.grad = None
         masks = sum(len(batch.targets) for batch in batches)

@@ -1,4 +1,5 @@
-"""Recorded traces of the learned, redundancy-aware and lossless methods, and of the block caches."""
+"""Recorded traces of the learned, redundancy-aware and lossless methods, and of the block
+caches."""
 
 import json
 from pathlib import Path

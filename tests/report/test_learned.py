@@ -27,9 +27,7 @@ def test_share_of_the_gap() -> None:
     table = rows({BASELINE: summary(32), ORACLE: summary(2), "half way": summary(17)})
     assert [row.closed for row in table.values()] == [0.0, 1.0, 0.5]
     text = page(table, {"a mode": (4, 3, 0)}, limit=4)
-    assert (
-        "| half way | 4 | 0.500 [0.150, 0.850] | 17.00 | 34.00 | 0.47 | 0.500 | 50.0% |" in text
-    )
+    assert "| half way | 4 | 0.500 [0.150, 0.850] | 17.00 | 34.00 | 0.47 | 0.500 | 50.0% |" in text
     assert "| a mode | 4 | 3 | 0 |" in text
 
 
