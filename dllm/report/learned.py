@@ -79,6 +79,7 @@ BESIDE = {
     "r2dllm, tuned model": "threshold 0.9, tuned model",
 }
 """Method -> the simpler one next to it; the matched controls of filters are added."""
+PLAIN = ("threshold 0.9", "threshold 0.8", "threshold 0.6")
 _RUN = ["task=embedded", "tracker=none", "progress=false", "trace=false"]
 
 
@@ -186,6 +187,11 @@ def page(table: Mapping[str, Row], same: Mapping[str, tuple[int, int, int]], lim
     beside |= {name.removeprefix("control of ").split(":")[0]: name for name in controls}
     lines += ["", "## Beside the simpler rule", ""]
     lines += [f"- {_against(name, other, table)}" for name, other in beside.items()]
+    # A control matched by probing the filter need not cost the same on real confidences.
+    plain = [name for name in PLAIN if name in table]
+    for name in (name for name in table if name.startswith("learn2pd") and plain):
+        nearest = min(plain, key=lambda other: abs(table[other].nfe - table[name].nfe))
+        lines.append(f"- nearest in cost: {_against(name, nearest, table)}")
     lines += [
         "",
         "## What FreeDave reproduces",

@@ -24,8 +24,9 @@ def execute(config: DictConfig) -> None:
     if config.export is not None and not (output / NAME).is_file():
         raise ConfigError(f"output={output} holds no saved state to export")
     spec = _plain(config.training.spec)
+    spec["eos_ids"] = tuple(spec["eos_ids"])
     trainer = Trainer(
-        ModelSpec(**spec | {"eos_ids": tuple(spec["eos_ids"])}),
+        ModelSpec(**spec),
         Tokenizer.from_file(str(_existing(config.tokenizer))),
         build(config.training.recipe, "training.recipe"),
         output,
