@@ -10,10 +10,7 @@ import hydra
 from omegaconf import DictConfig
 
 from dllm.errors import ConfigError, RunError
-from scripts.command_line import CommandLine
-
-
-COMMAND = CommandLine()
+from scripts.command_line import COMMAND
 
 
 @hydra.main(config_path="../conf", config_name="collect", version_base="1.3")

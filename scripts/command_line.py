@@ -9,6 +9,7 @@ import io
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from typing import TextIO
@@ -24,6 +25,8 @@ class CommandLine:
         """The configuration is complete: from here on stderr is the job's own."""
         if self._held is not None:
             self._held.release()
+        warnings.simplefilter("once", UserWarning)
+        warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
 
     def failed(self, code: int, message: str) -> None:
         """Prints one line (once) and remembers the exit code."""
@@ -49,6 +52,11 @@ class CommandLine:
             return max(self._code, stop.code if isinstance(stop.code, int) else 1)
         self._held.release()
         return self._code
+
+
+COMMAND = CommandLine()
+"""The process's own. It lives here because `python -m` and Hydra's callback import an entry point
+twice, under two names."""
 
 
 class _Held(io.StringIO):

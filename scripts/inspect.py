@@ -10,10 +10,7 @@ import hydra
 from omegaconf import DictConfig
 
 from dllm.errors import ConfigError
-from scripts.command_line import CommandLine
-
-
-COMMAND = CommandLine()
+from scripts.command_line import COMMAND
 
 
 @hydra.main(config_path="../conf", config_name="inspect", version_base="1.3")

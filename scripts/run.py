@@ -16,10 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from dllm.errors import ConfigError, RunError
-from scripts.command_line import CommandLine
-
-
-COMMAND = CommandLine()
+from scripts.command_line import COMMAND
 
 
 @hydra.main(config_path="../conf", config_name="config", version_base="1.3")

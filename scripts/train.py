@@ -13,10 +13,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from dllm.errors import ConfigError, RunError
-from scripts.command_line import CommandLine
+from scripts.command_line import COMMAND
 
 
-COMMAND = CommandLine()
 RECIPES = {
     "train": "dllm.training.execute",
     "train_block_extension": "dllm.training.block_extension",

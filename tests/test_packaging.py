@@ -38,11 +38,10 @@ def test_configurations_and_embedded_models_are_package_data() -> None:
     data = SETTINGS["tool"]["setuptools"]["package-data"]
     for path in (ROOT / "conf").rglob("*.yaml"):
         assert any(path.match(pattern) or pattern == "**/*.yaml" for pattern in data["conf"])
-    for folder in (ROOT / "dllm" / "models" / "tiny").iterdir():
-        for path in folder.iterdir():
-            name = str(path.relative_to(ROOT / "dllm"))
-            patterns = [pattern.replace("**/", "*") for pattern in data["dllm"]]
-            assert any(fnmatch(name, pattern) for pattern in patterns), name
+    for path in (ROOT / "dllm" / "models" / "tiny").rglob("*.*"):
+        name = str(path.relative_to(ROOT / "dllm"))
+        patterns = [pattern.replace("**/", "*") for pattern in data["dllm"]]
+        assert any(fnmatch(name, pattern) for pattern in patterns), name
 
 
 def test_every_dependency_is_bounded_on_both_sides() -> None:

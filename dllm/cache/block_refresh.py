@@ -5,6 +5,7 @@ feed a part of it and attend to what is stored for the rest. Each sequence follo
 in a ragged batch one forward may refresh some sequences and step others.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -20,7 +21,7 @@ from dllm.plan import ForwardKind, Plan, Request
 
 
 @dataclass(kw_only=True)
-class BlockRefresh:
+class BlockRefresh(ABC):
     """Full forward at the first step of a block, part of the canvas afterwards."""
 
     shifted_rows: Literal["previous", "own"]
@@ -42,17 +43,17 @@ class BlockRefresh:
     def begin(self, spec: ModelSpec) -> None:
         self._lead = spec.logit_shift if self.shifted_rows == "previous" else 0
 
+    @abstractmethod
     def step_span(self, canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
         """[start, end) fed by the later steps of each sequence's block, before any shift."""
-        raise NotImplementedError
 
+    @abstractmethod
     def visible_to(self, canvas: Canvas) -> Int[np.ndarray, "batch"]:
         """Stored slots below this bound are attended by those steps."""
-        raise NotImplementedError
 
+    @abstractmethod
     def written(self, canvas: Canvas, refresh: np.ndarray) -> Bool[np.ndarray, "batch slots"]:
         """Slots whose keys and values are kept."""
-        raise NotImplementedError
 
     def plan(self, canvas: Canvas, request: Request, store: KVStore | None) -> list[Plan]:
         assert store is not None
