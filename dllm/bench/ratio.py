@@ -20,7 +20,8 @@ class Ratio:
 
 def alternate(ours: Callable[[], object], reference: Callable[[], object], repeats: int) -> Ratio:
     """Runs both sides `repeats` times in turn, after one warm-up of each."""
-    ours(), reference()
+    ours()
+    reference()
     pairs = [(_seconds(ours), _seconds(reference)) for _ in range(repeats)]
     ratios = [a / b for a, b in pairs]
     return Ratio(
