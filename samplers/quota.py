@@ -1,4 +1,7 @@
-"""Static quota (confidence_samplers section 0.5): a block's masks spread evenly over its steps."""
+"""Static quota (confidence_samplers section 0.5): a block's masks spread evenly over its steps.
+
+`steps: null` is one token per step in any region, also where blocks are found while decoding.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -30,10 +33,19 @@ def steps_per_block(region: Region, steps: int | None, gen_length: int) -> int:
     return total // blocks
 
 
+def block_steps(canvas: Canvas, region: Region, steps: int | None) -> Int[np.ndarray, "batch"]:
+    """K of each sequence's block: its share of `steps`, None = one per position."""
+    if steps is None:
+        # An aligned block may begin inside the prompt, a growing one end beyond the sequence.
+        start = np.maximum(canvas.block_start, canvas.prompt_length)
+        return np.minimum(canvas.block_end, canvas.length) - start
+    return np.array([steps_per_block(region, steps, p.gen_length) for p in canvas.prompts])
+
+
 def step_quota(canvas: Canvas, region: Region, steps: int | None) -> Int[np.ndarray, "batch"]:
     """Positions to commit in this step: n // K of the block's n masks, one more in the first n mod
     K of its K steps."""
-    count = np.array([steps_per_block(region, steps, p.gen_length) for p in canvas.prompts])
+    count = block_steps(canvas, region, steps)
     return canvas.block_masks // count + (canvas.step_in_block < canvas.block_masks % count)
 
 
@@ -46,16 +58,17 @@ class StaticQuota(Sampler):
     """
 
     steps: int | None
-    """Forwards over the whole answer; null = gen_length (one token per step)."""
+    """Forwards over the whole answer; null = one token per step."""
 
     may_commit_nothing: ClassVar[bool] = True
 
     def validate(self, gen_length: int) -> None:
         super().validate(gen_length)
-        steps_per_block(self.region, self.steps, gen_length)
+        if self.steps is not None:
+            steps_per_block(self.region, self.steps, gen_length)
 
-    def max_steps(self, gen_length: int) -> int:
-        return self.steps or gen_length
+    def max_steps(self, gen_length: int) -> int | None:
+        return self.steps
 
     def choose(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
@@ -64,6 +77,4 @@ class StaticQuota(Sampler):
         return scores.top_k(score, view.candidates, torch.as_tensor(quota, device=score.device))
 
     def block_done(self, canvas: Canvas, row: int, state: SamplerState) -> bool:
-        gen_length = canvas.prompts[row].gen_length
-        steps = steps_per_block(self.region, self.steps, gen_length)
-        return bool(canvas.step_in_block[row] >= steps)
+        return bool(canvas.step_in_block[row] >= block_steps(canvas, self.region, self.steps)[row])

@@ -1,10 +1,11 @@
-"""A random LLaDA checkpoint with the shipped tokenizer, and options that keep a run short."""
+"""Random checkpoints with the shipped tokenizer, and options that keep a run short."""
 
 import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_decoding import SPEC, random_model
@@ -15,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 TOKENIZER = Path(__file__).parents[1] / "dllm" / "models" / "tiny" / "tiny-llada"
 
 
-def write_checkpoint(folder: Path, **changes: int) -> Path:
+def write_checkpoint(folder: Path, **changes: Any) -> Path:
     """Random weights in the public layout; `changes` go to the spec."""
     from dataclasses import replace
 
@@ -35,6 +36,13 @@ def write_checkpoint(folder: Path, **changes: int) -> Path:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def block_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A block-causal model with blocks of four."""
+    kind = {"family": "sdar", "attention": "block_causal", "block_size": 4, "qk_norm": True}
+    return write_checkpoint(tmp_path_factory.mktemp("blocks"), rope_fp32=False, **kind)
 
 
 @pytest.fixture

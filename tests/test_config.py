@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from omegaconf import DictConfig
+from tiny_decoding import SPEC
 
 from dllm import config as configuration
 from dllm.errors import ConfigError
@@ -169,11 +170,11 @@ def test_the_baseline_keeps_the_circumstances(options: Callable[..., list[str]])
     config = configuration.compose(
         options("sampler=threshold", "sampler.threshold=0.5", "eos=cut", "seed=3")
     )
-    base = baseline_of(config)
+    base = baseline_of(config, SPEC)
     assert base.sampler._target_.endswith("LowConfidence") and base.sampler.steps is None
     assert base.sampler.region.block_length == 8
     assert base.eos == "none"
     for name in ("model", "task", "gen_length", "seed", "limit", "batch_size"):
         assert base[name] == config[name]
-    again = baseline_of(configuration.compose(options("sampler=factor", "seed=3")))
+    again = baseline_of(configuration.compose(options("sampler=factor", "seed=3")), SPEC)
     assert configuration.fingerprint(base) == configuration.fingerprint(again)

@@ -14,11 +14,13 @@ from dllm.cache.policy import CachePolicy
 from dllm.canvas import Prompt
 from dllm.eos import EosPolicy
 from dllm.errors import ConfigError
+from dllm.legality import refusals
 from dllm.loop import Constraint, Decoder
 from dllm.metrics.definitions import Comparison, SampleResult, Summary
-from dllm.models.hub import ModelOptions, checkpoint_folder, open_model
+from dllm.models.hub import ModelOptions, checkpoint_folder, open_model, open_tokenizer
 from dllm.models.loading import read_spec
 from dllm.models.predictor import Predictor
+from dllm.models.spec import ModelSpec
 from dllm.runs.environment import describe
 from dllm.runs.folder import RunFolder
 from dllm.runs.grading import grade
@@ -64,16 +66,35 @@ def build_parts(config: DictConfig) -> Parts:
     return parts
 
 
-def baseline_of(config: DictConfig) -> DictConfig:
-    """The same run with one token per step: static schedule, steps = gen_length, no cache, no
-    early end; same checkpoint, samples, gen_length, batch, and block length (one block where the
-    run has none)."""
+def baseline_of(config: DictConfig, spec: ModelSpec) -> DictConfig:
+    """The same run with one token per step, most confident first: no cache, no early end; same
+    checkpoint, samples, gen_length, batch and blocks."""
     base = config.copy()
     default = configuration.compose(["sampler=low_confidence", "cache=none", "constraint=none"])
     for name in ("sampler", "cache", "constraint", "eos"):
         base[name] = default[name]
-    base.sampler.region.block_length = _innermost(config.sampler).region.get("block_length")
+    base.sampler.region = _baseline_region(config, spec)
     return base
+
+
+def _baseline_region(config: DictConfig, spec: ModelSpec) -> DictConfig:
+    """Blocks of the run's length: those that it has where its own end elsewhere (adaptive blocks
+    without a delimiter), one block where it has none (a window, an inferred length). A
+    block-causal model's blocks lie where it was trained to have them, whatever the run does."""
+
+    def region(name: str) -> DictConfig:
+        options = ["sampler=low_confidence", f"sampler/region={name}"]
+        return configuration.compose(options).sampler.region
+
+    ours = _innermost(config.sampler).region
+    if spec.attention == "block_causal":
+        aligned = region("aligned")
+        return ours if ours._target_ == aligned._target_ else aligned
+    length = ours.get("block_length", ours.get("default_block_length"))
+    even = length is None or config.gen_length % length == 0
+    blocks = region("fixed" if even else "uneven")
+    blocks.block_length = length
+    return blocks
 
 
 def control_of(config: DictConfig, name: str, sampler: Sampler) -> tuple[DictConfig, str] | None:
@@ -130,7 +151,7 @@ def execute(
     parts = build_parts(config)
     baseline = None
     if config.baseline:
-        base = baseline_of(config)
+        base = baseline_of(config, _checked_spec(config, parts))
         if configuration.fingerprint(base) != configuration.fingerprint(config):
             quiet = base.copy()
             quiet.tracker = configuration.compose(["tracker=none"]).tracker
@@ -140,6 +161,22 @@ def execute(
         return _run(config, sampler_name, group, baseline)
     _, beside = _run(*control, group, baseline)
     return _run(config, sampler_name, group, baseline, beside)
+
+
+def _checked_spec(config: DictConfig, parts: Parts) -> ModelSpec:
+    """The model's architecture.
+
+    Raises `ConfigError` if it can't be decoded like this: the user need not wait for the baseline
+    to be told.
+    """
+    folder = checkpoint_folder(parts.model)
+    spec = read_spec(folder, parts.model.overrides, parts.model.family)
+    sampler = parts.sampler.with_tokenizer(open_tokenizer(parts.model, spec, folder))
+    reasons = refusals(sampler, parts.cache, spec, config.batch_size)
+    if reasons:
+        raise ConfigError("; ".join(reasons))
+    sampler.layout(Prompt("", (spec.pad_id,), config.gen_length), spec)
+    return spec
 
 
 def _run(

@@ -6,10 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_decoding import decode_written, sampler
+from scripted import built
+from tiny_decoding import MASK, SPEC, decode, decode_written, random_model, sampler
 from written import A, commits, in_float32, offsets, one, picked, proposal, step_of
 
+from dllm.canvas import Prompt
 from dllm.errors import ConfigError
+from dllm.models.predictor import Predictor
 from dllm.sampler import Sampler
 from samplers.quota import step_quota
 
@@ -208,3 +211,26 @@ def test_end_tokens_last() -> None:
     forbidden = rule("low_confidence", logits_eos_inf="true", **whole)
     step = step_of(forbidden, [0.5, 0.4], logits={0: end}, masks=2)
     assert step.decide().tokens[0, 0] == 12
+
+
+@pytest.mark.parametrize(
+    ("region", "options"),
+    [
+        ("aligned", {"region.block_length": 5}),
+        ("uneven", {"region.block_length": 5}),
+        ("adaptive", {"region.default_block_length": 5, "region.delimiter_ids": "[4,5]"}),
+        ("growing", {"region.block_length": 5, "region.initial_length": 12}),
+    ],
+)
+def test_one_token_per_step_needs_no_blocks_in_advance(region: str, options: dict) -> None:
+    given = [f"sampler.{name}={value}" for name, value in options.items()]
+    found = built("sampler=low_confidence", f"sampler/region={region}", *given)
+    prompts = [Prompt(f"s{n}", tuple(range(3, 4 + n)), 12) for n in range(3)]
+    blocks = replace(SPEC, attention="block_causal", block_size=5)
+    model = random_model(blocks if region == "aligned" else SPEC)
+    # An aligned last block is decoded to its end, of which the answer keeps a part.
+    most = 12 + 4 * (region == "aligned")
+    for outcome in decode(found, prompts, Predictor(model), record=True).values():
+        assert outcome.trace is not None and MASK not in outcome.tokens
+        assert all(len(step.positions) == 1 for step in outcome.trace.steps)
+        assert 12 <= outcome.cost.nfe <= most

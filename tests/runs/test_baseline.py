@@ -1,0 +1,86 @@
+"""The baseline's blocks: those of the run, or of a model that has its own."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny_decoding import MASK, SPEC
+
+from dllm.config import compose
+from dllm.errors import ConfigError
+from dllm.runs.execute import baseline_of, execute
+from dllm.runs.folder import RunFolder
+
+
+BLOCKS = replace(SPEC, attention="block_causal", block_size=4)
+ALIGNED = {"block_length": None, "untrained": "refuse", "overhang": "cut"}
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "length"),
+    [
+        (["sampler=threshold", "sampler.region.block_length=8"], "FixedBlocks", 8),
+        (["sampler=adablock", "sampler.region.default_block_length=16"], "FixedBlocks", 16),
+        (["sampler=wedlm"], "FixedBlocks", None),
+        (["sampler=dystruct"], "FixedBlocks", None),
+        (["sampler=daedal"], "FixedBlocks", 32),
+        (["sampler=sdar", "sampler.region.block_length=4"], "FixedBlocks", 4),
+        # 32 positions do not fall into blocks of 24.
+        (["sampler=wedlm_block", "sampler.region.block_length=24"], "UnevenBlocks", 24),
+        (["sampler=adablock", "sampler.region.default_block_length=24"], "UnevenBlocks", 24),
+    ],
+)
+def test_blocks_of_the_run(options: Sequence[str], kind: str, length: int | None) -> None:
+    region = baseline_of(compose(options), SPEC).sampler.region
+    assert region._target_.endswith(kind)
+    assert region.block_length == length
+
+
+@pytest.mark.parametrize("sampler", ["threshold", "bacd", "tccf", "sdar"])
+def test_blocks_of_the_model(sampler: str) -> None:
+    region = baseline_of(compose([f"sampler={sampler}"]), BLOCKS).sampler.region
+    assert {name: region[name] for name in ALIGNED} == ALIGNED
+
+
+def test_blocks_of_the_run_where_they_are_the_attention_too() -> None:
+    options = ["sampler=bacd", "sampler.region.block_length=8", "sampler.region.untrained=allow"]
+    region = baseline_of(compose(options), BLOCKS).sampler.region
+    assert region == compose(options).sampler.region
+
+
+def test_a_block_causal_model_decodes_one_token_per_step_block_after_block(
+    options: Callable[..., list[str]], block_checkpoint: Path
+) -> None:
+    model = [f"model.path={block_checkpoint}", "sampler.region.block_length=null"]
+    folder, summary = execute(compose(options("sampler=bacd", "cache=block", *model)), "bacd")
+    base = RunFolder(folder.parents[1] / "low_confidence" / summary["baseline"]["fingerprint"])
+    prompts = {result.id: result.prompt_length for result in base.samples()}
+    for trace in base.traces():
+        at = [step.positions for step in trace.steps]
+        assert all(len(positions) == 1 for positions in at)
+        blocks = [(prompts[trace.sample_id] + position) // 4 for (position,) in at]
+        assert blocks == sorted(blocks)
+        assert MASK not in list(trace.replay())[-1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["sampler=adablock"], "its blocks are not free; use region=aligned"),
+        (["sampler=sdar", "sampler.region.block_length=8"], "allowed are 1 .causal. and 4"),
+        (["sampler=threshold", "sampler/region=aligned", "cache=dual"], "needs full attention"),
+    ],
+)
+def test_nobody_waits_for_the_baseline_of_a_run_that_is_refused(
+    options: Callable[..., list[str]],
+    block_checkpoint: Path,
+    tmp_path: Path,
+    wrong: list[str],
+    message: str,
+) -> None:
+    given = [o for o in options(f"model.path={block_checkpoint}") if "region" not in o]
+    name = wrong[0].removeprefix("sampler=")
+    with pytest.raises(ConfigError, match=message):
+        execute(compose([*given, *wrong]), name)
+    assert not [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
