@@ -106,20 +106,25 @@ class Dystruct(Sampler):
         view = self.transform(view, state)
         signals = self.signals(view)
         for row in opening:
-            blocks = self.blocks(view, signals, state, int(row))
-            ends[row] = canvas.block_start[row] + sum(blocks)
+            u, b, e = self._ahead(view, signals, int(row))
+            expected = self.region.expected(float(state["instability"][row]))
+            generator = canvas.generators[row]
+            ends[row] = canvas.block_start[row] + self.structure.length(
+                u, b, e, expected, generator
+            )
         return ends
 
-    def blocks(self, view: View, signals: Signals, state: SamplerState, row: int) -> list[int]:
-        """Lengths of the blocks of a window that opens."""
+    def _ahead(self, view: View, signals: Signals, row: int) -> tuple[np.ndarray, ...]:
+        """Instability, boundary and end of the positions from a window's start on."""
         ahead = view.positions[row].cpu().numpy() >= view.canvas.block_start[row]
-        expected = self.region.expected(float(state["instability"][row]))
-        return self.structure.window(
-            signals.instability[row, ahead],
-            signals.boundary[row, ahead],
-            signals.end[row, ahead],
-            expected,
-        )
+        return tuple(s[row, ahead] for s in (signals.instability, signals.boundary, signals.end))
+
+    def _blocks(self, view: View, signals: Signals, row: int) -> list[int]:
+        """Lengths of the blocks of a window that opens; `refine` has set its end."""
+        canvas = view.canvas
+        u, b, _ = self._ahead(view, signals, row)
+        length = int(canvas.block_end[row] - canvas.block_start[row])
+        return self.structure.partition(u, b, length, canvas.generators[row])
 
     def select(self, view: View, state: SamplerState) -> Decision:
         view = self.transform(view, state)
@@ -135,7 +140,7 @@ class Dystruct(Sampler):
         for row in range(view.canvas.batch):
             window = Window(self, view.canvas, memory, row, positions[row], signals)
             if view.canvas.step_in_block[row] == 0:
-                window.open(self.blocks(view, signals, state, row))
+                window.open(self._blocks(view, signals, row))
             window.decide(candidates[row], proposed[row])
             commit[row], remask[row], edit[row] = window.commit, window.remask, window.edit
             proposed[row] = window.tokens

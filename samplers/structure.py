@@ -2,11 +2,14 @@
 
 Length ~ Poisson(lambda), partition ~ Chinese restaurant process over contiguous blocks, instability
 normal within a block and low-confidence beyond the window; one change-point recursion gives the
-evidence of every length and the best partition of each. Formulas and constants are a reconstruction
-[I]; what is known of the paper is in the card of `samplers.dystruct`. Specification: dystruct
-sections 3.1 to 3.4; deterministic (MAP).
+evidence of every length and the best partition of each. `inference: map` takes the most probable
+length and its best partition; `sample` draws both from their posteriors, the partition backwards
+through the recursion, with the sequence's own generator. Formulas and constants are a
+reconstruction [I]; what is known of the paper is in the card of `samplers.dystruct`. Specification:
+dystruct sections 3.1 to 3.4.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf, lgamma, log
@@ -64,6 +67,8 @@ class Structure:
 
     length_mode: Literal["posterior", "prior", "all"]
     """Length by all evidence, by the Poisson term alone, or the whole look-ahead."""
+    inference: Literal["map", "sample"]
+    """The most probable structure, or a draw from its posterior."""
     concentration: float
     """alpha of the restaurant process (> 0): larger makes shorter blocks."""
     min_block: int
@@ -114,22 +119,31 @@ class Structure:
         prior = log(self.boundary_prior / (1 - self.boundary_prior))
         return self.boundary_weight * (np.log(b / (1 - b)) - prior)
 
-    def recursion(self, u: Rows, b: Rows) -> tuple[Rows, Int[np.ndarray, "positions"]]:
-        """F(0..R), the evidence of all partitions of the first j positions, and the length of the
-        last block of the best one (ties: the longer; 0 = j can't be partitioned)."""
-        count = len(u)
+    def _last_blocks(self, u: Rows, b: Rows) -> Callable[[int], tuple[np.ndarray, Rows]]:
+        """j -> possible lengths n of the block that ends at j, and lp(n) + s + g_j of each."""
         first = np.concatenate(([0.0], np.cumsum(u)))
         square = np.concatenate(([0.0], np.cumsum(u * u)))
         floor = np.concatenate(([0.0], np.cumsum(_normal(u, self.floor_mean, self.floor_spread))))
         g = self.boundary_evidence(b)
+
+        def ending_at(j: int) -> tuple[np.ndarray, Rows]:
+            n = np.arange(self.min_block, min(self.max_block, j) + 1)
+            sums = first[j] - first[j - n], square[j] - square[j - n]
+            fit = self._block_fit(n, *sums) - (floor[j] - floor[j - n])
+            return n, self.log_prior[: len(n)] + self.instability_weight * fit + g[j - 1]
+
+        return ending_at
+
+    def recursion(self, u: Rows, b: Rows) -> tuple[Rows, Int[np.ndarray, "positions"]]:
+        """F(0..R), the evidence of all partitions of the first j positions, and the length of the
+        last block of the best one (ties: the longer; 0 = j can't be partitioned)."""
+        count = len(u)
+        ending_at = self._last_blocks(u, b)
         evidence, best = np.full(count + 1, -inf), np.full(count + 1, -inf)
         last = np.zeros(count + 1, dtype=np.int64)
         evidence[0] = best[0] = 0
         for j in range(self.min_block, count + 1):
-            n = np.arange(self.min_block, min(self.max_block, j) + 1)
-            sums = first[j] - first[j - n], square[j] - square[j - n]
-            fit = self._block_fit(n, *sums) - (floor[j] - floor[j - n])
-            terms = self.log_prior[: len(n)] + self.instability_weight * fit + g[j - 1]
+            n, terms = ending_at(j)
             total = evidence[j - n] + terms
             if total.max() == -inf:
                 continue
@@ -161,30 +175,53 @@ class Structure:
         length = np.arange(1, count + 1)
         return length * log(expected) - expected - np.array([lgamma(n + 1) for n in length])
 
-    def window(self, u: Rows, b: Rows, e: Rows, expected: float) -> list[int]:
-        """Lengths of the window's blocks, left to right; their sum is the window's length."""
-        evidence, last = self.recursion(u, b)
+    def length(self, u: Rows, b: Rows, e: Rows, expected: float, generator: torch.Generator) -> int:
+        """Positions of the window."""
         count = len(u)
+        if self.length_mode == "all":
+            return count
+        evidence, _ = self.recursion(u, b)
         reachable = evidence[1:] > -inf
         if not reachable.any():
-            return [count]
-        if self.length_mode == "all":
-            length = int(reachable.nonzero()[0][-1]) + 1
+            return count
+        if self.length_mode == "posterior":
+            score = self.log_posterior(evidence, e, expected)
         else:
-            if self.length_mode == "posterior":
-                score = self.log_posterior(evidence, e, expected)
-            else:
-                score = np.where(reachable, self._poisson(count, expected), -inf)
-            # Integer expectations make two lengths equally likely: the shorter one.
-            length = int((score >= score.max() - TIE).argmax()) + 1
-        blocks = []
-        rest = length
+            score = np.where(reachable, self._poisson(count, expected), -inf)
+        if self.inference == "sample":
+            return _draw(score, generator) + 1
+        # Integer expectations make two lengths equally likely: the shorter one.
+        return int((score >= score.max() - TIE).argmax()) + 1
+
+    def partition(self, u: Rows, b: Rows, length: int, generator: torch.Generator) -> list[int]:
+        """Lengths of the blocks of a window of the first `length` positions, left to right; what
+        no partition reaches is a block of its own."""
+        evidence, last = self.recursion(u[:length], b[:length])
+        ending_at = self._last_blocks(u[:length], b[:length])
+        covered = int((evidence > -inf).nonzero()[0][-1])
+        blocks = [length - covered] if covered < length else []
+        rest = covered
         while rest:
-            blocks.insert(0, int(last[rest]))
-            rest -= blocks[0]
-        if self.length_mode == "all" and length < count:
-            blocks.append(count - length)
+            if self.inference == "sample":
+                n, terms = ending_at(rest)
+                size = int(n[_draw(evidence[rest - n] + terms, generator)])
+            else:
+                size = int(last[rest])
+            blocks.insert(0, size)
+            rest -= size
         return blocks
+
+    def window(
+        self, u: Rows, b: Rows, e: Rows, expected: float, generator: torch.Generator
+    ) -> list[int]:
+        """Lengths of the window's blocks; their sum is the window's length."""
+        return self.partition(u, b, self.length(u, b, e, expected, generator), generator)
+
+
+def _draw(score: Rows, generator: torch.Generator) -> int:
+    """An index with probability ~ exp(score)."""
+    share = torch.as_tensor(score).softmax(dim=0).to(generator.device)
+    return int(torch.multinomial(share, 1, generator=generator))
 
 
 def _normal(x: Rows, mean: float, spread: float) -> Rows:

@@ -9,7 +9,8 @@ from tiny_decoding import EOS, MASK, SPEC, WrittenPredictor, decode, random_mode
 
 from dllm.cache.none import NoCache
 from dllm.cache.store import KVStore
-from dllm.canvas import Prompt
+from dllm.canvas import Canvas, Prompt
+from dllm.decision import HostDecision
 from dllm.errors import ConfigError
 from dllm.loop import Decoder
 from dllm.models.predictor import Predictor
@@ -118,11 +119,14 @@ FIXED = (
 )
 
 
+@pytest.mark.parametrize("inference", ["map", "sample"])
 @pytest.mark.parametrize(
     ("seed", "block", "threshold"),
     [(0, 8, 0.6), (1, 8, 1.0), (2, 16, 0.6), (3, 16, 0.9), (4, 4, 0.9)],
 )
-def test_dystruct_with_a_fixed_structure_is_fast_dllm(seed: int, block: int, threshold: float):
+def test_dystruct_with_a_fixed_structure_is_fast_dllm(
+    seed: int, block: int, threshold: float, inference: str
+):
     predictor = Unmasked(random_model(SPEC, seed))
     prompts = [Prompt(str(n), tuple(range(3, 5 + n)), 32) for n in range(3)]
     plain = built(
@@ -135,6 +139,7 @@ def test_dystruct_with_a_fixed_structure_is_fast_dllm(seed: int, block: int, thr
         "sampler=dystruct",
         *FIXED,
         *blocks,
+        f"sampler.structure.inference={inference}",
         f"sampler.threshold={threshold}",
         "sampler.delimiter_ids=[4]",
         "sampler.region.largest_window=32",
@@ -150,9 +155,10 @@ def dystruct(*options: str) -> Sampler:
     return built("sampler=dystruct", "sampler.delimiter_ids=[4,5]", *small, *options)
 
 
-def test_dystruct_welds_and_does_not_depend_on_the_batch():
+@pytest.mark.parametrize("inference", ["map", "sample"])
+def test_dystruct_welds_and_does_not_depend_on_the_batch(inference: str):
     prompts = [Prompt(str(n), tuple(range(3, 5 + n)), 40) for n in range(4)]
-    rule = dystruct()
+    rule = dystruct(f"sampler.structure.inference={inference}")
     alone = decode(rule, prompts, record=True)
     together = decode(rule, prompts, batch_size=3)
     welded = 0
@@ -165,6 +171,53 @@ def test_dystruct_welds_and_does_not_depend_on_the_batch():
         assert list(outcome.trace.replay())[-1].tolist() == list(outcome.tokens)
         welded += sum(len(step.remasked) for step in outcome.trace.steps)
     assert welded > 0
+
+
+def windows(outcome: Outcome) -> list[tuple[int, int]]:
+    assert outcome.trace is not None
+    return [step.opened for step in outcome.trace.steps if step.opened is not None]
+
+
+def test_sampled_structure_follows_the_seed_alone():
+    prompts = [Prompt(str(n), (3, 4, 5), 40) for n in range(6)]
+    rule = dystruct("sampler.structure.inference=sample")
+    first = decode(rule, prompts, record=True, seed=1)
+    again = decode(rule, prompts[::-1], record=True, seed=1, batch_size=4)
+    other = decode(rule, prompts, record=True, seed=2)
+    for name, outcome in first.items():
+        assert windows(again[name]) == windows(outcome)
+        assert again[name].tokens == outcome.tokens
+    # The prompts are equal, their generators are not.
+    assert len({tuple(windows(outcome)) for outcome in first.values()}) > 1
+    assert any(windows(other[name]) != windows(outcome) for name, outcome in first.items())
+
+
+class Objection:
+    """Refuses the first token of every selection that opens a window."""
+
+    def __init__(self) -> None:
+        self.vetoed: set[tuple[int, int]] = set()
+
+    def veto(self, canvas: Canvas, decision: HostDecision) -> list[tuple[int, int, int]]:
+        found = []
+        for row, changes in enumerate(decision.rows):
+            mark = (row, int(canvas.block_start[row]))
+            if canvas.step_in_block[row] == 0 and mark not in self.vetoed:
+                self.vetoed.add(mark)
+                found.append((row, int(changes.commit_positions[0]), int(changes.commit_tokens[0])))
+        return found
+
+
+@pytest.mark.parametrize("inference", ["map", "sample"])
+def test_a_veto_does_not_move_a_windows_end(inference: str):
+    prompts = [Prompt(str(n), tuple(range(3, 5 + n)), 40) for n in range(4)]
+    rule = dystruct(f"sampler.structure.inference={inference}")
+    constraint = Objection()
+    for outcome in decode(rule, prompts, record=True, constraint=constraint).values():
+        assert MASK not in outcome.tokens
+        ends = [end for _, end in windows(outcome)]
+        assert ends == sorted(set(ends)) and len(outcome.tokens) <= ends[-1]
+    assert constraint.vetoed
 
 
 def test_dystruct_stops_at_its_last_forward_with_a_complete_window():
