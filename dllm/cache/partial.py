@@ -21,10 +21,7 @@ class PartialForward:
         assert plan.partial is not None
         self.plan, self.partial, self.store = plan, plan.partial, store
         self.width = plan.slots.shape[1]
-        if store.outputs is None:
-            shape = (2, *store.keys.shape[:2], store.slots, d_model)
-            store.outputs = store.keys.new_zeros(shape)
-        self.outputs = store.outputs
+        self.outputs = store.feature_store(d_model)
         self.fed = plan.slots >= 0
         self.mask = None if self.fed.all() else self.fed[:, None, None]
         self.chosen = self.partial.whole
@@ -55,7 +52,7 @@ class PartialForward:
         out = attn.attend(
             attn.queries(own, at), keys[:, :, : self.width], values[:, :, : self.width], self.mask
         )
-        attended, forwarded = self.outputs[0, index], self.outputs[1, index]
+        attended, forwarded = self.outputs[index]
         _put(attended[:, None], rows, real, out[:, None])
         x = x + attended[:, : self.width]
         _put(forwarded[:, None], rows, real, layer.mlp(layer.mlp_norm(_take(x, rows)))[:, None])

@@ -5,6 +5,8 @@ nothing is appended, permuted or reallocated during decoding. One post-rotary st
 family; it gave the same logits as the official pre-rotary ones (models section 6).
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool
@@ -15,8 +17,15 @@ from dllm.models.transformer import KeyValueExchange
 from dllm.plan import Plan
 
 
+_Write = Callable[[int, Tensor, Tensor], None]
+
+
 class KVStore:
-    """Keys and values of `batch` sequences, `slots` positions each."""
+    """Keys and values of `batch` sequences, `slots` positions each.
+
+    Bookkeeping lies on `device`; each layer's buffers on its own of `layer_devices` (a model spread
+    over several devices), by default on the same.
+    """
 
     def __init__(
         self,
@@ -25,10 +34,15 @@ class KVStore:
         slots: int,
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
+        layer_devices: Sequence[torch.device | str] | None = None,
     ):
-        shape = (spec.n_layers, batch, spec.n_kv_heads, slots, spec.head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        shape = (batch, spec.n_kv_heads, slots, spec.head_dim)
+        places = [device] * spec.n_layers if layer_devices is None else layer_devices
+        # A store without slots is that of a cache-free forward, made for each: no buffers.
+        buffers = [torch.zeros(2, *shape, dtype=dtype, device=d) for d in places if slots]
+        self.keys: list[Tensor] = [both[0] for both in buffers]
+        """Per layer [batch, kv_heads, slots, head_dim], rotated."""
+        self.values: list[Tensor] = [both[1] for both in buffers]
         self.valid = torch.zeros((batch, slots), dtype=torch.bool, device=device)
         """Slot holds keys and values."""
         self.token = torch.full((batch, slots), -1, dtype=torch.int64, device=device)
@@ -36,8 +50,8 @@ class KVStore:
         self.stamp = torch.full((batch, slots), -1, dtype=torch.int32, device=device)
         """Number of the forward that wrote the slot."""
         self.forwards = 0
-        self.outputs: Tensor | None = None
-        """Last outputs of attention and feed-forward [2, layers, batch, slots, d_model], for
+        self.outputs: list[Tensor] = []
+        """Last outputs of attention and feed-forward per layer [2, batch, slots, d_model], for
         forwards that recompute some rows only; made when the first of them comes."""
 
     @property
@@ -52,24 +66,26 @@ class KVStore:
 
     def keep(self, rows: list[int]) -> None:
         """Drops every sequence that is not in `rows`."""
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
-        if self.outputs is not None:
-            self.outputs = self.outputs[:, :, rows]
+        for buffers in (self.keys, self.values):
+            buffers[:] = [buffer[rows] for buffer in buffers]
+        self.outputs = [buffer[:, rows] for buffer in self.outputs]
         self.valid, self.token, self.stamp = self.valid[rows], self.token[rows], self.stamp[rows]
 
     def append(self) -> None:
         """Adds one empty sequence as the last row."""
-        layers, _, heads, slots, width = self.keys.shape
-        self.keys = torch.cat((self.keys, self.keys.new_zeros(layers, 1, heads, slots, width)), 1)
-        self.values = torch.cat(
-            (self.values, self.values.new_zeros(layers, 1, heads, slots, width)), 1
-        )
-        if self.outputs is not None:
-            fresh = torch.zeros_like(self.outputs[:, :, :1]) if len(self.valid) else self.outputs
-            self.outputs = torch.cat((self.outputs, fresh), dim=2) if len(self.valid) else None
-        self.valid = torch.cat((self.valid, self.valid.new_zeros(1, slots)))
-        self.token = torch.cat((self.token, self.token.new_full((1, slots), -1)))
-        self.stamp = torch.cat((self.stamp, self.stamp.new_full((1, slots), -1)))
+        for buffers in (self.keys, self.values):
+            buffers[:] = [F.pad(buffer, (0, 0, 0, 0, 0, 0, 0, 1)) for buffer in buffers]
+        self.outputs = [F.pad(buffer, (0, 0, 0, 0, 0, 1)) for buffer in self.outputs]
+        self.valid = F.pad(self.valid, (0, 0, 0, 1))
+        self.token = F.pad(self.token, (0, 0, 0, 1), value=-1)
+        self.stamp = F.pad(self.stamp, (0, 0, 0, 1), value=-1)
+
+    def feature_store(self, d_model: int) -> list[Tensor]:
+        """`outputs`, made where there are none."""
+        if not self.outputs:
+            shape = (2, len(self.valid), self.slots, d_model)
+            self.outputs = [keys.new_zeros(shape) for keys in self.keys]
+        return self.outputs
 
     def open(self, plan: Plan) -> tuple[KeyValueExchange | None, Bool[Tensor, "b 1 q k"] | None]:
         """How one forward meets the store: the exchange for the layers and the attention mask over
@@ -86,16 +102,35 @@ class KVStore:
         self.valid[entry, slot] = True
         self.token[entry, slot] = plan.tokens[entry, row]
         self.stamp[entry, slot] = self.forwards - 1
+        write = self._writer(plan, entry, row, slot)
         if (
             limit
             and len(plan.slots) == len(self.valid)
             and len(slot) == int((plan.slots >= 0).sum())
         ):
-            return self._in_place(plan, stored, limit, (entry, row, slot))
-        return self._beside(plan, stored, limit, (entry, row, slot))
+            return self._in_place(plan, stored, limit, write)
+        return self._beside(plan, stored, limit, write)
+
+    def _writer(self, plan: Plan, entry: Tensor, row: Tensor, slot: Tensor) -> _Write:
+        """Stores one layer's keys and values of the fed rows that are kept."""
+        # One sequence, all rows (the usual case): a plain copy along the slots.
+        plain = len(plan.slots) == 1 and len(slot) == plan.slots.shape[1]
+
+        def write(layer: int, k: Tensor, v: Tensor) -> None:
+            keys, values = self.keys[layer], self.values[layer]
+            at = slot.to(k.device)
+            if plain:
+                keys.index_copy_(2, at, k)
+                values.index_copy_(2, at, v)
+            else:
+                of, source = entry.to(k.device), row.to(k.device)
+                keys[of, :, at] = k[of, :, source]
+                values[of, :, at] = v[of, :, source]
+
+        return write
 
     def _beside(
-        self, plan: Plan, stored: Tensor, limit: int, kept: tuple[Tensor, Tensor, Tensor] | None
+        self, plan: Plan, stored: Tensor, limit: int, write: _Write | None
     ) -> tuple[KeyValueExchange, Tensor | None]:
         """Keys are [stored slots | fed rows]; the rows that are kept are written besides."""
         own = _own(plan)
@@ -110,21 +145,19 @@ class KVStore:
         def exchange(layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
             seen = (k, v)
             if limit:
-                old_k, old_v = self.keys[layer, :, :, :limit], self.values[layer, :, :, :limit]
+                old_k, old_v = self.keys[layer][:, :, :limit], self.values[layer][:, :, :limit]
                 if len(k) != len(old_k):
                     copies = len(k) // len(old_k)
                     old_k, old_v = old_k.repeat(copies, 1, 1, 1), old_v.repeat(copies, 1, 1, 1)
                 seen = (torch.cat((old_k, k), dim=2), torch.cat((old_v, v), dim=2))
-            if kept is not None:
-                entry, row, slot = kept
-                self.keys[layer, entry, :, slot] = k[entry, :, row]
-                self.values[layer, entry, :, slot] = v[entry, :, row]
+            if write is not None:
+                write(layer, k, v)
             return seen
 
         return exchange, _mask(mask)
 
     def _in_place(
-        self, plan: Plan, stored: Tensor, limit: int, kept: tuple[Tensor, Tensor, Tensor]
+        self, plan: Plan, stored: Tensor, limit: int, write: _Write
     ) -> tuple[KeyValueExchange, Tensor | None]:
         """Every fed row is kept: write first and attend to the slots themselves, so that a step
         copies its own rows only, not what is stored."""
@@ -139,19 +172,10 @@ class KVStore:
             mask = F.pad(mask, (0, 1)).expand(entries, rows, limit + 1)
             mask = mask.scatter(2, target[:, None].expand_as(own), own)
         mask = mask[..., :limit]
-        entry, row, slot = kept
-        # One sequence, rows in order (the usual case): a plain copy along the slots.
-        plain = len(self.valid) == 1 and len(slot) == rows
 
         def exchange(layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-            keys, values = self.keys[layer], self.values[layer]
-            if plain:
-                keys.index_copy_(2, slot, k)
-                values.index_copy_(2, slot, v)
-            else:
-                keys[entry, :, slot] = k[entry, :, row]
-                values[entry, :, slot] = v[entry, :, row]
-            return keys[:, :, :limit], values[:, :, :limit]
+            write(layer, k, v)
+            return self.keys[layer][:, :, :limit], self.values[layer][:, :, :limit]
 
         return exchange, _mask(mask)
 

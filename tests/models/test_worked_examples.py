@@ -7,10 +7,8 @@ from tiny_checkpoints import tiny_model
 from dllm.models.masks import (
     attention_mask,
     block_causal,
-    bounded_blocks,
     causal,
     hide_keys,
-    observed_first,
 )
 from dllm.models.moe import sigmoid_group_router, softmax_router
 from dllm.models.predictor import Predictor
@@ -81,13 +79,6 @@ def test_block_causal_with_a_partial_last_block() -> None:
     mask = block_causal(slots, slots, 4)
     assert mask[:4].tolist() == [[True] * 4 + [False] * 3] * 4
     assert mask[4:].all()
-    assert torch.equal(bounded_blocks(slots, slots, torch.tensor([4])), mask)
-
-
-def test_bounded_blocks_of_unequal_length() -> None:
-    slots = torch.arange(6)
-    mask = bounded_blocks(slots, slots, torch.tensor([1, 4]))
-    assert mask.sum(dim=1).tolist() == [1, 4, 4, 4, 6, 6]
 
 
 def test_masks_of_the_families_and_padding() -> None:
@@ -127,12 +118,6 @@ def test_grouped_sigmoid_router_drops_the_best_expert() -> None:
     experts, order = experts.sort(dim=-1)
     assert experts.tolist() == [[6, 7]]
     close(weights.gather(-1, order)[0], [1.278906, 1.221094])
-
-
-def test_wedlm_order() -> None:
-    masked = torch.zeros(12, dtype=torch.bool)
-    masked[[5, 6, 8, 10, 11]] = True
-    assert observed_first(masked).tolist() == [0, 1, 2, 3, 4, 7, 9, 5, 6, 8, 10, 11]
 
 
 def test_shift_reads_the_row_before() -> None:
