@@ -185,3 +185,29 @@ def test_a_forward_without_wishes_predicts_nothing_but_writes() -> None:
     given = plan(canvas, torch.arange(LENGTH)[None], logits_for=None, write="all")
     assert Predictor(MODEL).predict(given, store) is None
     assert store.valid.all() and store.forwards == 1
+
+
+def test_each_layer_keeps_its_buffers_on_its_own_device() -> None:
+    """`meta` stands for a second GPU: mixing devices fails there, too."""
+    canvas = tokens(2)
+    slots = torch.tensor([[2, 3], [4, -1]])
+    for entries in (1, 2):
+        store = KVStore(SPEC, entries, LENGTH, torch.float32, "cpu", ["cpu", "meta"])
+        for visible in (None, everywhere(entries)):
+            given = plan(canvas[:entries], slots[:entries], visible=visible, write="all")
+            exchange, _ = store.open(given)
+            assert exchange is not None
+            for layer, device in enumerate(("cpu", "meta")):
+                fresh = torch.zeros(entries, SPEC.n_kv_heads, 2, SPEC.head_dim, device=device)
+                assert {seen.device.type for seen in exchange(layer, fresh, fresh)} == {device}
+        store.append()
+        store.keep([entries])
+        assert [keys.device.type for keys in store.keys] == ["cpu", "meta"]
+        assert not store.valid.any() and (store.token == -1).all()
+        assert store.valid.device.type == "cpu"
+
+
+def test_weights_kept_on_the_host_compute_where_the_embedding_lies() -> None:
+    model = random_model()
+    model.layers[1].to("meta")
+    assert model.layer_devices == [torch.device("cpu")] * SPEC.n_layers

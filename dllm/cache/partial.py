@@ -36,11 +36,10 @@ class PartialForward:
         """States after the layer."""
         attn, keys, values = layer.attn, self.store.keys[index], self.store.values[index]
         normed = layer.attn_norm(x)
-        whole = self.partial.whole
         if index == 0 and self.partial.whole_first_layer:
-            chosen = self.fed
+            chosen = self.fed.to(x.device)
         else:
-            chosen = whole | self._changed(attn.values(normed), values)
+            chosen = self.partial.whole.to(x.device) | self._changed(attn.values(normed), values)
         self.chosen = chosen
         rows, real = _picked(chosen)
         own = _take(normed, rows)
@@ -49,8 +48,9 @@ class PartialForward:
         fresh = attn.values(own)
         _put(keys, rows, real, attn.keys(own, at))
         _put(values, rows, real, fresh)
+        mask = None if self.mask is None else self.mask.to(x.device)
         out = attn.attend(
-            attn.queries(own, at), keys[:, :, : self.width], values[:, :, : self.width], self.mask
+            attn.queries(own, at), keys[:, :, : self.width], values[:, :, : self.width], mask
         )
         attended, forwarded = self.outputs[index]
         _put(attended[:, None], rows, real, out[:, None])
@@ -60,7 +60,8 @@ class PartialForward:
 
     def finish(self) -> None:
         """Notes in the store what was written; the last layer's choice stands for all layers."""
-        store, chosen = self.store, F.pad(self.chosen, (0, self.store.slots - self.width))
+        store = self.store
+        chosen = F.pad(self.chosen, (0, store.slots - self.width)).to(store.valid.device)
         tokens = F.pad(self.plan.tokens, (0, store.slots - self.width))
         store.valid |= chosen
         store.token = tokens.where(chosen, store.token)
@@ -69,7 +70,8 @@ class PartialForward:
 
     def _changed(self, fresh: Tensor, stored: Tensor) -> Bool[Tensor, "batch rows"]:
         """The pool's rows whose values are least similar to the stored ones, which they replace."""
-        pool, count = self.partial.pool & (self.partial.count > 0)[:, None], self.partial.count
+        count = self.partial.count.to(fresh.device)
+        pool = self.partial.pool.to(fresh.device) & (count > 0)[:, None]
         if not pool.any():
             return pool
         old = stored[:, :, : self.width]

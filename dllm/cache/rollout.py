@@ -29,8 +29,9 @@ class AttentionRollout:
         q, k, v = attn.queries(normed, tables), attn.keys(normed, tables), attn.values(normed)
         if self.exchange is not None:
             k, v = self.exchange(index, k, v)
-        self._multiply(q, k)
-        x = x + attn.attend(q, k, v, self.mask)
+        mask = None if self.mask is None else self.mask.to(x.device)
+        self._multiply(q, k, mask)
+        x = x + attn.attend(q, k, v, mask)
         return x + layer.mlp(layer.mlp_norm(x))
 
     def influence(self) -> Float[Tensor, "batch slots"]:
@@ -38,20 +39,21 @@ class AttentionRollout:
         assert self.rollout is not None, "no layer was run"
         return self.rollout.sum(dim=1)
 
-    def _multiply(self, q: Tensor, k: Tensor) -> None:
+    def _multiply(self, q: Tensor, k: Tensor, mask: Tensor | None) -> None:
         batch, width = len(q), k.shape[2]
         k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
         weight = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-        if self.mask is not None:
-            weight = weight.masked_fill(~self.mask, -torch.inf)
+        if mask is not None:
+            weight = weight.masked_fill(~mask, -torch.inf)
         attention = weight.float().softmax(dim=-1).mean(dim=1)  # [batch, rows, slots]
         if self.rollout is None:
             self.rollout = torch.eye(width, device=q.device).repeat(batch, 1, 1)
-        at = self.slots.clamp(min=0)
+        self.rollout, slots = self.rollout.to(q.device), self.slots.to(q.device)
+        at = slots.clamp(min=0)
         attention = attention.scatter_add(2, at[..., None], torch.ones_like(attention[..., :1]))
         attention = attention / attention.sum(dim=-1, keepdim=True)
         mixed = attention @ self.rollout
         for row in range(batch):
             # Padding rows write nothing.
-            real = self.slots[row] >= 0
-            self.rollout[row, self.slots[row, real]] = mixed[row, real]
+            real = slots[row] >= 0
+            self.rollout[row, slots[row, real]] = mixed[row, real]

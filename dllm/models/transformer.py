@@ -171,6 +171,12 @@ class Transformer(nn.Module):
     def device(self) -> torch.device:
         return self.embed.weight.device
 
+    @property
+    def layer_devices(self) -> list[torch.device]:
+        """Where each layer computes; weights kept on the host come to the embedding's device."""
+        found = [next(layer.parameters()).device for layer in self.layers]
+        return [self.device if device.type == "meta" else device for device in found]
+
     def hidden(
         self,
         token_ids: Tensor,
@@ -189,11 +195,14 @@ class Transformer(nn.Module):
             positions = torch.arange(token_ids.shape[1], device=token_ids.device)[None]
         tables = rotary_tables(positions, self.spec)
         x = self.embed(token_ids)
+        # What is called in the layer's stead has no hooks that bring its inputs to it.
+        devices = [] if run is None else self.layer_devices
         for index, layer in enumerate(self.layers):
             if run is None:
                 x = layer(x, tables, mask, index, exchange)
             else:
-                x = run(index, cast(Layer, layer), x, tables)
+                cos, sin = (table.to(devices[index]) for table in tables)
+                x = run(index, cast(Layer, layer), x.to(devices[index]), (cos, sin))
         # Spread over devices, the last layers may live elsewhere; otherwise nothing moves.
         return self.norm(x).to(token_ids.device)
 
