@@ -4,7 +4,7 @@ A sampler states which positions it wants predicted; a cache policy turns that i
 explicit rows. The split keeps samplers free of caches and caches free of samplers.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal, Self
 
@@ -59,6 +59,8 @@ class Partial:
     """How many of the pool; 0 = the pool is left alone."""
     whole_first_layer: bool
     """The first layer recomputes every row."""
+    chosen: list[Bool[Tensor, "batch rows"]] = field(default_factory=list)
+    """The forward's answer: what each layer recomputed."""
 
 
 @dataclass

@@ -1,12 +1,14 @@
 """Recorded methods of caches, windows and streaming: see `samplers.recorded`."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from dllm.conform.traces import Params, RecordedMethod
+from dllm.plan import Plan
 from dllm.trace import Step, Trace
 
 
@@ -202,6 +204,29 @@ def _intervals(trace: Trace) -> str:
     )
 
 
+def _phases(plans: Sequence[Plan], prompt: int) -> list[list[int]]:
+    """Per phase: generated positions that its steps may attend to."""
+    sets = []
+    for before, plan in pairwise(plans):
+        if before.kind == "refresh" and plan.kind != "refresh":
+            assert plan.visible is not None, "a step sees the prompt at least"
+            at = plan.visible[0].nonzero()[:, 0] - prompt
+            sets.append(at[at >= 0].tolist())
+    return sets
+
+
+def _least_similar(plans: Sequence[Plan], prompt: int) -> list[list[list[int]]]:
+    """Per forward and layer: response rows recomputed because their values changed most."""
+    forwards = []
+    for plan in plans:
+        partial = plan.partial
+        assert partial is not None, "the policy plans no other forwards"
+        layers = partial.chosen[int(partial.whole_first_layer) :] if partial.count.any() else []
+        rows = [(chosen & ~partial.whole)[0].nonzero()[:, 0] - prompt for chosen in layers]
+        forwards.append([row.tolist() for row in rows])
+    return forwards
+
+
 WEDLM: dict[str, Callable[[Trace], Any]] = {
     "rows": _window_rows,
     "row_tokens": _window_tokens,
@@ -213,11 +238,13 @@ WEDLM: dict[str, Callable[[Trace], Any]] = {
 
 METHODS: dict[str, RecordedMethod] = {
     "d2cache": RecordedMethod(d2cache, extras={"rows": _chosen_rows}),
-    "dllm_cache": RecordedMethod(dllm_cache, extras={"refresh": _intervals}),
+    "dllm_cache": RecordedMethod(
+        dllm_cache, extras={"refresh": _intervals}, planned={"selected": _least_similar}
+    ),
     "wedlm_streaming": RecordedMethod(wedlm_streaming, extras=WEDLM),
     "wedlm_block": RecordedMethod(wedlm_block),
     "window_diffusion_llada": RecordedMethod(
-        window_diffusion_llada, extras={"fed": _fed_positions}
+        window_diffusion_llada, extras={"fed": _fed_positions}, planned={"visible": _phases}
     ),
     "window_diffusion_dream": RecordedMethod(
         window_diffusion_dream,

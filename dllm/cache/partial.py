@@ -24,7 +24,6 @@ class PartialForward:
         self.outputs = store.feature_store(d_model)
         self.fed = plan.slots >= 0
         self.mask = None if self.fed.all() else self.fed[:, None, None]
-        self.chosen = self.partial.whole
 
     def layer(
         self,
@@ -40,7 +39,7 @@ class PartialForward:
             chosen = self.fed.to(x.device)
         else:
             chosen = self.partial.whole.to(x.device) | self._changed(attn.values(normed), values)
-        self.chosen = chosen
+        self.partial.chosen.append(chosen)
         rows, real = _picked(chosen)
         own = _take(normed, rows)
         cos, sin = tables
@@ -61,7 +60,8 @@ class PartialForward:
     def finish(self) -> None:
         """Notes in the store what was written; the last layer's choice stands for all layers."""
         store = self.store
-        chosen = F.pad(self.chosen, (0, store.slots - self.width)).to(store.valid.device)
+        chosen = F.pad(self.partial.chosen[-1], (0, store.slots - self.width))
+        chosen = chosen.to(store.valid.device)
         tokens = F.pad(self.plan.tokens, (0, store.slots - self.width))
         store.valid |= chosen
         store.token = tokens.where(chosen, store.token)

@@ -19,6 +19,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from dllm.cache.store import KVStore
 from dllm.canvas import Prompt
 from dllm.config import build, compose
 from dllm.eos import EosPolicy
@@ -26,7 +27,10 @@ from dllm.errors import ConfigError
 from dllm.loop import Decoder
 from dllm.models.loading import load_model, read_spec
 from dllm.models.predictor import Predictor
+from dllm.models.transformer import Transformer
 from dllm.outcome import Outcome
+from dllm.plan import Plan
+from dllm.prediction import Prediction
 from dllm.trace import Trace
 
 
@@ -47,6 +51,8 @@ class RecordedMethod:
     """Our score of a committed position -> the recorded "confidence"; None = not comparable."""
     extras: Mapping[str, Callable[[Trace], object]] = field(default_factory=dict)
     """Further recorded fields -> the same value read from our trace."""
+    planned: Mapping[str, Callable[[Sequence[Plan], int], object]] = field(default_factory=dict)
+    """Further recorded fields -> the same value read from our forwards and the prompt's length."""
     steps: Callable[[Trace], list[list[tuple[int, int]]]] = Trace.commits
     """Our commits, grouped as the recorded "steps" are."""
     recorded_steps: Callable[[Params], Any] = itemgetter("steps")
@@ -110,17 +116,33 @@ def check(
     return FileResult(path, verdict, len(found), differing)
 
 
-def decode(overrides: Sequence[str], prompt: Prompt, folder: Path) -> Outcome:
-    """The prompt decoded under the given command line, with its trace."""
+class _Noting(Predictor):
+    """Keeps the forwards of the sequence that it decodes."""
+
+    def __init__(self, model: Transformer):
+        super().__init__(model)
+        self.plans: list[Plan] = []
+
+    def predict(self, plan: Plan, store: KVStore | None) -> Prediction | None:
+        self.plans.append(plan)
+        return super().predict(plan, store)
+
+
+def decode(
+    overrides: Sequence[str], prompt: Prompt, folder: Path
+) -> tuple[Outcome, Sequence[Plan]]:
+    """The prompt decoded under the given command line, with its trace, and its forwards."""
     config = _configuration(tuple(overrides))
+    predictor = _predictor(folder)
+    predictor.plans = []
     decoder = Decoder(
-        _predictor(folder),
+        predictor,
         build(config.sampler, "sampler"),
         build(config.cache, "cache"),
         eos=EosPolicy(config.eos),
         record=True,
     )
-    return next(decoder.decode([prompt]))
+    return next(decoder.decode([prompt])), predictor.plans
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -156,8 +178,8 @@ def _tables(record: Params, folder: Path) -> dict[str, str]:
 
 
 @cache
-def _predictor(folder: Path) -> Predictor:
-    return Predictor(load_model(folder))
+def _predictor(folder: Path) -> _Noting:
+    return _Noting(load_model(folder))
 
 
 def _configuration(overrides: tuple[str, ...]) -> DictConfig:
@@ -190,10 +212,12 @@ def _compare(
     prompt = Prompt(str(number), tuple(case["prompt"]), gen_length, reference)
     overrides = method.overrides(params)
     try:
-        outcome = decode(overrides, prompt, folder)
+        outcome, plans = decode(overrides, prompt, folder)
     except ConfigError as error:
         return f"case {number}: {error}"
     difference = _difference(case, method, outcome)
+    if difference is None:
+        difference = _planned_difference(case, method, plans)
     return None if difference is None else f"case {number} ({' '.join(overrides)}): {difference}"
 
 
@@ -227,6 +251,13 @@ def _difference(case: Params, method: RecordedMethod, outcome: Outcome) -> str |
         mine, theirs = read(trace), method.reduced.get(name, lambda value: value)(case[name])
         if mine != theirs:
             return f"{name} {mine} instead of {theirs}"
+    return None
+
+
+def _planned_difference(case: Params, method: RecordedMethod, plans: Sequence[Plan]) -> str | None:
+    for name, read in method.planned.items():
+        if name in case and (mine := read(plans, len(case["prompt"]))) != case[name]:
+            return f"{name} {mine} instead of {case[name]}"
     return None
 
 
