@@ -187,6 +187,12 @@ class Canvas:
         self.step_in_block[row] = 0
         self.block_masks[row] = self.masked_in_block(row)
 
+    def end_blocks(self, ends: IntRow) -> None:
+        """Moves the ends of the current blocks."""
+        for row in (ends != self.block_end).nonzero()[0]:
+            self.block_end[row] = ends[row]
+            self.block_masks[row] = self.masked_in_block(row)
+
     def apply(self, decision: HostDecision) -> None:
         """Writes the tokens of one decision and counts the step."""
         for row, changes in enumerate(decision.rows):

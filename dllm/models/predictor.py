@@ -1,6 +1,8 @@
 """One forward of a plan: rows in, aligned logits of the wanted positions out."""
 
+import numpy as np
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dllm.cache.partial import PartialForward
@@ -22,6 +24,8 @@ class Predictor:
         self.model = model
         self.spec = model.spec
         self.edge_duplicate = edge_duplicate
+        self._nothing = KVStore(self.spec, 0, 0, model.dtype, model.device)
+        """What a forward without a store meets."""
 
     @torch.inference_mode()
     def predict(self, plan: Plan, store: KVStore | None) -> Prediction | None:
@@ -30,8 +34,7 @@ class Predictor:
         The LM head runs on the wanted rows only: no [canvas, vocab] tensor exists.
         """
         plan = plan.to(self.model.device)
-        if store is None:
-            store = KVStore(self.spec, len(plan.tokens), 0, self.model.dtype, self.model.device)
+        store = self._nothing if store is None else store
         if plan.partial is not None:
             run = PartialForward(plan, store, self.model.spec.d_model)
             hidden = self.model.hidden(plan.tokens, plan.positions, run=run.layer)
@@ -49,34 +52,41 @@ class Predictor:
             plan.taps.confidence = self._confidence(plan, plan.taps.confidence_of, hidden)
         if plan.logits_for is None:
             return None
-        rows, valid = self._rows(plan, plan.logits_for)
-        picked = hidden.gather(1, rows[..., None].expand(-1, -1, hidden.shape[-1]))
+        picked, valid = self._pick(plan, plan.logits_for, hidden)
         return Prediction(self.model.logits(picked), valid)
 
     def _confidence(self, plan: Plan, wanted: Tensor, hidden: Tensor) -> Tensor:
         """Highest probability of each wanted slot; a few rows at a time, since the logits of a
         whole canvas may not fit."""
-        rows, valid = self._rows(plan, wanted.to(hidden.device))
-        picked = hidden.gather(1, rows[..., None].expand(-1, -1, hidden.shape[-1]))
+        picked, valid = self._pick(plan, wanted, hidden)
         tops = [self.model.logits(part).softmax(-1).amax(-1) for part in picked.split(32, dim=1)]
         top = torch.cat(tops, dim=1)
         return top if valid is None else top * valid
 
-    def _rows(self, plan: Plan, wanted: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _pick(self, plan: Plan, wanted: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+        """States [entries, wanted, d_model] that predict the wanted slots, and which of them were
+        fed; None = all."""
+        rows, valid = self._rows(plan.slots.cpu().numpy(), wanted.cpu().numpy())
+        # Numbered over all entries: one index into the flat states.
+        flat = np.maximum(rows, 0) + np.arange(len(rows))[:, None] * plan.slots.shape[1]
+        picked = hidden.flatten(0, 1)[torch.from_numpy(flat).to(hidden.device)]
+        return picked, None if valid.all() else torch.from_numpy(valid).to(hidden.device)
+
+    def _rows(
+        self, slots: Int[np.ndarray, "entries rows"], wanted: Int[np.ndarray, "entries wanted"]
+    ) -> tuple[Int[np.ndarray, "entries wanted"], Bool[np.ndarray, "entries wanted"]]:
         """Fed row that predicts each wanted slot, and whether it was fed."""
-        if wanted.shape[1] == 0:
-            return wanted, None
-        limit = int(max(plan.slots.max(), wanted.max())) + 2
-        index = torch.full((len(plan.slots), limit), -1, device=plan.slots.device)
-        order = torch.arange(plan.slots.shape[1], device=plan.slots.device).expand_as(plan.slots)
-        index.scatter_(1, plan.slots.where(plan.slots >= 0, limit - 1), order)
+        entries = np.arange(len(slots))[:, None]
+        last = max(slots.max(initial=0), wanted.max(initial=0)) + 1
+        # Padding is slot -1, the last column: no row.
+        index = np.full((len(slots), last + 1), -1)
+        index[entries, slots] = np.arange(slots.shape[1])
         index[:, -1] = -1
         source = wanted - self.spec.logit_shift
         if self.spec.logit_shift:
             # Position 0 has no row before it and keeps its own (never decoded: it is prompt).
-            source = source.where(source >= 0, wanted)
-        rows = index.gather(1, source.clamp(min=0))
+            source = np.where(source >= 0, source, wanted)
+        rows = index[entries, source]
         if self.edge_duplicate:
-            rows = rows.where(rows >= 0, index.gather(1, wanted.clamp(min=0)))
-        valid = (rows >= 0) & (wanted >= 0)
-        return rows.clamp(min=0), valid
+            rows = np.where(rows >= 0, rows, index[entries, wanted])
+        return rows, rows >= 0
