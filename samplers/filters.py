@@ -56,29 +56,31 @@ class NucleusFilter:
         logits = view.logits
         if self.temperature:
             logits = logits / self.temperature
-        filters = [self._nucleus, self._best]
-        for keep in filters if self.first == "top_p" else reversed(filters):
-            logits = keep(logits)
+        if self.first == "top_p":
+            logits = best_tokens(within_mass(logits, self.top_p), self.top_k)
+        else:
+            logits = within_mass(best_tokens(logits, self.top_k), self.top_p)
         return view if logits is view.logits else view.with_logits(logits)
 
-    def _nucleus(self, logits: Tensor) -> Tensor:
-        if self.top_p is None or self.top_p == 1:
-            return logits
-        return _within_mass(logits, self.top_p)
 
-    def _best(self, logits: Tensor) -> Tensor:
-        if self.top_k is None or self.top_k >= logits.shape[-1]:
-            return logits
-        kth = logits.topk(self.top_k, dim=-1).values[..., -1:]
-        return logits.masked_fill(logits < kth, -torch.inf)
-
-
-def _within_mass(
-    logits: Float[Tensor, "batch rows vocab"], mass: float
+def best_tokens(
+    logits: Float[Tensor, "batch rows vocab"], count: int | None
 ) -> Float[Tensor, "batch rows vocab"]:
+    """The `count` largest logits of each row, and those equal to the last of them; None = all."""
+    if count is None or count >= logits.shape[-1]:
+        return logits
+    least = logits.topk(count, dim=-1).values[..., -1:]
+    return logits.masked_fill(logits < least, -torch.inf)
+
+
+def within_mass(
+    logits: Float[Tensor, "batch rows vocab"], mass: float | None
+) -> Float[Tensor, "batch rows vocab"]:
+    """The most likely tokens up to the one that crosses `mass`, rank 1 always; None or 1 = all."""
+    if mass is None or mass == 1:
+        return logits
     ranked, order = logits.sort(dim=-1, descending=True)
-    p = ranked.softmax(dim=-1)
-    beyond = p.cumsum(dim=-1) > mass
+    beyond = ranked.softmax(dim=-1).cumsum(dim=-1) > mass
     # Shifted by one: the token that crosses the mass is kept, and so is rank 1.
     dropped = beyond.roll(1, dims=-1)
     dropped[..., 0] = False

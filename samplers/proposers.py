@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dllm.errors import ConfigError
 from dllm.prediction import View
+from samplers.filters import best_tokens, within_mass
 
 
 @dataclass(frozen=True)
@@ -48,3 +49,25 @@ class Gumbel:
             )
         # Same arg-max in log space, where exp(l) can't overflow.
         return (logits - self.temperature * (-noise.log()).log()).argmax(dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilteredGumbel(Gumbel):
+    """A sample of what top-k and then top-p leave of the untempered logits, tempered afterwards
+    (WeDLM's engine). Confidence and entropy are still read from the unfiltered logits."""
+
+    top_k: int | None
+    """Tokens that are kept (>= 1); null = all."""
+    top_p: float | None
+    """Mass of these that is kept, in (0, 1]; the token that crosses it stays; null or 1 = all."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.top_k is not None and self.top_k < 1:
+            raise ConfigError(f"proposer.top_k={self.top_k} must be >= 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ConfigError(f"proposer.top_p={self.top_p} is outside (0, 1]")
+
+    def propose(self, view: View) -> Int[Tensor, "batch rows"]:
+        logits = within_mass(best_tokens(view.logits, self.top_k), self.top_p)
+        return super().propose(view.with_logits(logits))

@@ -5,6 +5,8 @@ position. The prompt is computed once (its logits are not used); a step feeds wh
 the prefix and the masks up to the last position wanted, and keeps the keys and values of the
 leading decided run, which saw nothing but its left neighbours. Decided positions behind a hole are
 fed again until the hole is closed. Specification: wedlm sections 3.1 and 8, kv_caches section 9.4.
+
+Autoregressive models (row p - 1 predicts p) are the case without holes: one row per token.
 """
 
 from dataclasses import dataclass, field
@@ -35,6 +37,7 @@ class CausalCache:
     attention: ClassVar[frozenset[AttentionKind]] = frozenset({"causal"})
 
     def begin(self, spec: ModelSpec) -> None:
+        self._shift = spec.logit_shift
         self._prefixes = PerSequence(lambda canvas, row: _Prefix())
 
     def plan(self, canvas: Canvas, request: Request, store: KVStore | None) -> list[Plan]:
@@ -84,12 +87,15 @@ class CausalCache:
                 continue
             if hypothesis and (own[:start] != prefix.tokens[:start]).any():
                 raise CHANGED
-            behind = np.arange(start, length)
-            masked = own[start:length] == canvas.mask_id
+            wanted = request.positions[row][request.positions[row] >= 0]
+            # A stored row is fed again where it predicts the first wanted position.
+            first = max(min(start, wanted.min(initial=length) - self._shift), 0)
+            behind = np.arange(first, length)
+            masked = (own[first:length] == canvas.mask_id) & (behind >= canvas.prompt_length[row])
             masks, decided = behind[masked], behind[~masked]
             run = masks[0] if masks.size else length
             # Masks behind the last one wanted would be seen by nothing.
-            masks = masks[masks <= request.positions[row].max(initial=-1)]
+            masks = masks[masks <= wanted.max(initial=-1) - self._shift]
             fed.append(np.concatenate((decided, masks)))
             keep.append((fed[-1] < run) & (not hypothesis))
             if not hypothesis:

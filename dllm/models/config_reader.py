@@ -25,11 +25,24 @@ class Overrides:
     """Multiply by the norm weight in float32 (SDAR's own kernel) instead of after the cast."""
     rope_fp32: bool | None = None
     """Rotate in float32 (WeDLM's engine) instead of the model dtype."""
+    logit_shift: int | None = None
+    """1 = read a causal model's next-token predictions (WeDLM is trained on them, too)."""
 
     def apply(self, spec: ModelSpec) -> ModelSpec:
-        """The numerical switches; ids and block size are used while reading."""
-        named = {"norm_weight_fp32": self.norm_weight_fp32, "rope_fp32": self.rope_fp32}
-        return replace(spec, **{key: value for key, value in named.items() if value is not None})
+        """The switches of the forward; ids and block size are used while reading.
+
+        Raises `ConfigError` for a shift that the model can't have.
+        """
+        if self.logit_shift is not None and (
+            self.logit_shift not in (0, 1) or spec.attention != "causal"
+        ):
+            raise ConfigError(
+                f"model.logit_shift={self.logit_shift} is for causal models, 0 or 1; the model's "
+                f"attention is {spec.attention}"
+            )
+        names = ("norm_weight_fp32", "rope_fp32", "logit_shift")
+        given = {name: getattr(self, name) for name in names}
+        return replace(spec, **{key: value for key, value in given.items() if value is not None})
 
 
 class CheckpointConfig:

@@ -49,6 +49,8 @@ class ModelOptions:
     """One of the built-in chat formats instead of the folder's template."""
     norm_weight_fp32: bool | None = None
     rope_fp32: bool | None = None
+    logit_shift: int | None = None
+    """1 = a causal model's next-token predictions."""
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -63,6 +65,7 @@ class ModelOptions:
             eos_ids=eos_ids,
             norm_weight_fp32=self.norm_weight_fp32,
             rope_fp32=self.rope_fp32,
+            logit_shift=self.logit_shift,
         )
 
 

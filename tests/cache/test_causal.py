@@ -127,3 +127,33 @@ def test_causal_attention_only() -> None:
     decoder = Decoder(Predictor(random_model()), built("sampler=threshold"), CausalCache())
     with pytest.raises(ConfigError, match="needs causal attention; the model's is full"):
         list(decoder.decode(ragged_prompts(1)))
+
+
+def test_next_token_predictions_cost_one_row_each() -> None:
+    """An autoregressive model: the row before the first wanted position is fed, nothing else."""
+    model = random_model(replace(CAUSAL, logit_shift=1))
+    rule = built("sampler=left_to_right", "sampler/region=streaming", "sampler.region.window=1")
+    found = {}
+    for policy in (CausalCache(), NoCache()):
+        decoder = Decoder(Predictor(model), rule, policy, batch_size=3)
+        found[type(policy)] = {o.sample_id: o for o in decoder.decode(ragged_prompts())}
+    for sample, outcome in found[CausalCache].items():
+        assert outcome.tokens == found[NoCache][sample].tokens
+        tokens = outcome.prompt_length + len(outcome.tokens)
+        assert outcome.cost.rows == tokens
+        assert outcome.cost.forwards == {"prefill": 1, "step": len(outcome.tokens)}
+
+
+def test_next_token_predictions_are_those_of_a_plain_forward() -> None:
+    model = random_model(replace(CAUSAL, logit_shift=1))
+    prompt = ragged_prompts(1)[0]
+    rule = built("sampler=left_to_right", "sampler/region=streaming", "sampler.region.window=1")
+    outcome = next(Decoder(Predictor(model), rule, CausalCache()).decode([prompt]))
+    text = list(prompt.tokens)
+    with torch.inference_mode():
+        for _ in range(prompt.gen_length):
+            rows = torch.ones(len(text), len(text), dtype=torch.bool).tril()
+            logits = model.logits(model.hidden(torch.tensor([text]), mask=rows[None, None]))[0, -1]
+            logits[CAUSAL.mask_id] = -torch.inf
+            text.append(int(logits.argmax()))
+    assert list(outcome.tokens) == text[len(prompt.tokens) :]

@@ -90,6 +90,36 @@ def test_threshold_is_strict() -> None:
     assert chosen(sampler, [0, 0], (0.5, 0.4)) == [1]
 
 
+def drawn(**options: object) -> set[int]:
+    """Tokens of 400 samples of the probabilities 0.4, 0.3, 0.2, 0.1 (ids 5 to 8)."""
+    named = [f"sampler.proposer.{key}={value}" for key, value in options.items()]
+    found = built("sampler=wedlm", "sampler/proposer=filtered", *named)
+    logits = torch.full((1, 400, SPEC.vocab_size), -50.0)
+    logits[..., 5:9] = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
+    canvas = canvas_of([0] * 400, prompt=(5,))
+    positions = torch.arange(1, 401)[None]
+    view = View(canvas, positions, logits, positions >= 0)
+    return set(found.proposer.propose(view)[0].tolist())
+
+
+def test_sampling_filters_in_the_order_of_the_engine() -> None:
+    """Of the three best the first two hold 0.78; top-p first, or after the temperature, would keep
+    the third."""
+    assert drawn(temperature=5.0, top_k=3, top_p=0.75) == {5, 6}
+    assert drawn(temperature=5.0, top_p=0.75) == {5, 6, 7}
+    assert drawn(temperature=1.0) == {5, 6, 7, 8}
+    assert drawn(temperature=5.0, top_k=1) == {5}
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("top_k=0", "proposer.top_k=0 must be >= 1"), ("top_p=0.0", r"proposer.top_p=0.0 is outside")],
+)
+def test_filters_out_of_range(option: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        built("sampler=wedlm", "sampler/proposer=filtered", f"sampler.proposer.{option}")
+
+
 def timeline(refill: str) -> list[tuple[list[int], list[int], int]]:
     """Worked example 4: (filled rows, masks, committed) of five steps with window 4."""
     script = [(0, 1, 3), (0, 1), (0, 2), (0, 1, 2, 3), (0, 1)]
