@@ -184,12 +184,13 @@ CHAPTERS = (
     Chapter(
         "Block diffusion",
         "Blocks of 8 from position 0, exact cache (cache=block), gen_length 32, greedy, ended "
-        "after the block of the first end token (eos=cut_after_block). `dynamic` commits what exceeds "
-        "the threshold. TCCF answers a second time in blocks of 1, behind an empty turn marker in "
-        "place of the critic sentence, and is graded by that answer: the model was trained neither "
-        "to go on after an answer nor for blocks of 1, so that its rows show what a second phase "
-        "costs and not what it is good for; `blocks of 1` shows what the attention alone changes. "
-        "TPF counts the tokens of both phases; blocks and canvas are the second phase's.",
+        "after the block of the first end token (eos=cut_after_block). `dynamic` commits what "
+        "exceeds the threshold. TCCF answers a second time in blocks of 1, behind an empty turn "
+        "marker in place of the critic sentence, and is graded by that answer: the model was "
+        "trained neither to go on after an answer nor for blocks of 1, so that its rows show what "
+        "a second phase costs and not what it is good for; `blocks of 1` shows what the attention "
+        "alone changes. TPF counts the tokens of both phases; blocks and canvas are the second "
+        "phase's.",
         "tiny-sdar",
         {name: [f"task={name}"] for name in ("json", "listops", "latin")},
         _diffusion_cases,
