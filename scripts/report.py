@@ -64,7 +64,7 @@ def _embedded(options: argparse.Namespace) -> int:
     if options.suite == "caches":
         from dllm.report.caches import caches  # torch, not needed for --help
 
-        caches(output, options.limit, options.tasks)
+        caches(output, options.limit, options.samplers, options.tasks)
         return 0
     if options.suite == "learned":
         from dllm.report.learned import learned
