@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -84,19 +83,15 @@ def to_host(
     candidates: Bool[np.ndarray, "batch rows"],
     guard: bool,
 ) -> HostDecision:
-    """Brings a decision to the host, in one transfer, and enforces progress.
+    """Brings a decision to the host and enforces progress.
 
     With `guard`, a row that has candidates but does not commit more than it revokes gets its best
     candidates (highest score, then lowest position) committed as well: no loop can be endless.
     """
-    parts = (decision.commit, decision.tokens, decision.score, *decision.marks.values())
-    # Cast one by one: stacked as they are, ids would take the dtype of a bfloat16 score.
-    packed = torch.stack([part.double() for part in parts]).cpu().numpy()
-    commit, tokens, score = packed[0] > 0, packed[1].astype(np.int64), packed[2]
-    marked = dict(zip(decision.marks, packed[3:] > 0, strict=True))
-    remask = _host_bool(decision.remask)
-    edit = _host_bool(decision.edit)
-    insert = None if decision.insert is None else decision.insert.cpu().numpy()
+    commit, tokens = decision.commit.cpu().numpy(), decision.tokens.cpu().numpy()
+    score = decision.score.double().cpu().numpy()  # numpy has no bfloat16
+    marked = {name: mark.cpu().numpy() for name, mark in decision.marks.items()}
+    remask, edit, insert = _host(decision.remask), _host(decision.edit), _host(decision.insert)
     rows = []
     for b in range(len(positions)):
         chosen = commit[b].nonzero()[0]
@@ -131,15 +126,15 @@ def to_host(
         tuple(rows),
         none if decision.block_done is None else decision.block_done.cpu().numpy(),
         none if decision.stop is None else decision.stop.cpu().numpy(),
-        None if decision.length is None else decision.length.cpu().numpy(),
-        None if decision.tail is None else decision.tail.cpu().numpy(),
+        _host(decision.length),
+        _host(decision.tail),
         decision.log,
         decision.updates,
     )
 
 
-def _host_bool(mask: Tensor | None) -> np.ndarray | None:
-    return None if mask is None else mask.cpu().numpy()
+def _host(values: Tensor | None) -> np.ndarray | None:
+    return None if values is None else values.cpu().numpy()
 
 
 def _inserted(

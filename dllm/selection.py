@@ -52,23 +52,24 @@ def sound(view: View) -> tuple[View, Int[np.ndarray, "broken"]]:
     A mask token that would be the proposal is taken out of the running: committing it would change
     nothing, for ever.
     """
+    none = np.zeros(0, dtype=np.int64)
     if view.positions.shape[1] == 0:
-        return view, np.zeros(0, dtype=np.int64)
+        return view, none
     highest, token = view.top
     candidates = view.candidates.cpu().numpy()
-    finite = np.isfinite(highest.double().cpu().numpy())
+    endless = ~np.isfinite(highest.double().cpu().numpy())
     if view.hypotheses is not None and view.drafts is not None:
         # Absent ones (-1) predict nothing, whatever their logits.
-        good = view.hypotheses.amax(dim=-1).isfinite() | (view.drafts[..., :1] < 0)
-        finite &= good.all(dim=1).cpu().numpy()
-    broken = (candidates & ~finite).any(axis=1).nonzero()[0]
-    masks = candidates & (token.cpu().numpy() == view.canvas.mask_id)
-    if masks.any():
-        logits = view.logits.clone()
-        where = torch.from_numpy(masks).to(view.device)
-        logits[..., view.canvas.mask_id].masked_fill_(where, -torch.inf)
-        view = view.with_logits(logits)
-    return view, broken
+        bad = ~view.hypotheses.amax(dim=-1).isfinite() & (view.drafts[..., :1] >= 0)
+        endless |= bad.any(dim=1).cpu().numpy()
+    masks = token.cpu().numpy() == view.canvas.mask_id
+    if not (candidates & (endless | masks)).any():
+        return view, none
+    broken = (candidates & endless).any(axis=1).nonzero()[0]
+    logits = view.logits.clone()
+    gone = torch.from_numpy(candidates & masks).to(view.device)
+    logits[..., view.canvas.mask_id].masked_fill_(gone, -torch.inf)
+    return view.with_logits(logits), broken
 
 
 def decide(

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from dllm.cache.partial import PartialForward
@@ -66,27 +66,32 @@ class Predictor:
     def _pick(self, plan: Plan, wanted: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
         """States [entries, wanted, d_model] that predict the wanted slots, and which of them were
         fed; None = all."""
-        rows, valid = self._rows(plan.slots.cpu().numpy(), wanted.cpu().numpy())
-        # Numbered over all entries: one index into the flat states.
-        flat = np.maximum(rows, 0) + np.arange(len(rows))[:, None] * plan.slots.shape[1]
-        picked = hidden.flatten(0, 1)[torch.from_numpy(flat).to(hidden.device)]
-        return picked, None if valid.all() else torch.from_numpy(valid).to(hidden.device)
+        rows, valid = self._rows(plan.slots.cpu().numpy(), wanted.cpu().numpy()), None
+        fed = rows >= 0
+        if not fed.all():
+            rows, valid = np.maximum(rows, 0), torch.from_numpy(fed).to(hidden.device)
+        index = torch.from_numpy(rows).to(hidden.device)[..., None]
+        return hidden.gather(1, index.expand(-1, -1, hidden.shape[-1])), valid
 
     def _rows(
         self, slots: Int[np.ndarray, "entries rows"], wanted: Int[np.ndarray, "entries wanted"]
-    ) -> tuple[Int[np.ndarray, "entries wanted"], Bool[np.ndarray, "entries wanted"]]:
-        """Fed row that predicts each wanted slot, and whether it was fed."""
-        entries = np.arange(len(slots))[:, None]
-        last = max(slots.max(initial=0), wanted.max(initial=0)) + 1
-        # Padding is slot -1, the last column: no row.
-        index = np.full((len(slots), last + 1), -1)
-        index[entries, slots] = np.arange(slots.shape[1])
-        index[:, -1] = -1
+    ) -> Int[np.ndarray, "entries wanted"]:
+        """Fed row that predicts each wanted slot, -1 = none does."""
         source = wanted - self.spec.logit_shift
         if self.spec.logit_shift:
             # Position 0 has no row before it and keeps its own (never decoded: it is prompt).
             source = np.where(source >= 0, source, wanted)
+        count = slots.shape[1]
+        if (slots == np.arange(count)).all():
+            # Fed in order, as without a cache: a row has the number of its slot.
+            return np.where(source < count, source, -1)
+        entries = np.arange(len(slots))[:, None]
+        last = max(slots.max(initial=0), wanted.max(initial=0)) + 1
+        # Padding is slot -1, the last column: no row.
+        index = np.full((len(slots), last + 1), -1)
+        index[entries, slots] = np.arange(count)
+        index[:, -1] = -1
         rows = index[entries, source]
         if self.edge_duplicate:
             rows = np.where(rows >= 0, rows, index[entries, wanted])
-        return rows, rows >= 0
+        return rows
