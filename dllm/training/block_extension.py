@@ -9,15 +9,18 @@ kept: the same command goes on where it was stopped.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from tokenizers import Tokenizer
 
-from dllm.config import build, fingerprint
+from dllm.config import build, compose, differences, fingerprint
 from dllm.errors import ConfigError
+from dllm.metrics.statistics import wilson
 from dllm.models.config_reader import Overrides
 from dllm.models.loading import load_model, read_spec
 from dllm.tasks.suite import EmbeddedSuite
@@ -44,7 +47,7 @@ class Extension:
 
 
 def execute(config: DictConfig) -> None:
-    """Trains both courses and prints the table, which is also written to `output`."""
+    """Trains both courses, prints the table and writes it to `table`."""
     extension: Extension = build(config.extension, "extension")
     tokenizer_path, start = Path(config.tokenizer), Path(extension.start)
     if not tokenizer_path.is_file() or not (start / "config.json").is_file():
@@ -63,11 +66,21 @@ def execute(config: DictConfig) -> None:
         ends = {"checkpoint": start}
         for name, sizes in extension.courses().items():
             ends[name] = _train(extension, sizes, tokenizer, output / name, tracker)
-        text = _table(extension, ends, [trained, *extension.sizes], tokenizer, config.command)
+        sizes = [trained, *extension.sizes]
+        text = _table(extension, ends, sizes, tokenizer, _command(config))
     finally:
         tracker.finish()
-    (output / "README.md").write_text(text)
+    table = Path(config.table)
+    table.parent.mkdir(parents=True, exist_ok=True)
+    table.write_text(text)
     print(text)
+
+
+def _command(config: DictConfig) -> str:
+    """What makes the same table again."""
+    default = compose([], "train_block_extension").extension
+    changed = differences(config.extension, default, "extension.")
+    return " ".join([config.command, *map(shlex.quote, changed)])
 
 
 def _train(
@@ -83,6 +96,8 @@ def _train(
             objective=BlockNoise(size, "block"),
         )
         stage = folder / f"block-{size}"
+        # Compiled for the model before; the compiler keeps a few variants and then gives up.
+        torch.compiler.reset()
         trainer = Trainer(replace(read_spec(start), block_size=size), tokenizer, recipe, stage)
         trainer.resume()
         log = MetricLog(stage / "metrics.jsonl", tracker, trainer.done)
@@ -102,9 +117,16 @@ def _table(
 ) -> str:
     suite = EmbeddedSuite()
     samples = suite.samples("test", extension.items * len(suite.kinds))
+    stages = ", ".join(map(str, extension.sizes))
     lines = [
-        f"Mean accuracy over {len(suite.kinds)} kinds, {extension.items} held-out samples each, "
-        f"one token per step, {extension.recipe.total_steps} steps per course (`{command}`).",
+        "# Progressive block extension",
+        "",
+        f"`{command}`: from `{extension.start}`, trained for blocks of {sizes[0]}, "
+        f"{extension.recipe.total_steps} further steps per course, either in stages of blocks of "
+        f"{stages} (progressive) or all of them with blocks of {sizes[-1]} (direct), seed "
+        f"{extension.recipe.seed}. Accuracy by the attention's block size in decoding, one token "
+        f"per step, n = {len(samples)} held-out samples per cell ({extension.items} of each of "
+        f"{len(suite.kinds)} kinds, the same ones in all cells), with a 95 % Wilson interval.",
         "",
         "| block size | " + " | ".join(checkpoints) + " |",
         "|---|" + "---|" * len(checkpoints),
@@ -114,6 +136,9 @@ def _table(
         for folder in checkpoints.values():
             model = load_model(folder, overrides=Overrides(block_size=size))
             scores = accuracy(model, tokenizer, suite, samples)
-            cells.append(f"{sum(scores.values()) / len(scores):.3f}")
+            correct = round(sum(scores.values()) * extension.items)
+            low, high = wilson(correct, len(samples))
+            cells.append(f"{correct / len(samples):.3f} [{low:.3f}, {high:.3f}]")
         lines.append(f"| {size} | " + " | ".join(cells) + " |")
+        print(lines[-1], flush=True)
     return "\n".join(lines) + "\n"
