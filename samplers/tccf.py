@@ -113,7 +113,13 @@ class TCCF(Wrapper):
         # Room for the second phase, whose blocks may reach beyond its budget.
         most = layout.length + len(self._critic()) + self.final_gen_length
         last = Prompt("", (0,) * (most - self.final_gen_length), self.final_gen_length)
-        room = self.final_region.layout(last, spec).capacity
+        try:
+            room = self.final_region.layout(last, spec).capacity
+        except ConfigError as error:
+            # A region does not know which of the two it is.
+            raise ConfigError(
+                str(error).replace("sampler.region", "sampler.final_region")
+            ) from None
         return replace(layout, capacity=max(layout.capacity, min(room, spec.max_positions)))
 
     def _critic(self) -> tuple[int, ...]:

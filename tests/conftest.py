@@ -39,6 +39,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def short_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 48 positions."""
+    return write_checkpoint(tmp_path_factory.mktemp("short"), max_positions=48)
+
+
+@pytest.fixture(scope="session")
 def block_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A block-causal model with blocks of four."""
     kind = {"family": "sdar", "attention": "block_causal", "block_size": 4, "qk_norm": True}

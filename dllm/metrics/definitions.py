@@ -53,6 +53,8 @@ class SampleResult:
     """Decisions compared with the cache-free forward's."""
     audit_kl: float = 0.0
     audit_changed: int = 0
+    truncated: bool = False
+    """The canvas could not grow further; what was decoded so far is the answer."""
 
     @property
     def nfe(self) -> int:
@@ -104,6 +106,8 @@ class Summary:
     """Mean divergence from the cache-free prediction over them, in nats."""
     audit_changed: float = 0.0
     """Share of them that would have been others."""
+    truncated: int = 0
+    """Answers that the model had no positions left for."""
 
     @classmethod
     def of(cls, samples: Sequence[SampleResult]) -> Self:
@@ -151,6 +155,7 @@ class Summary:
             audited=audited,
             audit_kl=sum(s.audit_kl for s in samples) / max(1, audited),
             audit_changed=sum(s.audit_changed for s in samples) / max(1, audited),
+            truncated=sum(s.truncated for s in samples),
         )
 
 

@@ -27,6 +27,8 @@ def cells(run: Mapping[str, Any]) -> tuple[str, ...]:
     accuracy = f"{m['accuracy']:.3f} [{m['accuracy_low']:.3f}, {m['accuracy_high']:.3f}]"
     if m["failed"]:
         accuracy += f" ({m['failed']} failed)"
+    if m.get("truncated"):
+        accuracy += f" ({m['truncated']} truncated)"
     versus = run.get("versus_baseline")
     nfe, time = ("-", "-")
     if versus is not None:

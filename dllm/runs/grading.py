@@ -49,6 +49,7 @@ def grade(
         model_seconds=cost.model_seconds,
         latency=outcome.latency,
         peak_memory_mb=_peak_memory_mb(),
+        truncated=outcome.truncated,
     )
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TOKENIZER
 from sample_results import sample
 
 from dllm.config import build, compose
@@ -46,9 +45,9 @@ def test_fixed_canvases_are_multiples_of_the_needed_one() -> None:
         assert compose(cases[name]).gen_length == 80
 
 
-def test_needed_canvas_is_the_longest_answer_and_its_end() -> None:
+def test_needed_canvas_is_the_longest_answer_and_its_end(checkpoint: Path) -> None:
     samples = [Sample.of("copy", text, text) for text in ("Ada", "Ada Bob Eva", "Ada Bob")]
-    assert needed_canvas(samples, load_tokenizer(TOKENIZER)) == (2, 4)
+    assert needed_canvas(samples, load_tokenizer(checkpoint)) == (2, 4)
 
 
 def metrics(nfe: float, accuracy: float = 0.5) -> dict[str, Any]:

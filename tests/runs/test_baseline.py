@@ -68,7 +68,16 @@ def test_a_block_causal_model_decodes_one_token_per_step_block_after_block(
     ("wrong", "message"),
     [
         (["sampler=adablock"], "its blocks are not free; use region=aligned"),
+        (["sampler=daedal"], "a growing canvas needs full attention"),
+        (
+            ["sampler=dystruct", "sampler.delimiters=[Ada,absent]"],
+            "sampler.delimiters=.*: the tokenizer has no token 'absent'",
+        ),
         (["sampler=sdar", "sampler.region.block_length=8"], "allowed are 1 .causal. and 4"),
+        (
+            ["sampler=tccf", "sampler.final_region.block_length=2"],
+            "sampler.final_region.block_length=2: .* allowed are 1 .causal. and 4",
+        ),
         (["sampler=threshold", "sampler/region=aligned", "cache=dual"], "needs full attention"),
     ],
 )
