@@ -65,7 +65,12 @@ CHAPTERS: dict[str, Chapter] = {
             **_NONE,
             "prefix": ["cache=prefix"],
             "dual": ["cache=dual"],
-            "vicinity": ["cache=vicinity", "cache.prefix_look=4", "cache.after_look=4"],
+            "vicinity": [
+                "cache=vicinity",
+                "cache.prefix_look=4",
+                "cache.after_look=4",
+                "cache.warmup_steps=1",
+            ],
             "dkv": ["cache=dkv", "cache.refresh_every=4"],
             "dllm_cache": ["cache=dllm_cache", "cache.prompt_interval=16"],
             "d2cache": ["cache=d2cache", "cache.current_k=8", "cache.inflate_w=4"],
