@@ -42,7 +42,7 @@ class GrowingBlocks:
     def __post_init__(self) -> None:
         for name in ("block_length", "initial_length"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"region.{name}={getattr(self, name)} must be >= 1")
+                raise ConfigError(f"sampler.region.{name}={getattr(self, name)} must be >= 1")
 
     def validate(self, gen_length: int) -> None:
         pass

@@ -151,6 +151,17 @@ def test_sampled_windows_follow_the_posterior():
     assert len(found) > 10
 
 
+@pytest.mark.parametrize("inference", ["map", "sample"])
+def test_a_partition_fills_the_window_it_is_given(inference: str):
+    """Also where other predictions than those that set the window's end are read (a veto)."""
+    rule, draw = structure(inference=inference), np.random.default_rng(0)
+    generator = torch.Generator().manual_seed(0)
+    for length in (1, 3, 4, 5, 11, 24):
+        blocks = rule.partition(draw.random(24), draw.random(24), length, generator)
+        assert sum(blocks) == length
+        assert all(4 <= n <= 32 for n in blocks) or length < 4
+
+
 def test_sampled_windows_by_the_prior_alone_are_poisson():
     u, b, none = np.full(16, 0.4), np.full(16, 0.05), np.zeros(16)
     rule = structure(min_block=1, length_mode="prior", inference="sample")
