@@ -149,9 +149,10 @@ def execute(
     """
     configuration.check_complete(config)
     parts = build_parts(config)
+    spec = _checked_spec(config, parts)
     baseline = None
     if config.baseline:
-        base = baseline_of(config, _checked_spec(config, parts))
+        base = baseline_of(config, spec)
         if configuration.fingerprint(base) != configuration.fingerprint(config):
             quiet = base.copy()
             quiet.tracker = configuration.compose(["tracker=none"]).tracker
@@ -166,8 +167,8 @@ def execute(
 def _checked_spec(config: DictConfig, parts: Parts) -> ModelSpec:
     """The model's architecture.
 
-    Raises `ConfigError` if it can't be decoded like this: the user need not wait for the baseline
-    to be told.
+    Raises `ConfigError` if it can't be decoded like this: the user need not wait for the model or
+    the baseline to be told.
     """
     folder = checkpoint_folder(parts.model)
     spec = read_spec(folder, parts.model.overrides, parts.model.family)

@@ -1,6 +1,8 @@
 """Window, dLLM-Cache, d2Cache, dKV and vicinity: what holds for every approximate cache."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +12,11 @@ from tiny_decoding import SPEC, ragged_prompts, random_model
 from dllm.config import build, compose
 from dllm.errors import ConfigError
 from dllm.loop import Decoder
+from dllm.models.hub import EMBEDDED
 from dllm.models.predictor import Predictor
 from dllm.models.spec import ModelSpec
 from dllm.outcome import Outcome
+from dllm.runs.execute import execute
 
 
 SMALL = {
@@ -118,3 +122,15 @@ def test_guidance_is_refused(name: str) -> None:
 def test_options_out_of_range(option: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(compose(option.split()).cache, "cache")
+
+
+@pytest.mark.parametrize("baseline", ["true", "false"])
+def test_refused_before_a_model_is_loaded(baseline: str, tmp_path: Path) -> None:
+    """There are no weights to load."""
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(EMBEDDED / "tiny-llada" / name, tmp_path)
+    model = ["model=checkpoint", f"model.path={tmp_path}", f"output={tmp_path / 'runs'}"]
+    config = compose([*model, "sampler=threshold", "cache=causal", f"baseline={baseline}"])
+    with pytest.raises(ConfigError, match="cache=CausalCache needs causal attention"):
+        execute(config, "threshold")
+    assert not (tmp_path / "runs").exists()
