@@ -1,4 +1,10 @@
-"""What a step costs under each cache against computing the whole canvas, on a random LLaDA."""
+"""What a step costs under each cache against computing the whole canvas, on a random LLaDA.
+
+A dual step's growth with the canvas is its rows' attention to more slots and nothing else: keys and
+values are written in place and read where they lie, without a mask. By number of operations that
+is 29 % from 1,024 to 2,560 slots; the fused attention computes at about the rate of the step's
+matrices (measured on one core: 21 to 52 of 119 ms).
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dllm.bench.ratio import Ratio, alternate
+from dllm.bench.ratio import Ratio, alternate, seconds
 from dllm.cache.policy import CachePolicy
 from dllm.cache.store import KVStore
 from dllm.canvas import Canvas, Layout, Prompt
@@ -49,8 +55,9 @@ class StepCost:
     name: str
     against_full: Ratio
     """The whole canvas over the step, at the shorter generation."""
-    growth: Ratio
-    """The step at the longer generation over the one at the shorter; same tokens wanted."""
+    growth: float
+    """The fastest step at the longer generation over the fastest at the shorter, same tokens
+    wanted: other processes only ever lengthen a step, and a longer step more often."""
 
 
 class _Step:
@@ -94,5 +101,15 @@ def measure(short: int = 512, long: int = 2048, repeats: int = 3) -> Iterator[St
     for name, options in POLICIES.items():
         wanted = ACTIVE if name == "window" else BLOCK
         cheap = step(options, short, wanted)
-        growth = alternate(step(options, long, wanted), cheap, 2 * repeats)
-        yield StepCost(name, alternate(full, cheap, repeats), growth)
+        longer = step(options, long, wanted)
+        against_full = alternate(full, cheap, repeats)
+        # The prefix cache's longer step is a whole canvas: a few of them will do.
+        growth = _growth(longer, cheap, repeats if name == "prefix" else 8 * repeats)
+        yield StepCost(name, against_full, growth)
+
+
+def _growth(longer: _Step, shorter: _Step, repeats: int) -> float:
+    """Ratio of the shortest times, taken in turn."""
+    longer()
+    pairs = [(seconds(longer), seconds(shorter)) for _ in range(repeats)]
+    return min(a for a, _ in pairs) / min(b for _, b in pairs)
