@@ -5,12 +5,18 @@ records confidences and labels. The same command goes on after a kill.
 """
 
 import sys
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
 
 from dllm.errors import ConfigError, RunError
 from scripts.command_line import COMMAND
+
+
+if TYPE_CHECKING:
+    from dllm.models.predictor import Predictor
+    from dllm.training.collecting import Collector
 
 
 @hydra.main(config_path="../conf", config_name="collect", version_base="1.3")
@@ -32,7 +38,6 @@ def collect(config: DictConfig) -> None:
     from dllm.models.hub import open_model
     from dllm.models.predictor import Predictor
     from dllm.training.records import RecordShards
-    from samplers.collecting import Collector
 
     if config.gen_length % config.block_length:
         raise ConfigError(
@@ -50,7 +55,7 @@ def collect(config: DictConfig) -> None:
     done = shards.done()
     missing = [sample for sample in samples if sample.id not in done]
     print(f"{len(done)} samples recorded, {len(missing)} to do", flush=True)
-    collector = Collector(
+    collector = collector_of(
         Predictor(model), config.block_length, config.conf_dtype, config.batch_size
     )
     for first in range(0, len(missing), config.shard_size):
@@ -66,6 +71,24 @@ def collect(config: DictConfig) -> None:
             f"answer of {config.gen_length}",
             flush=True,
         )
+
+
+def collector_of(
+    predictor: "Predictor", block_length: int, conf_dtype: str, batch_size: int
+) -> "Collector":
+    """The two passes with one token per step and the oracle in blocks of `block_length`."""
+    from dllm.config import build, compose
+    from dllm.training.collecting import Collector
+    from samplers.oracle import RecordingOracle
+
+    options = [f"sampler.region.block_length={block_length}", f"sampler.conf_dtype={conf_dtype}"]
+    baseline, oracle = (
+        build(compose([f"sampler={name}", *options]).sampler, "sampler")
+        for name in ("low_confidence", "oracle")
+    )
+    return Collector(
+        predictor, baseline, lambda sink: RecordingOracle(**vars(oracle), sink=sink), batch_size
+    )
 
 
 def main() -> None:

@@ -25,15 +25,19 @@ class CommandLine:
         """The configuration is complete: from here on stderr is the job's own."""
         if self._held is not None:
             self._held.release()
-        warnings.simplefilter("once", UserWarning)
-        warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+        # Python's own "once" forgets whenever a library touches the filters.
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: self._say(f"warning: {message}")
 
     def failed(self, code: int, message: str) -> None:
         """Prints one line (once) and remembers the exit code."""
         self._code = max(self._code, code)
-        if message not in self._reported:
-            self._reported.add(message)
-            print(f"error: {message}", file=sys.stderr)
+        self._say(f"error: {message}")
+
+    def _say(self, line: str) -> None:
+        if line not in self._reported:
+            self._reported.add(line)
+            print(line, file=sys.stderr)
 
     def run(self, entry: Callable[[], None]) -> int:
         """Exit code of a Hydra main function."""

@@ -255,6 +255,25 @@ def test_broken_logits_fail_one_sample_and_name_the_step(value: float, batch_siz
         assert spoilt[name].tokens == clean[name].tokens
 
 
+def test_broken_logits_of_the_canvas_without_prompt_fail_its_sample() -> None:
+    class HalfPoisoned(Predictor):
+        def predict(self, plan: Plan, store: KVStore | None) -> Prediction | None:
+            prediction = super().predict(plan, store)
+            assert prediction is not None
+            logits = prediction.logits.clone()
+            batch = len(plan.tokens) // 2
+            for b in range(batch):
+                if plan.tokens[b, 0] == 9:
+                    logits[batch + b, 0, 3] = float("nan")
+            return Prediction(logits, prediction.valid)
+
+    prompts = [Prompt("good", (3, 4, 5), 8), Prompt("bad", (9, 4, 5), 8)]
+    guided = sampler(*SAMPLERS["guidance"])
+    spoilt = decode(guided, prompts, HalfPoisoned(random_model()), batch_size=2)
+    assert spoilt["bad"].failure == "sample bad: logits are not finite at step 0"
+    assert spoilt["good"].tokens == decode(guided, prompts)["good"].tokens
+
+
 def test_what_does_not_fit_is_refused_before_any_forward() -> None:
     predictor = CountingPredictor(random_model(replace(SPEC, max_positions=16)))
     rule = sampler("sampler=threshold")

@@ -19,6 +19,7 @@ from dllm.models.config_reader import CheckpointConfig, Overrides
 from dllm.models.families import family_named, recognise
 from dllm.models.family import Family
 from dllm.models.placement import Placing, place
+from dllm.models.shape import shape_only
 from dllm.models.spec import ModelSpec
 from dllm.models.tensor_file import TensorFile
 from dllm.models.transformer import Transformer
@@ -112,8 +113,7 @@ def load_model(
     """
     folder = Path(folder)
     spec = read_spec(folder, overrides, family)
-    with torch.device("meta"):
-        model = Transformer(spec)
+    model = shape_only(spec)
     placing = place(model, dtype, device)
     files = tensor_files(folder)
     _fill(model, family_named(spec.family), files, dtype, placing)
@@ -205,8 +205,7 @@ def dummy_model(
     seed: int = 0,
 ) -> Transformer:
     """A model of the spec's shape with seeded random weights, for timing without a checkpoint."""
-    with torch.device("meta"):
-        model = Transformer(spec)
+    model = shape_only(spec)
     for parameter in model.parameters():  # buffers keep float32
         parameter.data = parameter.data.to(dtype)
     model.to_empty(device=device)

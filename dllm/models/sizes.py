@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from dllm.models.shape import shape_only
 from dllm.models.spec import ModelSpec
-from dllm.models.transformer import Transformer
 
 
 PARTS: tuple[str, ...] = (
@@ -37,8 +37,7 @@ class Sizes:
 
 def sizes(spec: ModelSpec) -> Sizes:
     """Counted on a model without memory (meta device)."""
-    with torch.device("meta"):
-        state = Transformer(spec).state_dict()
+    state = shape_only(spec).state_dict()
     parts = dict.fromkeys(PARTS, 0)
     for name, tensor in state.items():
         parts[part_of(name)] += tensor.numel()

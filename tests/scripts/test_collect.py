@@ -12,8 +12,7 @@ from dllm.errors import ConfigError
 from dllm.models.loading import load_model
 from dllm.models.predictor import Predictor
 from dllm.training.records import Record, RecordShards, load_records
-from samplers.collecting import Collector
-from scripts.collect import collect
+from scripts.collect import collect, collector_of
 
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -24,7 +23,7 @@ def test_recorded_collection() -> None:
     predictor = Predictor(load_model(GOLDEN / "models" / recorded["checkpoint"]))
     for number, case in enumerate(recorded["cases"][::3]):
         params = case["params"]
-        collector = Collector(predictor, params["block_length"], "model", batch_size=1)
+        collector = collector_of(predictor, params["block_length"], "model", batch_size=1)
         prompt = Prompt(str(number), tuple(case["prompt"]), params["gen_length"])
         (answered,) = collector.references([prompt])
         assert list(answered.reference or ()) == case["reference"]

@@ -12,6 +12,7 @@ import pytest
 
 from dllm import config as configuration
 from dllm.runs.execute import execute
+from dllm.training.execute import execute as train
 
 
 BLOCK = 1 << 15
@@ -103,6 +104,43 @@ def test_the_offline_run_holds_the_local_numbers(
     assert set(run.tags) == {"mine", "threshold", "tiny-llada"}
     assert seen["config"]["sampler"]["threshold"] == 0.9
     assert seen["config"]["gen_length"] == 8
+
+
+def test_a_training_run_is_tracked_as_its_own_log_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    size = {"d_model": 32, "n_layers": 1, "n_heads": 2, "n_kv_heads": 2, "head_dim": 16, "d_ff": 48}
+    recipe = {"total_steps": 3, "tokens_per_micro": 384}
+    added = {"compile": "false", "log_every": 1, "eval_items": 1}
+    config = configuration.compose(
+        [
+            "tracker=wandb",
+            f"output={tmp_path}",
+            *(f"training.spec.{name}={value}" for name, value in size.items()),
+            *(f"training.recipe.{name}={value}" for name, value in recipe.items()),
+            *(f"+training.recipe.{name}={value}" for name, value in added.items()),
+        ],
+        "train",
+    )
+    train(config)
+    seen = read_back(tmp_path)
+    kept = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in kept if "loss" in line] == [1, 2, 3]
+    tracked = [row for row in seen["history"] if "training_step" in row]
+    assert len(tracked) == len(kept)
+    for row, line in zip(tracked, kept, strict=True):
+        assert row["training_step"] == line.pop("step")
+        assert {f"training_step/{name}" for name in line} == row.keys() - {
+            "training_step",
+            "_step",
+            "_runtime",
+            "_timestamp",
+        }
+        for name, value in line.items():
+            assert row[f"training_step/{name}"] == pytest.approx(value), name
+    assert seen["run"].display_name == "train tiny-llada"
+    assert seen["config"]["training"]["recipe"]["total_steps"] == 3
 
 
 def test_tracking_nothing_imports_nothing(options: Callable[..., list[str]]) -> None:

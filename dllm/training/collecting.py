@@ -4,7 +4,7 @@ First the reference answers: one token per step. Then the oracle over the same p
 all-mask canvas, recorded at every forward; each block starts from the reference's prefix.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from dllm.cache.none import NoCache
@@ -14,47 +14,28 @@ from dllm.loop import Decoder
 from dllm.models.predictor import Predictor
 from dllm.outcome import Outcome
 from dllm.sampler import Sampler
-from dllm.scores import ConfDtype
 from dllm.training.records import Record
-from samplers.low_confidence import LowConfidence
-from samplers.oracle import RecordingOracle
-from samplers.proposers import Greedy
-from samplers.regions import FixedBlocks
 
 
 @dataclass(frozen=True)
 class Collector:
     predictor: Predictor
-    block_length: int
-    conf_dtype: ConfDtype
+    baseline: Sampler
+    """Makes the reference answers."""
+    oracle: Callable[[Callable[[Record], None]], Sampler]
+    """The oracle that hands its records to the given function."""
     batch_size: int
 
     def references(self, prompts: Sequence[Prompt]) -> list[Prompt]:
         """The prompts with the model's own answers."""
-        baseline = LowConfidence(
-            region=FixedBlocks(block_length=self.block_length),
-            proposer=Greedy(),
-            conf_dtype=self.conf_dtype,
-            steps=None,
-            remasking="low_confidence",
-            cfg_scale=0.0,
-            logits_eos_inf=False,
-            confidence_eos_eot_inf=False,
-            eot_ids=[],
-            official_quirk=False,
-        )
-        answers = {outcome.sample_id: outcome.tokens for outcome in self._decode(baseline, prompts)}
+        outcomes = self._decode(self.baseline, prompts)
+        answers = {outcome.sample_id: outcome.tokens for outcome in outcomes}
         return [replace(prompt, reference=answers[prompt.sample_id]) for prompt in prompts]
 
     def records(self, prompts: Sequence[Prompt]) -> tuple[list[Record], list[Outcome]]:
         """Records of prompts with references, sample by sample in their order, and the answers."""
         found: dict[str, list[Record]] = {prompt.sample_id: [] for prompt in prompts}
-        oracle = RecordingOracle(
-            region=FixedBlocks(block_length=self.block_length),
-            proposer=Greedy(),
-            conf_dtype=self.conf_dtype,
-            sink=lambda record: found[record.sample_id].append(record),
-        )
+        oracle = self.oracle(lambda record: found[record.sample_id].append(record))
         outcomes = self._decode(oracle, prompts)
         return [record for records in found.values() for record in records], outcomes
 
