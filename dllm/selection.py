@@ -65,7 +65,7 @@ def sound(view: View) -> tuple[View, Int[np.ndarray, "broken"]]:
     masks = token.cpu().numpy() == view.canvas.mask_id
     if not (candidates & (endless | masks)).any():
         return view, none
-    broken = (candidates & endless).any(axis=1).nonzero()[0]
+    broken = np.flatnonzero((candidates & endless).any(axis=1))
     logits = view.logits.clone()
     gone = torch.from_numpy(candidates & masks).to(view.device)
     logits[..., view.canvas.mask_id].masked_fill_(gone, -torch.inf)
