@@ -35,7 +35,8 @@ def execute(config: DictConfig) -> None:
     if config.export is not None:
         course = config.training.get("course", "as in the recipe")
         facts = {"steps": trainer.done, "device": config.device, "command": config.command}
-        facts |= {"seed": config.training.recipe.seed, "course": course}
+        facts |= {"seed": trainer.recipe.seed, "course": course}
+        facts |= {"start": trainer.recipe.start or "random"}
         facts |= trainer.totals
         print(export(trainer.model, Path(config.export), facts, config.export_items))
         return

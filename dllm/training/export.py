@@ -38,6 +38,13 @@ OBJECTIVES = {
     "causal": "WeDLM dual stream: masks of a causal block-wise reordered copy, plus next tokens",
 }
 
+ORDERS = {
+    "full": "one block of {gen_length} tokens",
+    "block_causal": "{gen_length} tokens in blocks of {block}",
+    "causal": "{gen_length} tokens, masks behind all that is decided",
+}
+"""How the accuracy is decoded."""
+
 CARD = """# {name}
 
 A {kind} masked diffusion language model of {parameters:.2f} M parameters ({family} layout,
@@ -50,7 +57,7 @@ generated tasks of `dllm.tasks` and nothing else.
 | data | drawn on the fly by `dllm.tasks.suite.EmbeddedSuite`: eleven kinds, listed below |
 | split | by hash of the content, one prompt in ten held out |
 | steps, sequences, tokens | {steps:,}, {sequences:,}, {tokens:,} (prompts and padding included) |
-| seed | {seed} |
+| seed, first weights | {seed}, {start} |
 | wall time of the steps | {minutes:.0f} min on {device} |
 | training | `{command}` |
 | course | {course} |
@@ -95,11 +102,11 @@ def table(scores: dict[str, float], allowance: float) -> str:
 def export(model: Transformer, folder: Path, facts: dict[str, Any], items: int = 200) -> str:
     """Writes config.json, model.safetensors and README.md beside the tokenizer; returns the card.
 
-    `facts`: steps, sequences, tokens, seconds, seed, device, command, course.
+    `facts`: steps, sequences, tokens, seconds, seed, start, device, command, course.
     """
     save_model(model, folder, torch.bfloat16)
     (folder / "model.safetensors").chmod(0o644)  # safetensors makes it private
-    gen_length = 32
+    gen_length, attention = 32, model.spec.attention
     card = CARD.format(
         name=folder.name,
         folder=folder,
@@ -107,10 +114,11 @@ def export(model: Transformer, folder: Path, facts: dict[str, Any], items: int =
         minutes=facts["seconds"] / 60,
         items=items,
         gen_length=gen_length,
-        kind=KINDS[model.spec.attention],
+        kind=KINDS[attention],
         family=model.spec.family,
-        objective=OBJECTIVES[model.spec.attention],
-        rows=table(measure(folder, items, gen_length), ALLOWANCE[model.spec.attention]),
+        objective=OBJECTIVES[attention],
+        order=ORDERS[attention].format(gen_length=gen_length, block=model.spec.block_size),
+        rows=table(measure(folder, items, gen_length), ALLOWANCE[attention]),
         **facts,
     )
     (folder / "README.md").write_text(card)
