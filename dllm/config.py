@@ -62,16 +62,35 @@ def fingerprint(config: DictConfig) -> str:
 
 
 def differences(config: DictConfig, default: DictConfig, prefix: str = "") -> list[str]:
-    """`key=value` of everything in `config` that differs from `default`, parts by their dotted
-    name."""
+    """`key=value` of everything in a sampler's `config` that differs from `default`, parts by their
+    dotted name; a part of another class by its name in `conf` and what differs from that."""
     found = []
     for key in config:
         ours, theirs = config[key], default.get(key)
+        if _class(ours) != _class(theirs) and isinstance(ours, DictConfig):
+            name, theirs = _option(f"sampler/{key}", ours)
+            found.append(f"{prefix}{key}={name}")
         if isinstance(ours, DictConfig) and isinstance(theirs, DictConfig):
             found += differences(ours, theirs, f"{prefix}{key}.")
         elif ours != theirs:
             found.append(f"{prefix}{key}={_plain(ours)}")
     return found
+
+
+def _class(part: Any) -> str | None:
+    return part.get("_target_") if isinstance(part, DictConfig) else None
+
+
+def _option(group: str, part: DictConfig) -> tuple[str, DictConfig]:
+    """Name and defaults of the group's first option with the class of `part`; where there is none,
+    the class and the part itself."""
+    folder = resources.files("conf").joinpath(group)
+    for name in choices(group) if folder.is_dir() else ():
+        option = OmegaConf.create(folder.joinpath(f"{name}.yaml").read_text())
+        assert isinstance(option, DictConfig)
+        if _class(option) == _class(part):
+            return name, option
+    return str(_class(part)).rsplit(".", 1)[-1], part
 
 
 def build(config: DictConfig, option: str, allow_external: bool = False) -> Any:

@@ -166,6 +166,15 @@ def test_differences_are_dotted_and_only_those() -> None:
     assert sorted(found) == ["radius=9", "region.block_length=16"]
 
 
+def test_differences_name_another_part_and_what_it_changes() -> None:
+    default = configuration.compose()
+    changed = configuration.compose(
+        ["sampler/region=aligned", "sampler.region.overhang=keep", "sampler/proposer=gumbel"]
+    )
+    found = configuration.differences(changed.sampler, default.sampler)
+    assert sorted(found) == ["proposer=gumbel", "region.overhang=keep", "region=aligned"]
+
+
 def test_the_baseline_keeps_the_circumstances(options: Callable[..., list[str]]) -> None:
     config = configuration.compose(
         options("sampler=threshold", "sampler.threshold=0.5", "eos=cut", "seed=3")
