@@ -146,7 +146,7 @@ CHAPTERS: dict[str, Chapter] = {
         {},
     ),
 }
-TASKS = ("listops", "arithmetic")
+TASKS = ("listops", "json")
 _RUN = ["tracker=none", "progress=false", "trace=false", "baseline=false"]
 
 

@@ -7,33 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_decoding import SPEC as SMALL
 
 from dllm.config import build, compose
 from dllm.errors import ConfigError
 from dllm.legality import refusals
 from dllm.models.hub import EMBEDDED
 from dllm.models.loading import dummy_model, save_model
-from dllm.models.spec import ModelSpec
 from dllm.report.caches import CHAPTERS, Chapter, caches, row
 
 
 CASES = [(name, *case) for name, chapter in CHAPTERS.items() for case in chapter.cases()]
-SPEC = ModelSpec(
-    family="llada",
-    vocab_size=854,
-    d_model=16,
-    n_layers=1,
-    n_heads=2,
-    n_kv_heads=2,
-    head_dim=8,
-    d_ff=16,
-    norm_eps=1e-5,
-    rope_theta=1e4,
-    max_positions=256,
-    mask_id=0,
-    eos_ids=(1,),
-    pad_id=1,
-)
+SPEC = replace(SMALL, vocab_size=854, n_layers=1, max_positions=256)
 CAUSAL = replace(SPEC, family="wedlm", attention="causal")
 SPECS = {
     "full": SPEC,
