@@ -1,36 +1,21 @@
-"""Random checkpoints with the shipped tokenizer, and options that keep a run short."""
+"""Random checkpoints, their tokenizer, and options that keep a run short."""
 
-import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tiny_decoding import SPEC, random_model
+from random_checkpoint import TOKENIZER, write_checkpoint
+from tokenizers import Tokenizer
 
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-TOKENIZER = Path(__file__).parents[1] / "dllm" / "models" / "tiny" / "tiny-llada"
 
-
-def write_checkpoint(folder: Path, **changes: Any) -> Path:
-    """Random weights in the public layout; `changes` go to the spec."""
-    from dataclasses import replace
-
-    from dllm.models.loading import save_model
-
-    vocabulary = json.loads((TOKENIZER / "tokenizer.json").read_text())
-    size = max(
-        *vocabulary["model"]["vocab"].values(), *(t["id"] for t in vocabulary["added_tokens"])
-    )
-    given = {"vocab_size": size + 1, "max_positions": 256, **changes}
-    save_model(random_model(replace(SPEC, **given)), folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(TOKENIZER / name, folder / name)
-    return folder
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    """The embedded models'."""
+    return Tokenizer.from_file(str(TOKENIZER / "tokenizer.json"))
 
 
 @pytest.fixture(scope="session")

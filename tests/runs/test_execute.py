@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from conftest import write_checkpoint
+from random_checkpoint import write_checkpoint
 
 from dllm import config as configuration
 from dllm.errors import ConfigError

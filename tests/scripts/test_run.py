@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import write_checkpoint
+from random_checkpoint import write_checkpoint
 from safetensors.torch import load_file, save_file
 
 
