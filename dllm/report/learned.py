@@ -13,6 +13,7 @@ from typing import Any
 
 from dllm.config import compose
 from dllm.errors import ConfigError
+from dllm.metrics.statistics import mcnemar
 from dllm.runs.execute import execute
 from dllm.runs.folder import RunFolder
 
@@ -140,6 +141,8 @@ class Row:
     """Per sample."""
     closed: float
     """Share of the forwards between baseline and oracle that are saved."""
+    grades: Sequence[bool]
+    """Sample by sample; none for a control."""
 
 
 def learned(output: Path, limit: int) -> None:
@@ -151,9 +154,11 @@ def learned(output: Path, limit: int) -> None:
         raise ConfigError(f"{TUNED} does not exist: python -m scripts.train redundancy")
     lines = _head(limit)
     for chapter in CHAPTERS:
-        found: dict[str, Mapping[str, Any]] = {}
+        found: dict[str, dict[str, Any]] = {}
         for name, options in chapter.cases.items():
-            _, found[name] = _run(chapter, options, limit)
+            folder, found[name] = _run(chapter, options, limit)
+            samples = sorted(RunFolder(folder).samples(), key=lambda sample: sample.id)
+            found[name]["grades"] = [sample.correct for sample in samples]
             if "control" in found[name]:
                 control = found[name]["control"]
                 found[f"control of {name}: {control['label']}"] = control
@@ -197,6 +202,7 @@ def rows(summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, Row]:
             m["tpf"],
             m["effective"] / m["tokens_per_second"],
             (nfe[BASELINE] - nfe[name]) / gap if gap else 0.0,
+            summary.get("grades", ()),
         )
     return table
 
@@ -205,7 +211,10 @@ def _against(name: str, other: str, table: Mapping[str, Row]) -> str:
     """One sentence: forwards and accuracy of a method and of what it is to be compared with."""
     ours, theirs = table[name], table[other]
     forwards = f"{theirs.nfe / ours.nfe:.2f} times fewer forwards than {other}"
-    return f"{name}: {forwards}; accuracy {ours.accuracy} against {theirs.accuracy}."
+    text = f"{name}: {forwards}; accuracy {ours.accuracy} against {theirs.accuracy}"
+    if ours.grades and theirs.grades:
+        text += f" (McNemar p {mcnemar(ours.grades, theirs.grades):.2g})"
+    return f"{text}."
 
 
 def _head(limit: int) -> list[str]:

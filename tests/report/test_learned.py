@@ -30,7 +30,21 @@ def test_share_of_the_gap() -> None:
     text = "\n".join(section(chapter, table, {"a mode": (4, 3, 0)}))
     assert "| half way | 4 | 0.500 [0.150, 0.850] | 17.00 | 34.00 | 0.47 | 0.500 | 50.0% |" in text
     assert f"- half way: 1.88 times fewer forwards than {BASELINE}; accuracy 0.500" in text
+    assert "McNemar" not in text
     assert "| a mode | 4 | 3 | 0 |" in text
+
+
+def test_paired_grades() -> None:
+    same = [True, True, False, False]
+    found = rows(
+        {
+            BASELINE: summary(32) | {"grades": same},
+            ORACLE: summary(2),
+            "worse": summary(17) | {"grades": [False] * 4},
+        }
+    )
+    text = "\n".join(section(Chapter("a model", [], {}, {}, {"worse": BASELINE}), found, {}))
+    assert "(McNemar p 0.5)." in text
 
 
 LEGAL = [
