@@ -68,7 +68,7 @@ def differences(config: DictConfig, default: DictConfig, prefix: str = "") -> li
     for key in config:
         ours, theirs = config[key], default.get(key)
         if _class(ours) != _class(theirs) and isinstance(ours, DictConfig):
-            name, theirs = _option(f"sampler/{key}", ours)
+            name, theirs = option_of(f"sampler/{key}", ours)
             found.append(f"{prefix}{key}={name}")
         if isinstance(ours, DictConfig) and isinstance(theirs, DictConfig):
             found += differences(ours, theirs, f"{prefix}{key}.")
@@ -81,15 +81,15 @@ def _class(part: Any) -> str | None:
     return part.get("_target_") if isinstance(part, DictConfig) else None
 
 
-def _option(group: str, part: DictConfig) -> tuple[str, DictConfig]:
+def option_of(group: str, part: DictConfig) -> tuple[str, DictConfig]:
     """Name and defaults of the group's first option with the class of `part`; where there is none,
     the class and the part itself."""
     folder = resources.files("conf").joinpath(group)
     for name in choices(group) if folder.is_dir() else ():
-        option = OmegaConf.create(folder.joinpath(f"{name}.yaml").read_text())
-        assert isinstance(option, DictConfig)
-        if _class(option) == _class(part):
-            return name, option
+        default = OmegaConf.create(folder.joinpath(f"{name}.yaml").read_text())
+        assert isinstance(default, DictConfig)
+        if _class(default) == _class(part):
+            return name, default
     return str(_class(part)).rsplit(".", 1)[-1], part
 
 

@@ -234,9 +234,8 @@ def _label(config: DictConfig, name: str) -> str:
     parts around it."""
     default = configuration.compose([f"sampler={name}"])
     found = _different(config.sampler, default.sampler)
-    cache = config.cache._target_.rsplit(".", 1)[-1]
     if config.cache != default.cache:
-        found.append(f"cache={cache}")
+        found.append(f"cache={configuration.option_of('cache', config.cache)[0]}")
     if config.eos != default.eos:
         found.append(f"eos={config.eos}")
     return f"{name} ({', '.join(found)})" if found else name

@@ -155,8 +155,9 @@ def test_another_checkpoint_under_the_same_path_is_noticed(
 
 
 def test_labels_name_what_differs(options: Options) -> None:
-    _, summary = run(options("sampler=threshold", "sampler.threshold=0.5", "baseline=false"))
-    assert summary["label"] == "threshold (region.block_length=8, threshold=0.5)"
+    given = ("sampler=threshold", "sampler.threshold=0.5", "cache=dual", "baseline=false")
+    _, summary = run(options(*given))
+    assert summary["label"] == "threshold (region.block_length=8, threshold=0.5, cache=dual)"
 
 
 def test_summaries_are_plain_json(options: Options) -> None:
