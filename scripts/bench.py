@@ -62,11 +62,12 @@ def caches(overrides: Sequence[str]) -> None:
     from dllm.bench import caches as bench
 
     for cost in bench.measure():
-        full = cost.against_full
+        full, growth = cost.against_full, cost.growth
         print(
             f"caches: {cost.name}: step {full.reference * 1e3:.0f} ms, {full.ratio:.1f}x cheaper "
             f"than the whole canvas (pairs from {full.low:.1f} to {full.high:.1f}); from "
-            f"generation 512 to 2,048 it grows by {100 * (cost.growth - 1):.0f} %",
+            f"generation 512 to 2,048 it grows by {100 * (growth.ratio - 1):.0f} % "
+            f"(pairs from {100 * (growth.low - 1):.0f} to {100 * (growth.high - 1):.0f} %)",
             flush=True,
         )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dllm.bench.ratio import Ratio, alternate, seconds
+from dllm.bench.ratio import Ratio, alternate
 from dllm.cache.policy import CachePolicy
 from dllm.cache.store import KVStore
 from dllm.canvas import Canvas, Layout, Prompt
@@ -55,9 +55,8 @@ class StepCost:
     name: str
     against_full: Ratio
     """The whole canvas over the step, at the shorter generation."""
-    growth: float
-    """The fastest step at the longer generation over the fastest at the shorter, same tokens
-    wanted: other processes only ever lengthen a step, and a longer step more often."""
+    growth: Ratio
+    """The step at the longer generation over the one at the shorter; same tokens wanted."""
 
 
 class _Step:
@@ -104,12 +103,5 @@ def measure(short: int = 512, long: int = 2048, repeats: int = 3) -> Iterator[St
         longer = step(options, long, wanted)
         against_full = alternate(full, cheap, repeats)
         # The prefix cache's longer step is a whole canvas: a few of them will do.
-        growth = _growth(longer, cheap, repeats if name == "prefix" else 8 * repeats)
+        growth = alternate(longer, cheap, repeats if name == "prefix" else 8 * repeats)
         yield StepCost(name, against_full, growth)
-
-
-def _growth(longer: _Step, shorter: _Step, repeats: int) -> float:
-    """Ratio of the shortest times, taken in turn."""
-    longer()
-    pairs = [(seconds(longer), seconds(shorter)) for _ in range(repeats)]
-    return min(a for a, _ in pairs) / min(b for _, b in pairs)
