@@ -1,3 +1,3 @@
-"""Engine for parallel decoding of diffusion LLMs; see `dllm.loop` for the one denoising loop."""
+"""Parallel decoding of diffusion LLMs; the one denoising loop is in `dllm.engine`."""
 
 __version__ = "0.1.0"

@@ -20,11 +20,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dllm import scores
-from dllm.plan import Need
-from dllm.prediction import View
-from dllm.state import SamplerState, StateField
-from samplers.checks import in_unit_interval, not_below
+from dllm.step import scores
+from dllm.step.plan import Need
+from dllm.step.prediction import View
+from dllm.step.state import SamplerState, StateField
+from samplers.parts.checks import in_unit_interval, not_below
 
 
 _TOKENS, _CREDIT = "credit_tokens", "credit"

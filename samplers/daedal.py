@@ -17,12 +17,12 @@ from typing import ClassVar
 
 import torch
 
-from dllm import scores
-from dllm.decision import Decision
-from dllm.prediction import View
-from dllm.state import SamplerState, StateField
-from samplers.checks import in_unit_interval, not_below
-from samplers.flexible_length import FlexibleLength
+from dllm.step import scores
+from dllm.step.decision import Decision
+from dllm.step.prediction import View
+from dllm.step.state import SamplerState, StateField
+from samplers.parts.checks import in_unit_interval, not_below
+from samplers.parts.flexible_length import FlexibleLength
 
 
 @dataclass(frozen=True, kw_only=True)

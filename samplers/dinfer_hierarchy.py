@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm import scores
-from dllm.prediction import View
-from dllm.schedule import Value, current
-from dllm.state import SamplerState
-from samplers.checks import in_unit_interval
-from samplers.unrolled import Unrolled
+from dllm.step import scores
+from dllm.step.prediction import View
+from dllm.step.schedule import Value, current
+from dllm.step.state import SamplerState
+from samplers.parts.checks import in_unit_interval
+from samplers.parts.unrolled import Unrolled
 
 
 @dataclass(frozen=True, kw_only=True)

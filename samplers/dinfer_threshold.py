@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dllm.prediction import View
-from dllm.schedule import Value, current
-from dllm.state import SamplerState
-from samplers.checks import in_unit_interval
-from samplers.unrolled import Unrolled
+from dllm.step.prediction import View
+from dllm.step.schedule import Value, current
+from dllm.step.state import SamplerState
+from samplers.parts.checks import in_unit_interval
+from samplers.parts.unrolled import Unrolled
 
 
 NEAR_TIE = 1e-5

@@ -18,12 +18,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm import scores
-from dllm.prediction import View
-from dllm.sampler import Sampler
-from dllm.schedule import Value, current, extremes
-from dllm.state import SamplerState
-from samplers.checks import not_below
+from dllm.step import scores
+from dllm.step.prediction import View
+from dllm.step.sampler import Sampler
+from dllm.step.schedule import Value, current, extremes
+from dllm.step.state import SamplerState
+from samplers.parts.checks import not_below
 
 
 @dataclass(frozen=True, kw_only=True)

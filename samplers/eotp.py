@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 
-from dllm import scores
-from dllm.canvas import Canvas
-from dllm.decision import Decision
-from dllm.plan import Request, pad_positions
-from dllm.prediction import View
-from dllm.state import SamplerState
-from samplers.wrapping import Wrapper
+from dllm.step import scores
+from dllm.step.canvas import Canvas
+from dllm.step.decision import Decision
+from dllm.step.plan import Request, pad_positions
+from dllm.step.prediction import View
+from dllm.step.state import SamplerState
+from samplers.parts.wrapping import Wrapper
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm.errors import ConfigError
-from dllm.prediction import View
-from dllm.sampler import Sampler
-from dllm.state import SamplerState
+from dllm.step.prediction import View
+from dllm.step.sampler import Sampler
+from dllm.step.state import SamplerState
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,14 +21,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm import scores
-from dllm.canvas import Canvas
 from dllm.errors import ConfigError
-from dllm.prediction import View
-from dllm.sampler import Sampler
-from dllm.schedule import Value, current
-from dllm.state import SamplerState
-from samplers.checks import in_unit_interval
+from dllm.step import scores
+from dllm.step.canvas import Canvas
+from dllm.step.prediction import View
+from dllm.step.sampler import Sampler
+from dllm.step.schedule import Value, current
+from dllm.step.state import SamplerState
+from samplers.parts.checks import in_unit_interval
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,19 +26,19 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dllm.canvas import Canvas
-from dllm.decision import Decision
 from dllm.errors import ConfigError
 from dllm.models.spec import ModelSpec
-from dllm.plan import Request, pad_positions
-from dllm.prediction import View
-from dllm.sampler import Region
-from dllm.state import SamplerState, StateField
-from samplers.opening import OpeningToken
-from samplers.proposers import Greedy
-from samplers.regions_ahead import BlocksAhead
-from samplers.verifiers import Verifier
-from samplers.wrapping import Wrapper
+from dllm.step.canvas import Canvas
+from dllm.step.decision import Decision
+from dllm.step.plan import Request, pad_positions
+from dllm.step.prediction import View
+from dllm.step.sampler import Region
+from dllm.step.state import SamplerState, StateField
+from samplers.parts.opening import OpeningToken
+from samplers.parts.proposers import Greedy
+from samplers.parts.regions_ahead import BlocksAhead
+from samplers.parts.verifiers import Verifier
+from samplers.parts.wrapping import Wrapper
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool
 
-from dllm import scores
-from dllm.canvas import Canvas
-from dllm.decision import Decision
-from dllm.plan import Request, pad_positions
-from dllm.prediction import View
-from dllm.schedule import Value, current
-from dllm.state import SamplerState
-from samplers.checks import in_unit_interval
+from dllm.step import scores
+from dllm.step.canvas import Canvas
+from dllm.step.decision import Decision
+from dllm.step.plan import Request, pad_positions
+from dllm.step.prediction import View
+from dllm.step.schedule import Value, current
+from dllm.step.state import SamplerState
 from samplers.dinfer_hierarchy import DInferHierarchy
+from samplers.parts.checks import in_unit_interval
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,14 +23,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm import scores
-from dllm.canvas import Canvas
-from dllm.plan import Need, Request, pad_positions
-from dllm.prediction import View
-from dllm.schedule import Value, current
-from dllm.state import SamplerState, StateField
-from samplers.checks import in_unit_interval, not_below
-from samplers.quota import StaticQuota
+from dllm.step import scores
+from dllm.step.canvas import Canvas
+from dllm.step.plan import Need, Request, pad_positions
+from dllm.step.prediction import View
+from dllm.step.schedule import Value, current
+from dllm.step.state import SamplerState, StateField
+from samplers.parts.checks import in_unit_interval, not_below
+from samplers.parts.quota import StaticQuota
 
 
 _POSITIONS, _PROBABILITIES, _KL = "klass_positions", "klass_probabilities", "klass_kl"

@@ -22,9 +22,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm import scores
-from dllm.canvas import Canvas
-from dllm.decision import Decision
 from dllm.errors import ConfigError
 from dllm.models.filter import (
     FilterNetwork,
@@ -34,12 +31,15 @@ from dllm.models.filter import (
     model_signature,
 )
 from dllm.models.spec import ModelSpec
-from dllm.plan import Request, pad_positions
-from dllm.prediction import View
-from dllm.sampler import Sampler
-from dllm.state import SamplerState
-from samplers.checks import in_unit_interval
-from samplers.quota import step_quota, steps_per_block
+from dllm.step import scores
+from dllm.step.canvas import Canvas
+from dllm.step.decision import Decision
+from dllm.step.plan import Request, pad_positions
+from dllm.step.prediction import View
+from dllm.step.sampler import Sampler
+from dllm.step.state import SamplerState
+from samplers.parts.checks import in_unit_interval
+from samplers.parts.quota import step_quota, steps_per_block
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 
-from dllm.canvas import Canvas
-from dllm.decision import Decision, HostDecision
-from dllm.plan import Request, pad_positions
-from dllm.prediction import View
-from dllm.schedule import Value, current
-from dllm.state import SamplerState, StateField
-from samplers.checks import in_unit_interval, not_below
-from samplers.dynamic_quota import DynamicQuota
+from dllm.step.canvas import Canvas
+from dllm.step.decision import Decision, HostDecision
+from dllm.step.plan import Request, pad_positions
+from dllm.step.prediction import View
+from dllm.step.schedule import Value, current
+from dllm.step.state import SamplerState, StateField
+from samplers.parts.checks import in_unit_interval, not_below
+from samplers.sdar import DynamicQuota
 
 
 _PASSES, _CHANGED, _MASKED = "edit_passes", "edit_changed", "edit_masked"

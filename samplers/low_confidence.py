@@ -20,13 +20,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm import scores
-from dllm.canvas import Canvas
-from dllm.plan import Request, pad_positions
-from dllm.prediction import View
-from dllm.state import SamplerState
-from samplers.checks import not_below
-from samplers.quota import StaticQuota
+from dllm.step import scores
+from dllm.step.canvas import Canvas
+from dllm.step.plan import Request, pad_positions
+from dllm.step.prediction import View
+from dllm.step.state import SamplerState
+from samplers.parts.checks import not_below
+from samplers.parts.quota import StaticQuota
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ what a filter is trained on (`scripts.collect`): confidences and labels [arg-max
 all positions of the block. Learn2pd section 3.5; metrics section 5.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,13 +16,12 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dllm.canvas import Canvas
-from dllm.decision import Decision
-from dllm.plan import Request, pad_positions
-from dllm.prediction import View
-from dllm.sampler import Need, Sampler
-from dllm.state import SamplerState, StateField
-from dllm.training.records import Record
+from dllm.step.canvas import Canvas
+from dllm.step.decision import Decision
+from dllm.step.plan import Request, pad_positions
+from dllm.step.prediction import View
+from dllm.step.sampler import Need, Sampler
+from dllm.step.state import SamplerState, StateField
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,25 +77,3 @@ class Oracle(Sampler):
             answer = prompt.reference or ()
             out[row, start : start + len(answer)] = answer
         return torch.from_numpy(out).to(view.device)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecordingOracle(Oracle):
-    """The oracle that hands out what a filter is trained on, once per forward."""
-
-    sink: Callable[[Record], None]
-
-    def observe(self, view: View, state: SamplerState) -> None:
-        super().observe(view, state)
-        at = view.positions.clamp(min=0)
-        proposals = state["proposed"].gather(1, at)
-        final = proposals == self.reference(view).gather(1, at)
-        confidence = self.score(view, proposals)
-        for row, prompt in enumerate(view.canvas.prompts):
-            own = view.positions[row] >= 0
-            block, step = view.canvas.block_index[row], view.canvas.step_in_block[row]
-            self.sink(
-                Record(
-                    prompt.sample_id, int(block), int(step), confidence[row, own], final[row, own]
-                )
-            )

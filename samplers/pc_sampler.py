@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dllm import background
-from dllm.prediction import View
-from samplers.checks import not_below
-from samplers.quota import StaticQuota
+from dllm.step.prediction import View
+from samplers.parts import background
+from samplers.parts.checks import not_below
+from samplers.parts.quota import StaticQuota
 
 
 @dataclass(frozen=True, kw_only=True)

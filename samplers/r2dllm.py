@@ -24,14 +24,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm.canvas import Canvas
-from dllm.decision import Decision
 from dllm.errors import ConfigError
-from dllm.prediction import View
-from dllm.state import SamplerState, StateField
-from samplers.blocks import BlockRows
-from samplers.checks import in_unit_interval
-from samplers.wrapping import Wrapper
+from dllm.step.canvas import Canvas
+from dllm.step.decision import Decision
+from dllm.step.prediction import View
+from dllm.step.state import SamplerState, StateField
+from samplers.parts.blocks import BlockRows
+from samplers.parts.checks import in_unit_interval
+from samplers.parts.wrapping import Wrapper
 
 
 @dataclass(frozen=True, kw_only=True)

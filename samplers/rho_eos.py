@@ -18,11 +18,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm.decision import Decision
 from dllm.errors import ConfigError
-from dllm.prediction import View
-from dllm.state import SamplerState, StateField
-from samplers.flexible_length import FlexibleLength
+from dllm.step.decision import Decision
+from dllm.step.prediction import View
+from dllm.step.state import SamplerState, StateField
+from samplers.parts.flexible_length import FlexibleLength
 
 
 UNIT, MOST_UNITS, SEGMENT = 8, 8, 0.1

@@ -20,15 +20,15 @@ from typing import Self
 import numpy as np
 from jaxtyping import Bool
 
-from dllm.canvas import Canvas, Layout, Prompt
 from dllm.errors import ConfigError
 from dllm.models.spec import ModelSpec
 from dllm.models.tokenizers import Tokenizer
-from dllm.outcome import Outcome
-from dllm.prediction import View
-from dllm.sampler import Region
-from dllm.state import SamplerState
-from samplers.wrapping import Wrapper
+from dllm.step.canvas import Canvas, Layout, Prompt
+from dllm.step.outcome import Outcome
+from dllm.step.prediction import View
+from dllm.step.sampler import Region
+from dllm.step.state import SamplerState
+from samplers.parts.wrapping import Wrapper
 
 
 @dataclass(frozen=True)

@@ -25,17 +25,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm import scores
-from dllm.canvas import Canvas, Layout, Prompt
-from dllm.decision import Decision
 from dllm.errors import ConfigError
 from dllm.models.spec import ModelSpec
-from dllm.plan import Request, pad_positions
-from dllm.prediction import View
-from dllm.sampler import Sampler
-from dllm.state import SamplerState, StateField
-from samplers.checks import not_below
-from samplers.streaming import StreamingWindow, first_masks
+from dllm.step import scores
+from dllm.step.canvas import Canvas, Layout, Prompt
+from dllm.step.decision import Decision
+from dllm.step.plan import Request, pad_positions
+from dllm.step.prediction import View
+from dllm.step.sampler import Sampler
+from dllm.step.state import SamplerState, StateField
+from samplers.parts.checks import not_below
+from samplers.parts.streaming import StreamingWindow, first_masks
 
 
 @dataclass(frozen=True, kw_only=True)

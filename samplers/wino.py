@@ -21,15 +21,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dllm import scores
-from dllm.canvas import Canvas
-from dllm.decision import Decision, HostDecision
-from dllm.plan import Need, Request, pad_positions
-from dllm.prediction import View
-from dllm.sampler import Sampler
-from dllm.schedule import Value, current
-from dllm.state import SamplerState, StateField
-from samplers.checks import in_unit_interval
+from dllm.step import scores
+from dllm.step.canvas import Canvas
+from dllm.step.decision import Decision, HostDecision
+from dllm.step.plan import Need, Request, pad_positions
+from dllm.step.prediction import View
+from dllm.step.sampler import Sampler
+from dllm.step.schedule import Value, current
+from dllm.step.state import SamplerState, StateField
+from samplers.parts.checks import in_unit_interval
 
 
 _LAST = "wino_last"

@@ -32,9 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from dllm import background  # torch, not needed for --help
     from dllm.config import build, compose
     from dllm.models.hub import checkpoint_folder, open_spec, open_tokenizer
+    from samplers.parts import background  # torch, not needed for --help
 
     model = build(compose([f"model={options.model}"]).model, "model")
     tokenizer = open_tokenizer(model, open_spec(model), checkpoint_folder(model))

@@ -40,7 +40,7 @@ def memory(overrides: Sequence[str]) -> None:
 def imports(overrides: Sequence[str]) -> None:
     from dllm.bench import imports as bench
 
-    for modules in ("dllm", "dllm.loop, samplers.localleap", "dllm.runs.execute"):
+    for modules in ("dllm", "dllm.engine.loop, samplers.localleap", "dllm.runs.execute"):
         ratio = bench.measure(modules)
         print(
             f"imports: {modules}: {ratio.ours - ratio.reference:.2f} s beyond torch's "

@@ -15,7 +15,7 @@ from scripts.command_line import COMMAND
 
 
 if TYPE_CHECKING:
-    from dllm.models.predictor import Predictor
+    from dllm.forward.predictor import Predictor
     from dllm.training.collecting import Collector
 
 
@@ -32,11 +32,11 @@ def collect(config: DictConfig) -> None:
     """Fills the output folder with the shards that are missing."""
     from pathlib import Path
 
-    from dllm.canvas import Prompt
     from dllm.config import build
+    from dllm.forward.predictor import Predictor
     from dllm.models.filter import model_signature
     from dllm.models.hub import open_model
-    from dllm.models.predictor import Predictor
+    from dllm.step.canvas import Prompt
     from dllm.training.records import RecordShards
 
     if config.gen_length % config.block_length:
@@ -78,8 +78,7 @@ def collector_of(
 ) -> "Collector":
     """The two passes with one token per step and the oracle in blocks of `block_length`."""
     from dllm.config import build, compose
-    from dllm.training.collecting import Collector
-    from samplers.oracle import RecordingOracle
+    from dllm.training.collecting import Collector, RecordingOracle
 
     options = [f"sampler.region.block_length={block_length}", f"sampler.conf_dtype={conf_dtype}"]
     baseline, oracle = (

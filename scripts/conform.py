@@ -50,7 +50,7 @@ def _run(options: argparse.Namespace) -> int:
 
     counts: dict[str, int] = dict.fromkeys(("passed", "failed", "skipped"), 0)
     if options.files:
-        from samplers.recorded import METHODS
+        from dllm.conform.methods import METHODS
 
         for path in options.files:
             beside = path.parent.parent / "models"

@@ -17,7 +17,7 @@ from scripts.command_line import COMMAND
 def job(config: DictConfig) -> None:
     COMMAND.started()
     from dllm.config import build
-    from dllm.models.card import describe  # torch, not needed for --help
+    from dllm.report.card import describe  # torch, not needed for --help
 
     try:
         options = build(config.model, "model")

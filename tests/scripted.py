@@ -9,12 +9,12 @@ import torch
 from tiny_decoding import SPEC
 from torch import Tensor
 
-from dllm.cache.store import KVStore
 from dllm.config import build, compose
+from dllm.forward.store import KVStore
 from dllm.models.spec import ModelSpec
-from dllm.plan import Plan
-from dllm.prediction import Prediction
-from dllm.sampler import Sampler
+from dllm.step.plan import Plan
+from dllm.step.prediction import Prediction
+from dllm.step.sampler import Sampler
 
 
 def built(*options: str) -> Sampler:

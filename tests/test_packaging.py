@@ -70,7 +70,7 @@ def test_importing_the_package_and_the_configuration_is_cheap() -> None:
 
 
 def test_decoding_needs_torch_and_little_else() -> None:
-    assert loaded_by("import dllm.loop, samplers.localleap") & HEAVY == {"torch"}
+    assert loaded_by("import dllm.engine.loop, samplers.localleap") & HEAVY == {"torch"}
 
 
 @pytest.mark.parametrize("option", [["--help"], ["--cfg", "job"]])

@@ -10,17 +10,17 @@ import torch
 
 from dllm import config as configuration
 from dllm.cache.none import NoCache
-from dllm.cache.store import KVStore
-from dllm.canvas import Canvas, Layout, Prompt
-from dllm.loop import Decoder
+from dllm.engine.loop import Decoder
+from dllm.forward.predictor import Predictor
+from dllm.forward.store import KVStore
 from dllm.models.loading import dummy_model
-from dllm.models.predictor import Predictor
 from dllm.models.spec import ModelSpec
 from dllm.models.transformer import Transformer
-from dllm.outcome import Outcome
-from dllm.plan import Plan
-from dllm.prediction import Prediction
-from dllm.sampler import Sampler
+from dllm.step.canvas import Canvas, Layout, Prompt
+from dllm.step.outcome import Outcome
+from dllm.step.plan import Plan
+from dllm.step.prediction import Prediction
+from dllm.step.sampler import Sampler
 
 
 MASK, EOS = 0, 1

@@ -14,13 +14,13 @@ import torch
 
 from dllm.bench.ratio import Ratio, alternate
 from dllm.cache.policy import CachePolicy
-from dllm.cache.store import KVStore
-from dllm.canvas import Canvas, Layout, Prompt
 from dllm.config import build, compose
+from dllm.forward.predictor import Predictor
+from dllm.forward.store import KVStore
 from dllm.models.loading import dummy_model
-from dllm.models.predictor import Predictor
 from dllm.models.spec import ModelSpec
-from dllm.plan import Request, pad_positions
+from dllm.step.canvas import Canvas, Layout, Prompt
+from dllm.step.plan import Request, pad_positions
 
 
 SPEC = ModelSpec(

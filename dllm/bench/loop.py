@@ -13,12 +13,12 @@ from omegaconf import DictConfig
 
 from dllm import config as configuration
 from dllm.bench.ratio import Ratio, alternate
-from dllm.canvas import Prompt
-from dllm.eos import EosPolicy
-from dllm.loop import Decoder
+from dllm.engine.loop import Decoder
+from dllm.forward.predictor import Predictor
 from dllm.models.hub import open_model
-from dllm.models.predictor import Predictor
 from dllm.models.transformer import Transformer
+from dllm.step.canvas import Prompt
+from dllm.step.eos import EosPolicy
 
 
 def measure(config: DictConfig, samples: int = 8, repeats: int = 7) -> tuple[Ratio, int]:

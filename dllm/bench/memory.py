@@ -9,11 +9,11 @@ from omegaconf import DictConfig
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dllm import config as configuration
-from dllm.canvas import Prompt
-from dllm.loop import Decoder
-from dllm.models.predictor import Predictor
+from dllm.engine.loop import Decoder
+from dllm.forward.predictor import Predictor
 from dllm.models.spec import ModelSpec
 from dllm.models.transformer import Transformer
+from dllm.step.canvas import Prompt
 
 
 LLADA_VOCABULARY = 126_464

@@ -12,14 +12,14 @@ import torch
 from omegaconf import DictConfig
 
 from dllm.bench.ratio import Ratio, alternate
-from dllm.canvas import Canvas, Layout, Prompt
 from dllm.config import build, compose
-from dllm.decision import to_host
+from dllm.engine.legality import needs
 from dllm.errors import ConfigError
-from dllm.legality import needs
-from dllm.prediction import View
-from dllm.sampler import Sampler
-from dllm.state import SamplerState
+from dllm.step.canvas import Canvas, Layout, Prompt
+from dllm.step.decision import to_host
+from dllm.step.prediction import View
+from dllm.step.sampler import Sampler
+from dllm.step.state import SamplerState
 
 
 VOCABULARY, BLOCK, PROMPT = 126_464, 32, 16

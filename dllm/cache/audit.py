@@ -10,12 +10,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dllm.cache.none import NoCache
-from dllm.cache.store import KVStore
-from dllm.canvas import Canvas
-from dllm.decision import Decision
-from dllm.models.predictor import Predictor
-from dllm.plan import Plan, Request
-from dllm.prediction import Prediction, View
+from dllm.forward.predictor import Predictor
+from dllm.forward.store import KVStore
+from dllm.step.canvas import Canvas
+from dllm.step.decision import Decision
+from dllm.step.plan import Plan, Request
+from dllm.step.prediction import Prediction, View
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ import numpy as np
 from jaxtyping import Int
 
 from dllm.cache.spans import span_plan
-from dllm.cache.store import KVStore
-from dllm.canvas import Canvas
+from dllm.forward.store import KVStore
 from dllm.models.spec import AttentionKind, ModelSpec
-from dllm.plan import ForwardKind, Plan, Request
+from dllm.step.canvas import Canvas
+from dllm.step.plan import ForwardKind, Plan, Request
 
 
 IntRow = Int[np.ndarray, "batch"]

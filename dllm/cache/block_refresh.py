@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Bool, Int
 
 from dllm.cache.spans import span_plan
-from dllm.cache.store import KVStore
-from dllm.canvas import Canvas
+from dllm.forward.store import KVStore
 from dllm.models.spec import AttentionKind, ModelSpec
-from dllm.plan import ForwardKind, Plan, Request
+from dllm.step.canvas import Canvas
+from dllm.step.plan import ForwardKind, Plan, Request
 
 
 @dataclass(kw_only=True)

@@ -17,10 +17,10 @@ from jaxtyping import Int
 
 from dllm.cache.memory import PerSequence
 from dllm.cache.rows import CHANGED, canvases, feed
-from dllm.cache.store import KVStore
-from dllm.canvas import Canvas
+from dllm.forward.store import KVStore
 from dllm.models.spec import AttentionKind, ModelSpec
-from dllm.plan import ForwardKind, Plan, Request
+from dllm.step.canvas import Canvas
+from dllm.step.plan import ForwardKind, Plan, Request
 
 
 @dataclass

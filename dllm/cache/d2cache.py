@@ -25,12 +25,12 @@ from jaxtyping import Bool, Float
 
 from dllm.cache.memory import PerSequence
 from dllm.cache.rows import rows_plan
-from dllm.cache.store import KVStore
-from dllm.canvas import Canvas
-from dllm.density import certainty_density
 from dllm.errors import ConfigError
+from dllm.forward.store import KVStore
 from dllm.models.spec import AttentionKind, ModelSpec
-from dllm.plan import ForwardKind, Plan, Request, Taps, pad_positions
+from dllm.step.canvas import Canvas
+from dllm.step.density import certainty_density
+from dllm.step.plan import ForwardKind, Plan, Request, Taps, pad_positions
 
 
 Positions = Bool[np.ndarray, "canvas"]

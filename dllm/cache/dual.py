@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from dllm.cache.block_refresh import BlockRefresh
-from dllm.canvas import Canvas
+from dllm.step.canvas import Canvas
 
 
 @dataclass(kw_only=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from dllm.canvas import Canvas, Prompt
+from dllm.step.canvas import Canvas, Prompt
 
 
 T = TypeVar("T")

@@ -5,10 +5,10 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from dllm.cache.store import KVStore
-from dllm.canvas import Canvas
+from dllm.forward.store import KVStore
 from dllm.models.spec import AttentionKind, ModelSpec
-from dllm.plan import ForwardKind, Plan, Request
+from dllm.step.canvas import Canvas
+from dllm.step.plan import ForwardKind, Plan, Request
 
 
 class NoCache:

@@ -2,10 +2,10 @@
 
 from typing import ClassVar, Protocol
 
-from dllm.cache.store import KVStore
-from dllm.canvas import Canvas
+from dllm.forward.store import KVStore
 from dllm.models.spec import AttentionKind, ModelSpec
-from dllm.plan import Plan, Request
+from dllm.step.canvas import Canvas
+from dllm.step.plan import Plan, Request
 
 
 class CachePolicy(Protocol):

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dllm.canvas import Canvas
 from dllm.errors import ConfigError
-from dllm.plan import ForwardKind, Plan, Request
+from dllm.step.canvas import Canvas
+from dllm.step.plan import ForwardKind, Plan, Request
 
 
 IntRow = Int[np.ndarray, "batch"]

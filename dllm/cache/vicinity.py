@@ -17,11 +17,11 @@ import numpy as np
 
 from dllm.cache.memory import PerSequence
 from dllm.cache.spans import span_plan
-from dllm.cache.store import KVStore
-from dllm.canvas import Canvas
 from dllm.errors import ConfigError
+from dllm.forward.store import KVStore
 from dllm.models.spec import AttentionKind, ModelSpec
-from dllm.plan import ForwardKind, Plan, Request
+from dllm.step.canvas import Canvas
+from dllm.step.plan import ForwardKind, Plan, Request
 
 
 @dataclass

@@ -25,11 +25,11 @@ from jaxtyping import Bool
 
 from dllm.cache.memory import PerSequence
 from dllm.cache.rows import ragged, rows_plan
-from dllm.cache.store import KVStore
-from dllm.canvas import Canvas
 from dllm.errors import ConfigError
+from dllm.forward.store import KVStore
 from dllm.models.spec import AttentionKind, ModelSpec
-from dllm.plan import ForwardKind, Plan, Request
+from dllm.step.canvas import Canvas
+from dllm.step.plan import ForwardKind, Plan, Request
 
 
 Positions = Bool[np.ndarray, "canvas"]

@@ -16,13 +16,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dllm.cache.store import KVStore
 from dllm.errors import ConfigError
+from dllm.forward.predictor import Predictor
+from dllm.forward.store import KVStore
 from dllm.models.config_reader import Overrides
 from dllm.models.loading import load_model
 from dllm.models.masks import block_causal
-from dllm.models.predictor import Predictor
-from dllm.plan import ForwardKind, Plan
+from dllm.step.plan import ForwardKind, Plan
 
 
 CALLS = "numerics.json"

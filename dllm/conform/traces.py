@@ -4,7 +4,7 @@ step.
 A trace file holds cases of one method on one checkpoint: the authors' parameters, prompt, output,
 number of forwards and what each forward committed. `RecordedMethod` maps the parameters to a
 command line of this toolkit; which methods are known is the caller's business
-(`samplers.recorded`).
+(`dllm.conform.methods`).
 """
 
 import json
@@ -19,19 +19,19 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dllm.cache.store import KVStore
-from dllm.canvas import Prompt
 from dllm.config import build, compose
-from dllm.eos import EosPolicy
+from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError
-from dllm.loop import Decoder
+from dllm.forward.predictor import Predictor
+from dllm.forward.store import KVStore
 from dllm.models.loading import load_model, read_spec
-from dllm.models.predictor import Predictor
 from dllm.models.transformer import Transformer
-from dllm.outcome import Outcome
-from dllm.plan import Plan
-from dllm.prediction import Prediction
-from dllm.trace import Trace
+from dllm.step.canvas import Prompt
+from dllm.step.eos import EosPolicy
+from dllm.step.outcome import Outcome
+from dllm.step.plan import Plan
+from dllm.step.prediction import Prediction
+from dllm.step.trace import Trace
 
 
 Params = Mapping[str, Any]

@@ -3,7 +3,7 @@
 Follows the order of operations of the official modelling files (cast before the norm weight,
 half-split rotary, grouped-query heads repeated contiguously), because in bfloat16 another order
 gives other tokens. It knows tokens, positions and attention masks; caches and logit alignment live
-in `dllm.models.predictor`.
+in `dllm.forward.predictor`.
 """
 
 from collections.abc import Callable

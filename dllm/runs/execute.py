@@ -11,22 +11,22 @@ from omegaconf import DictConfig, OmegaConf
 
 from dllm import config as configuration
 from dllm.cache.policy import CachePolicy
-from dllm.canvas import Prompt
-from dllm.eos import EosPolicy
+from dllm.engine.legality import refusals
+from dllm.engine.loop import Constraint, Decoder
 from dllm.errors import ConfigError
-from dllm.legality import refusals
-from dllm.loop import Constraint, Decoder
+from dllm.forward.predictor import Predictor
 from dllm.metrics.definitions import Comparison, SampleResult, Summary
 from dllm.models.hub import ModelOptions, checkpoint_folder, open_model, open_tokenizer
 from dllm.models.loading import read_spec
-from dllm.models.predictor import Predictor
 from dllm.models.spec import ModelSpec
 from dllm.runs.environment import describe
 from dllm.runs.folder import RunFolder
 from dllm.runs.grading import grade
 from dllm.runs.progress import Progress
 from dllm.runs.tracked import track
-from dllm.sampler import Sampler
+from dllm.step.canvas import Prompt
+from dllm.step.eos import EosPolicy
+from dllm.step.sampler import Sampler
 from dllm.tasks.base import GeneratedTask, Sample
 from dllm.tracking.tracker import RunInfo, Tracker
 

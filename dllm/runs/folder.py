@@ -19,7 +19,7 @@ from typing import Any
 
 from dllm.errors import ConfigError, RunError
 from dllm.metrics.definitions import SampleResult
-from dllm.trace import Trace, pack_traces, read_traces
+from dllm.step.trace import Trace, pack_traces, read_traces
 
 
 class RunFolder:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from dllm.eos import first_eos
 from dllm.metrics.definitions import SampleResult
 from dllm.models.spec import ModelSpec
 from dllm.models.tokenizers import Tokenizer
-from dllm.outcome import Outcome
+from dllm.step.eos import first_eos
+from dllm.step.outcome import Outcome
 from dllm.tasks.base import GeneratedTask, Sample
 
 

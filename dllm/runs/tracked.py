@@ -8,7 +8,7 @@ from typing import Any
 
 from dllm.metrics.definitions import SampleResult
 from dllm.runs.folder import RunFolder
-from dllm.trace import Trace
+from dllm.step.trace import Trace
 from dllm.tracking.none import NoTracker
 from dllm.tracking.tracker import Tracker
 

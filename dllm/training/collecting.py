@@ -8,13 +8,38 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from dllm.cache.none import NoCache
-from dllm.canvas import Prompt
+from dllm.engine.loop import Decoder
 from dllm.errors import RunError
-from dllm.loop import Decoder
-from dllm.models.predictor import Predictor
-from dllm.outcome import Outcome
-from dllm.sampler import Sampler
+from dllm.forward.predictor import Predictor
+from dllm.step.canvas import Prompt
+from dllm.step.outcome import Outcome
+from dllm.step.prediction import View
+from dllm.step.sampler import Sampler
+from dllm.step.state import SamplerState
 from dllm.training.records import Record
+from samplers.oracle import Oracle
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingOracle(Oracle):
+    """The oracle that hands out what a filter is trained on, once per forward."""
+
+    sink: Callable[[Record], None]
+
+    def observe(self, view: View, state: SamplerState) -> None:
+        super().observe(view, state)
+        at = view.positions.clamp(min=0)
+        proposals = state["proposed"].gather(1, at)
+        final = proposals == self.reference(view).gather(1, at)
+        confidence = self.score(view, proposals)
+        for row, prompt in enumerate(view.canvas.prompts):
+            own = view.positions[row] >= 0
+            block, step = view.canvas.block_index[row], view.canvas.step_in_block[row]
+            self.sink(
+                Record(
+                    prompt.sample_id, int(block), int(step), confidence[row, own], final[row, own]
+                )
+            )
 
 
 @dataclass(frozen=True)

@@ -24,16 +24,16 @@ from jaxtyping import Float, Int
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from dllm.canvas import Prompt
 from dllm.config import build, fingerprint
-from dllm.eos import first_eos
+from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError
-from dllm.loop import Decoder
+from dllm.forward.predictor import Predictor
 from dllm.models.hub import checkpoint_folder, open_model
 from dllm.models.loading import save_model
-from dllm.models.predictor import Predictor
 from dllm.models.transformer import Transformer
-from dllm.outcome import Outcome
+from dllm.step.canvas import Prompt
+from dllm.step.eos import first_eos
+from dllm.step.outcome import Outcome
 from dllm.tracking.tracker import RunInfo
 from dllm.training.metric_log import MetricLog
 

@@ -8,12 +8,12 @@ from scripted import built
 from tiny_decoding import SPEC, canvas_of, ragged_prompts, random_model
 
 from dllm.cache.audit import staleness
-from dllm.cache.store import KVStore
 from dllm.config import build, compose
-from dllm.loop import Decoder
-from dllm.models.predictor import Predictor
-from dllm.outcome import Outcome
-from dllm.plan import Request, pad_positions
+from dllm.engine.loop import Decoder
+from dllm.forward.predictor import Predictor
+from dllm.forward.store import KVStore
+from dllm.step.outcome import Outcome
+from dllm.step.plan import Request, pad_positions
 
 
 def outcomes(*options: str, **more: Any) -> list[Outcome]:

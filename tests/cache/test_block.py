@@ -9,14 +9,14 @@ from tiny_decoding import SPEC, random_model
 
 from dllm.cache.block import BlockCache
 from dllm.cache.none import NoCache
-from dllm.canvas import Prompt
 from dllm.config import build, compose
-from dllm.eos import EosPolicy
+from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError
-from dllm.loop import Decoder
-from dllm.models.predictor import Predictor
-from dllm.outcome import Outcome
-from dllm.plan import ForwardKind
+from dllm.forward.predictor import Predictor
+from dllm.step.canvas import Prompt
+from dllm.step.eos import EosPolicy
+from dllm.step.outcome import Outcome
+from dllm.step.plan import ForwardKind
 
 
 SDAR = replace(SPEC, attention="block_causal", block_size=4, max_positions=128)

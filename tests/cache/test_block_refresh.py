@@ -9,11 +9,11 @@ from tiny_decoding import SPEC, ragged_prompts, random_model
 
 from dllm.cache.policy import CachePolicy
 from dllm.config import build, compose
+from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError
-from dllm.loop import Decoder
-from dllm.models.predictor import Predictor
+from dllm.forward.predictor import Predictor
 from dllm.models.spec import ModelSpec
-from dllm.outcome import Outcome
+from dllm.step.outcome import Outcome
 
 
 CACHES = ["prefix", "dual"]

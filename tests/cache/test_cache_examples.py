@@ -10,14 +10,14 @@ import torch
 from tiny_decoding import SPEC, canvas_of, random_model
 
 from dllm.cache.d2cache import inflate, nucleus
-from dllm.cache.partial import PartialForward
-from dllm.cache.store import KVStore
-from dllm.canvas import Canvas
 from dllm.config import build, compose
-from dllm.density import certainty_density
-from dllm.models.predictor import Predictor
+from dllm.forward.partial import PartialForward
+from dllm.forward.predictor import Predictor
+from dllm.forward.store import KVStore
 from dllm.models.spec import ModelSpec
-from dllm.plan import Plan, Request, pad_positions
+from dllm.step.canvas import Canvas
+from dllm.step.density import certainty_density
+from dllm.step.plan import Plan, Request, pad_positions
 
 
 class Walk:

@@ -10,13 +10,13 @@ from tiny_decoding import SPEC, canvas_of, ragged_prompts, random_model
 
 from dllm.cache.causal import CausalCache
 from dllm.cache.none import NoCache
-from dllm.cache.store import KVStore
-from dllm.canvas import Canvas
+from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError
-from dllm.loop import Decoder
-from dllm.models.predictor import Predictor
-from dllm.outcome import Outcome
-from dllm.plan import Plan, Request, pad_positions
+from dllm.forward.predictor import Predictor
+from dllm.forward.store import KVStore
+from dllm.step.canvas import Canvas
+from dllm.step.outcome import Outcome
+from dllm.step.plan import Plan, Request, pad_positions
 
 
 CAUSAL = replace(SPEC, family="wedlm", attention="causal", max_positions=128)

@@ -10,13 +10,13 @@ from scripted import built
 from tiny_decoding import SPEC, ragged_prompts, random_model
 
 from dllm.config import build, compose
+from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError
-from dllm.loop import Decoder
+from dllm.forward.predictor import Predictor
 from dllm.models.hub import EMBEDDED
-from dllm.models.predictor import Predictor
 from dllm.models.spec import ModelSpec
-from dllm.outcome import Outcome
 from dllm.runs.execute import execute
+from dllm.step.outcome import Outcome
 
 
 SMALL = {

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from dllm.conform.methods import METHODS
 from dllm.conform.traces import Verdict, check
-from samplers.recorded import METHODS
 
 
 GOLDEN = Path(__file__).parents[1] / "golden"

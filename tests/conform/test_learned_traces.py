@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from dllm.conform.methods import METHODS
 from dllm.conform.traces import Verdict, check
-from samplers.recorded import METHODS
 
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from dllm.conform.methods import METHODS
 from dllm.conform.traces import Verdict, check
 from dllm.errors import ConfigError
-from samplers.recorded import METHODS
 from scripts.conform import main
 
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from tiny_checkpoints import CONFIGS, tiny_model
 
-from dllm.cache.store import KVStore
 from dllm.errors import ConfigError
+from dllm.forward.predictor import Predictor
+from dllm.forward.store import KVStore
 from dllm.models.config_reader import Overrides
 from dllm.models.loading import spec_from_config
 from dllm.models.masks import attention_mask
-from dllm.models.predictor import Predictor
 from dllm.models.transformer import Transformer
-from dllm.plan import ForwardKind, Plan
+from dllm.step.plan import ForwardKind, Plan
 
 
 LENGTH = 64  # whole blocks of every block-causal family

@@ -15,14 +15,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dllm.cache.store import KVStore
+from dllm.forward.predictor import Predictor
+from dllm.forward.store import KVStore
 from dllm.models.families import family_named
 from dllm.models.loading import load_model, spec_from_config
 from dllm.models.masks import attention_mask, block_causal
-from dllm.models.predictor import Predictor
 from dllm.models.transformer import Transformer
 from dllm.models.weights import wanted_tensors
-from dllm.plan import ForwardKind, Plan
+from dllm.step.plan import ForwardKind, Plan
 
 
 IDS = [5, 17, 99, 3, 42, 126, 126, 7, 126, 64, 126, 126]

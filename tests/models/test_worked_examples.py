@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from tiny_checkpoints import tiny_model
 
+from dllm.forward.predictor import Predictor
 from dllm.models.masks import (
     attention_mask,
     block_causal,
@@ -11,10 +12,9 @@ from dllm.models.masks import (
     hide_keys,
 )
 from dllm.models.moe import sigmoid_group_router, softmax_router
-from dllm.models.predictor import Predictor
 from dllm.models.spec import ModelSpec, MoeSpec
 from dllm.models.transformer import RMSNorm, rotary_tables, rotate
-from dllm.plan import ForwardKind, Plan
+from dllm.step.plan import ForwardKind, Plan
 
 
 def spec(**changes) -> ModelSpec:

@@ -10,11 +10,11 @@ from sample_results import sample
 from dllm.config import build, compose
 from dllm.errors import ConfigError
 from dllm.models.tokenizers import load_tokenizer
-from dllm.plan import ForwardKind
 from dllm.report.blocks import CHAPTERS, Chapter, Row, _verdicts, blocks, needed_canvas
 from dllm.runs.folder import RunFolder
+from dllm.step.plan import ForwardKind
+from dllm.step.trace import Step, Trace
 from dllm.tasks.base import Sample
-from dllm.trace import Step, Trace
 
 
 LLADA, CANVAS, SDAR = CHAPTERS

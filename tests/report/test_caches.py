@@ -10,8 +10,8 @@ import pytest
 from tiny_decoding import SPEC as SMALL
 
 from dllm.config import build, compose
+from dllm.engine.legality import refusals
 from dllm.errors import ConfigError
-from dllm.legality import refusals
 from dllm.models.hub import EMBEDDED
 from dllm.models.loading import dummy_model, save_model
 from dllm.report.caches import CHAPTERS, Chapter, caches, row

@@ -10,9 +10,9 @@ import pytest
 from sample_results import sample
 
 from dllm.errors import ConfigError, RunError
-from dllm.plan import ForwardKind
 from dllm.runs.folder import RunFolder
-from dllm.trace import Step, Trace
+from dllm.step.plan import ForwardKind
+from dllm.step.trace import Step, Trace
 
 
 def trace(name: str) -> Trace:
@@ -58,7 +58,7 @@ def test_traces_of_unfinished_samples_are_dropped(tmp_path: Path) -> None:
     folder = opened(tmp_path / "run", "a")
     path = folder.path / "traces.jsonl.gz"
     whole = path.read_bytes()
-    from dllm.trace import pack_traces
+    from dllm.step.trace import pack_traces
 
     path.write_bytes(whole + pack_traces([trace("b")]) + whole[:11])
     folder.drop_unfinished()

@@ -8,11 +8,11 @@ import torch
 from scripted import built
 from tiny_decoding import MASK, SPEC, canvas_of, decode, decode_written, ragged_prompts
 
-from dllm.canvas import Prompt
 from dllm.errors import ConfigError
 from dllm.models.tokenizers import load_tokenizer
-from dllm.prediction import View
-from samplers.adaptive_blocks import AdaptiveBlocks
+from dllm.step.canvas import Prompt
+from dllm.step.prediction import View
+from samplers.adablock import AdaptiveBlocks
 
 
 NEWLINE, COMMA, WORD = 22, 11, 5

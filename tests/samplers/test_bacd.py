@@ -9,11 +9,11 @@ from scripted import built
 from tiny_decoding import SPEC, canvas_of
 from torch import Tensor
 
-from dllm.decision import to_host
 from dllm.errors import ConfigError
-from dllm.prediction import View
-from dllm.sampler import Sampler
-from dllm.state import SamplerState
+from dllm.step.decision import to_host
+from dllm.step.prediction import View
+from dllm.step.sampler import Sampler
+from dllm.step.state import SamplerState
 from samplers.bacd import BACD
 
 
@@ -56,7 +56,7 @@ class Blocks:
 
 
 def _decision(commit: Tensor, score: Tensor):
-    from dllm.decision import Decision
+    from dllm.step.decision import Decision
 
     return Decision(commit, torch.zeros_like(commit, dtype=torch.int64), score)
 

@@ -19,19 +19,19 @@ from tiny_decoding import MASK, SPEC, random_model
 from torch import Tensor
 
 from dllm.cache.policy import CachePolicy
-from dllm.cache.store import KVStore
-from dllm.canvas import Prompt
 from dllm.config import build, compose
+from dllm.engine.legality import refusals
+from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError
-from dllm.legality import refusals
-from dllm.loop import Decoder
+from dllm.forward.predictor import Predictor
+from dllm.forward.store import KVStore
 from dllm.models.filter import FilterFacts, FilterNetwork, save_filter
-from dllm.models.predictor import Predictor
 from dllm.models.spec import ModelSpec
-from dllm.outcome import Outcome
-from dllm.plan import Plan
-from dllm.prediction import Prediction
-from dllm.sampler import Sampler
+from dllm.step.canvas import Prompt
+from dllm.step.outcome import Outcome
+from dllm.step.plan import Plan
+from dllm.step.prediction import Prediction
+from dllm.step.sampler import Sampler
 
 
 CONF = Path(__file__).parents[2] / "conf"

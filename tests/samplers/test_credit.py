@@ -10,7 +10,7 @@ from test_threshold_family import rule
 from tiny_decoding import sampler
 from written import step_of
 
-from dllm.sampler import Sampler
+from dllm.step.sampler import Sampler
 
 
 VOCABULARY = 24

@@ -5,8 +5,8 @@ from test_threshold_family import rule, steps
 from tiny_decoding import decode_written, sampler
 from written import DECIDED, A, Twin, commits, offsets, one, picked, proposal, step_of
 
-from dllm.eos import EosPolicy
 from dllm.errors import ConfigError
+from dllm.step.eos import EosPolicy
 
 
 def test_threshold_takes_near_ties_of_the_best() -> None:
@@ -82,7 +82,7 @@ def test_schedule_per_block() -> None:
     committed = steps(
         "threshold",
         (0.95, 0.85, 0.75, 0.65) * 2,
-        threshold="{_target_:dllm.schedule.PerBlock,values_by_block:[0.9,0.7]}",
+        threshold="{_target_:dllm.step.schedule.PerBlock,values_by_block:[0.9,0.7]}",
     )
     assert committed == [[0], [1], [2], [3], [4, 5, 6], [7]]
 
@@ -97,7 +97,7 @@ def test_schedule_per_block() -> None:
 )
 def test_refused_schedules(options: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        rule("threshold", threshold="{_target_:dllm.schedule.Linear," + options + "}")
+        rule("threshold", threshold="{_target_:dllm.step.schedule.Linear," + options + "}")
 
 
 def test_remasking_nets_one_position() -> None:

@@ -8,9 +8,9 @@ from test_threshold_family import rule, steps
 from tiny_decoding import decode_written
 from written import A, proposal, step_of
 
-from dllm import scores
 from dllm.errors import ConfigError
-from dllm.sampler import Sampler
+from dllm.step import scores
+from dllm.step.sampler import Sampler
 
 
 WHOLE = {"region__block_length": "null"}

@@ -9,16 +9,16 @@ from scripted import built
 from tiny_decoding import EOS, MASK, SPEC, WrittenPredictor, decode, random_model
 
 from dllm.cache.none import NoCache
-from dllm.cache.store import KVStore
-from dllm.canvas import Canvas, Prompt
-from dllm.decision import HostDecision
+from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError
-from dllm.loop import Decoder
-from dllm.models.predictor import Predictor
-from dllm.outcome import Outcome
-from dllm.plan import Plan
-from dllm.prediction import Prediction
-from dllm.sampler import Sampler
+from dllm.forward.predictor import Predictor
+from dllm.forward.store import KVStore
+from dllm.step.canvas import Canvas, Prompt
+from dllm.step.decision import HostDecision
+from dllm.step.outcome import Outcome
+from dllm.step.plan import Plan
+from dllm.step.prediction import Prediction
+from dllm.step.sampler import Sampler
 from samplers.rho_eos import RhoEOS
 
 

@@ -14,19 +14,19 @@ from torch import Tensor
 from written import PROMPT, Cell, step_of
 
 from dllm.cache.none import NoCache
-from dllm.cache.store import KVStore
-from dllm.canvas import Prompt
 from dllm.config import build, compose
+from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError, RunError
-from dllm.loop import Decoder
+from dllm.forward.predictor import Predictor
+from dllm.forward.store import KVStore
 from dllm.models.loading import load_model
-from dllm.models.predictor import Predictor
-from dllm.outcome import Outcome
-from dllm.plan import Plan
-from dllm.prediction import Prediction
-from dllm.sampler import Sampler
+from dllm.step.canvas import Prompt
+from dllm.step.outcome import Outcome
+from dllm.step.plan import Plan
+from dllm.step.prediction import Prediction
+from dllm.step.sampler import Sampler
 from samplers.freedave import FreeDave
-from samplers.verifiers import Verifier
+from samplers.parts.verifiers import Verifier
 
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "models"

@@ -13,10 +13,11 @@ from test_threshold_family import rule, steps
 from tiny_decoding import SPEC, WrittenPredictor, canvas_of, decode, sampler
 from written import DECIDED, PROMPT, Twin, offsets, one, picked, proposal, step_of
 
-from dllm import background, scores
-from dllm.canvas import Prompt
-from dllm.density import certainty_density
 from dllm.errors import ConfigError
+from dllm.step import scores
+from dllm.step.canvas import Prompt
+from dllm.step.density import certainty_density
+from samplers.parts import background
 
 
 def top_for_entropy(h: float) -> float:

@@ -12,7 +12,6 @@ from scripted import Script, built, distribution
 from tiny_decoding import EOS, MASK, SPEC, canvas_of, decode
 from written import PROMPT, Cell, Twin, offsets, step_of
 
-from dllm.canvas import Prompt
 from dllm.errors import ConfigError
 from dllm.models.filter import (
     FilterFacts,
@@ -24,9 +23,10 @@ from dllm.models.filter import (
     published_differences,
     save_filter,
 )
-from dllm.prediction import View
-from dllm.sampler import Sampler
-from dllm.state import SamplerState
+from dllm.step.canvas import Prompt
+from dllm.step.prediction import View
+from dllm.step.sampler import Sampler
+from dllm.step.state import SamplerState
 
 
 def network(neighbour: float = 0.0, bias: float = -5.0, **facts: object) -> FilterNetwork:

@@ -11,7 +11,7 @@ from test_threshold_family import rule
 from tiny_decoding import SPEC
 from written import Step, offsets, step_of
 
-from dllm.sampler import Sampler
+from dllm.step.sampler import Sampler
 
 
 WHOLE = {"region.block_length": "null"}

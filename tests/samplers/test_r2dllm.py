@@ -9,10 +9,10 @@ from scripted import Script, built
 from tiny_decoding import decode
 from written import PROMPT, offsets, proposal, spread, step_of
 
-from dllm.canvas import Prompt
 from dllm.errors import ConfigError
-from dllm.sampler import Sampler
-from samplers.blocks import BlockRows
+from dllm.step.canvas import Prompt
+from dllm.step.sampler import Sampler
+from samplers.parts.blocks import BlockRows
 from samplers.r2dllm import R2DLLM
 
 

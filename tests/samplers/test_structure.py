@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from dllm.config import build, compose
-from samplers.block_schedule import BlockSchedule
-from samplers.structure import Signals, Structure
+from samplers.dystruct.block_schedule import BlockSchedule
+from samplers.dystruct.structure import Signals, Structure
 
 
 DICE = torch.Generator()

@@ -10,11 +10,11 @@ from scripted import built
 from tiny_decoding import MASK, SPEC, decode, decode_written, random_model, sampler
 from written import A, commits, in_float32, offsets, one, picked, proposal, step_of
 
-from dllm.canvas import Prompt
 from dllm.errors import ConfigError
-from dllm.models.predictor import Predictor
-from dllm.sampler import Sampler
-from samplers.quota import step_quota
+from dllm.forward.predictor import Predictor
+from dllm.step.canvas import Prompt
+from dllm.step.sampler import Sampler
+from samplers.parts.quota import step_quota
 
 
 def rule(name: str, **options: object) -> Sampler:

@@ -8,11 +8,11 @@ import torch
 from scripted import built
 from tiny_decoding import SPEC, canvas_of
 
-from dllm.canvas import Canvas
-from dllm.decision import Decision
 from dllm.errors import ConfigError
-from dllm.prediction import View
-from dllm.state import SamplerState
+from dllm.step.canvas import Canvas
+from dllm.step.decision import Decision
+from dllm.step.prediction import View
+from dllm.step.state import SamplerState
 from samplers.wedlm import WeDLM
 
 

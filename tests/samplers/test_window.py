@@ -8,15 +8,15 @@ import torch
 from scripted import built, distribution
 from tiny_decoding import EOS, SPEC, canvas_of, random_model
 
-from dllm.canvas import Canvas, Prompt
 from dllm.config import build, compose
-from dllm.decision import Decision
+from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError
-from dllm.loop import Decoder
-from dllm.models.predictor import Predictor
-from dllm.prediction import View
-from dllm.state import SamplerState
-from samplers.window import Window
+from dllm.forward.predictor import Predictor
+from dllm.step.canvas import Canvas, Prompt
+from dllm.step.decision import Decision
+from dllm.step.prediction import View
+from dllm.step.state import SamplerState
+from samplers.window_diffusion import Window
 
 
 def rule(*options: str) -> Window:

@@ -8,11 +8,11 @@ import torch
 from tiny_decoding import MASK, SPEC, canvas_of
 from torch import Tensor
 
-from dllm.canvas import Canvas
-from dllm.decision import Decision
-from dllm.prediction import View
-from dllm.sampler import Sampler
-from dllm.state import SamplerState
+from dllm.step.canvas import Canvas
+from dllm.step.decision import Decision
+from dllm.step.prediction import View
+from dllm.step.sampler import Sampler
+from dllm.step.state import SamplerState
 
 
 PROMPT = (5, 6, 7)

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from dllm.canvas import Prompt
 from dllm.config import compose
 from dllm.errors import ConfigError
+from dllm.forward.predictor import Predictor
 from dllm.models.loading import load_model
-from dllm.models.predictor import Predictor
+from dllm.step.canvas import Prompt
 from dllm.training.records import Record, RecordShards, load_records
 from scripts.collect import collect, collector_of
 

@@ -9,10 +9,10 @@ from tiny_decoding import EOS, MASK, SPEC, random_model
 from dllm.config import compose
 from dllm.errors import ConfigError
 from dllm.models.loading import load_model
-from dllm.outcome import Cost, Outcome
-from dllm.plan import ForwardKind
+from dllm.step.outcome import Cost, Outcome
+from dllm.step.plan import ForwardKind
+from dllm.step.trace import Step, Trace
 from dllm.tasks.listops import ListOperations
-from dllm.trace import Step, Trace
 from dllm.training.redundancy import execute, state_loss, states_of
 
 

@@ -1,0 +1,50 @@
+"""Which combinations of sampler, cache and model make sense, and why the others do not.
+
+One list of reasons for the loop, `scripts.run` and `scripts.inspect`; derived from what each part
+declares, never from names.
+"""
+
+from dllm.cache.policy import CachePolicy
+from dllm.errors import ConfigError
+from dllm.models.spec import ModelSpec
+from dllm.step.plan import Need
+from dllm.step.sampler import Sampler
+
+
+def needs(sampler: Sampler) -> frozenset[Need]:
+    """What the sampler's rule and its logits transform need from the engine."""
+    transform = sampler.logits_transform
+    return sampler.needs if transform is None else sampler.needs | transform.needs
+
+
+def refusals(
+    sampler: Sampler, cache: CachePolicy, spec: ModelSpec, batch_size: int = 1
+) -> list[str]:
+    """One line per reason why these parts can't decode together; empty = they can."""
+    rule, policy = type(sampler).__name__, type(cache).__name__
+    wanted = needs(sampler)
+    found = []
+    if sampler.batch_one and batch_size > 1:
+        found.append(f"batch_size={batch_size}: {rule} is defined for batch_size=1")
+    if spec.attention not in cache.attention:
+        allowed = " or ".join(sorted(cache.attention))
+        found.append(f"cache={policy} needs {allowed} attention; the model's is {spec.attention}")
+    # With causal blocks what is stored never changes; under full attention it ages.
+    if "fresh_logits" in wanted and cache.stores and spec.attention == "full":
+        found.append(
+            f"sampler={rule} compares a position's predictions of successive steps, which "
+            f"cache={policy} makes stale; use cache=none"
+        )
+    if "twins" in wanted:
+        if cache.stores:
+            found.append(f"sampler={rule} needs masked twins in every forward; use cache=none")
+        if spec.attention != "full" or spec.logit_shift:
+            found.append(
+                f"sampler={rule} needs full attention and unshifted logits; the model's are "
+                f"{spec.attention} with a shift of {spec.logit_shift}"
+            )
+    try:
+        sampler.check_model(spec)
+    except ConfigError as error:
+        found.append(str(error))
+    return found

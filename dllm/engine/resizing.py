@@ -1,0 +1,55 @@
+"""Sequences that change their length: the canvas and the loop's notes stay in step.
+
+Lengths and positions are those of the canvas (prompt included); `b` is the sequence's row.
+"""
+
+from dllm.engine.row import Row
+from dllm.step.canvas import Canvas
+from dllm.step.decision import HostDecision
+from dllm.step.eos import EosPolicy
+
+
+def resize(canvas: Canvas, b: int, row: Row, decision: HostDecision) -> None:
+    """The insertions and the new length of one decision."""
+    for position, count in decision.rows[b].inserted:
+        room = int(canvas.limit[b] - canvas.length[b])
+        canvas.insert(b, position + 1, min(count, room))
+        row.truncated |= count > room
+    if decision.length is None:
+        return
+    length, before = int(decision.length[b]), int(canvas.length[b])
+    if length < before:
+        if row.trace is not None:
+            # What this step committed beyond never happened.
+            row.trace.steps[-1].cut(length - int(canvas.prompt_length[b]))
+        shorten(canvas, b, row, length)
+    elif length > before:
+        # As far as there is room, with masks or with the token `tail`.
+        after = min(length, int(canvas.limit[b]))
+        row.truncated |= length > after
+        start = int(canvas.prompt_length[b])
+        canvas.grow(b, after - before)
+        row.resized(after - start)
+        if decision.tail is not None and decision.tail[b] >= 0:
+            canvas.fill(b, before, int(decision.tail[b]))
+            row.filled(before - start, int(decision.tail[b]))
+
+
+def shorten(canvas: Canvas, b: int, row: Row, length: int) -> None:
+    """Ends a sequence at `length`; what was committed beyond no longer counts."""
+    if length >= canvas.length[b]:
+        return
+    beyond = canvas.tokens[b, length : canvas.length[b]]
+    row.committed -= int((beyond != canvas.mask_id).sum())
+    canvas.truncate(b, length)
+    row.resized(length - int(canvas.prompt_length[b]))
+
+
+def end_answer(canvas: Canvas, b: int, row: Row, end: int, policy: EosPolicy) -> None:
+    """Finishes a sequence whose answer ends before `end`."""
+    row.finished = True
+    if policy.shortens:
+        shorten(canvas, b, row, end)
+    elif policy is not EosPolicy.STOP_AFTER_BLOCK and end < canvas.length[b]:
+        canvas.fill(b, end, canvas.eos_ids[0])
+        row.filled(end - int(canvas.prompt_length[b]), canvas.eos_ids[0])

@@ -1,0 +1,97 @@
+"""One forward of a plan: rows in, aligned logits of the wanted positions out."""
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dllm.forward.partial import PartialForward
+from dllm.forward.rollout import AttentionRollout
+from dllm.forward.store import KVStore
+from dllm.models.transformer import Transformer
+from dllm.step.plan import Plan
+from dllm.step.prediction import Prediction
+
+
+class Predictor:
+    """Runs plans on a transformer; removes the logit shift of models adapted from AR ones.
+
+    `edge` says what predicts a position whose row was not fed (a shifted model's first row):
+    `strict` marks it invalid, `duplicate` reads the position's own row as the official codes do.
+    """
+
+    def __init__(self, model: Transformer, edge_duplicate: bool = False):
+        self.model = model
+        self.spec = model.spec
+        self.edge_duplicate = edge_duplicate
+        self._nothing = KVStore(self.spec, 0, 0, model.dtype, model.device)
+        """What a forward without a store meets."""
+
+    @torch.inference_mode()
+    def predict(self, plan: Plan, store: KVStore | None) -> Prediction | None:
+        """Prediction of `plan.logits_for`, None if the plan wants none.
+
+        The LM head runs on the wanted rows only: no [canvas, vocab] tensor exists.
+        """
+        plan = plan.to(self.model.device)
+        store = self._nothing if store is None else store
+        if plan.partial is not None:
+            run = PartialForward(plan, store, self.model.spec.d_model)
+            hidden = self.model.hidden(plan.tokens, plan.positions, run=run.layer)
+            run.finish()
+        else:
+            exchange, mask = store.open(plan)
+            rollout = None
+            if plan.taps is not None and plan.taps.rollout:
+                rollout = AttentionRollout(plan, exchange, mask)
+            run = None if rollout is None else rollout.layer
+            hidden = self.model.hidden(plan.tokens, plan.positions, mask, exchange, run)
+            if plan.taps is not None and rollout is not None:
+                plan.taps.influence = rollout.influence()
+        if plan.taps is not None and plan.taps.confidence_of is not None:
+            plan.taps.confidence = self._confidence(plan, plan.taps.confidence_of, hidden)
+        if plan.logits_for is None:
+            return None
+        picked, valid = self._pick(plan, plan.logits_for, hidden)
+        return Prediction(self.model.logits(picked), valid)
+
+    def _confidence(self, plan: Plan, wanted: Tensor, hidden: Tensor) -> Tensor:
+        """Highest probability of each wanted slot; a few rows at a time, since the logits of a
+        whole canvas may not fit."""
+        picked, valid = self._pick(plan, wanted, hidden)
+        tops = [self.model.logits(part).softmax(-1).amax(-1) for part in picked.split(32, dim=1)]
+        top = torch.cat(tops, dim=1)
+        return top if valid is None else top * valid
+
+    def _pick(self, plan: Plan, wanted: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+        """States [entries, wanted, d_model] that predict the wanted slots, and which of them were
+        fed; None = all."""
+        rows, valid = self._rows(plan.slots.cpu().numpy(), wanted.cpu().numpy()), None
+        fed = rows >= 0
+        if not fed.all():
+            rows, valid = np.maximum(rows, 0), torch.from_numpy(fed).to(hidden.device)
+        index = torch.from_numpy(rows).to(hidden.device)[..., None]
+        return hidden.gather(1, index.expand(-1, -1, hidden.shape[-1])), valid
+
+    def _rows(
+        self, slots: Int[np.ndarray, "entries rows"], wanted: Int[np.ndarray, "entries wanted"]
+    ) -> Int[np.ndarray, "entries wanted"]:
+        """Fed row that predicts each wanted slot, -1 = none does."""
+        source = wanted - self.spec.logit_shift
+        if self.spec.logit_shift:
+            # Position 0 has no row before it and keeps its own (never decoded: it is prompt).
+            source = np.where(source >= 0, source, wanted)
+        count = slots.shape[1]
+        if (slots == np.arange(count)).all():
+            # Fed in order, as without a cache: a row has the number of its slot.
+            return np.where(source < count, source, -1)
+        entries = np.arange(len(slots))[:, None]
+        last = max(slots.max(initial=0), wanted.max(initial=0)) + 1
+        # Padding is slot -1, the last column: no row.
+        index = np.full((len(slots), last + 1), -1)
+        index[entries, slots] = np.arange(count)
+        index[:, -1] = -1
+        rows = index[entries, source]
+        if self.edge_duplicate:
+            rows = np.where(rows >= 0, rows, index[entries, wanted])
+        return rows

@@ -1,0 +1,223 @@
+"""Position-indexed store of rotated keys and values (kv_caches section 9.1).
+
+Slot = absolute position. Contents change only by a forward's `write`, `invalidate` and `clear`:
+nothing is appended, permuted or reallocated during decoding. One post-rotary store serves every
+family; it gave the same logits as the official pre-rotary ones (models section 6).
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool
+from torch import Tensor
+
+from dllm.models.spec import ModelSpec
+from dllm.models.transformer import KeyValueExchange
+from dllm.step.plan import Plan
+
+
+_Write = Callable[[int, Tensor, Tensor], None]
+
+
+class KVStore:
+    """Keys and values of `batch` sequences, `slots` positions each.
+
+    Bookkeeping lies on `device`; each layer's buffers on its own of `layer_devices` (a model spread
+    over several devices), by default on the same.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        batch: int,
+        slots: int,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        layer_devices: Sequence[torch.device | str] | None = None,
+    ):
+        shape = (batch, spec.n_kv_heads, slots, spec.head_dim)
+        places = [device] * spec.n_layers if layer_devices is None else layer_devices
+        # A store without slots is that of a cache-free forward, made for each: no buffers.
+        buffers = [torch.zeros(2, *shape, dtype=dtype, device=d) for d in places if slots]
+        self.keys: list[Tensor] = [both[0] for both in buffers]
+        """Per layer [batch, kv_heads, slots, head_dim], rotated."""
+        self.values: list[Tensor] = [both[1] for both in buffers]
+        self.valid = torch.zeros((batch, slots), dtype=torch.bool, device=device)
+        """Slot holds keys and values."""
+        self.token = torch.full((batch, slots), -1, dtype=torch.int64, device=device)
+        """Token each slot was computed from, -1 = never; differs from the canvas = stale."""
+        self.stamp = torch.full((batch, slots), -1, dtype=torch.int32, device=device)
+        """Number of the forward that wrote the slot."""
+        self.forwards = 0
+        self.outputs: list[Tensor] = []
+        """Last outputs of attention and feed-forward per layer [2, batch, slots, d_model], for
+        forwards that recompute some rows only; made when the first of them comes."""
+
+    @property
+    def slots(self) -> int:
+        return self.valid.shape[1]
+
+    def invalidate(self, mask: Bool[Tensor, "batch slots"]) -> None:
+        self.valid &= ~mask
+
+    def clear(self) -> None:
+        self.valid.zero_()
+
+    def keep(self, rows: list[int]) -> None:
+        """Drops every sequence that is not in `rows`."""
+        for buffers in (self.keys, self.values):
+            buffers[:] = [buffer[rows] for buffer in buffers]
+        self.outputs = [buffer[:, rows] for buffer in self.outputs]
+        self.valid, self.token, self.stamp = self.valid[rows], self.token[rows], self.stamp[rows]
+
+    def append(self) -> None:
+        """Adds one empty sequence as the last row."""
+        for buffers in (self.keys, self.values):
+            buffers[:] = [F.pad(buffer, (0, 0, 0, 0, 0, 0, 0, 1)) for buffer in buffers]
+        self.outputs = [F.pad(buffer, (0, 0, 0, 0, 0, 1)) for buffer in self.outputs]
+        self.valid = F.pad(self.valid, (0, 0, 0, 1))
+        self.token = F.pad(self.token, (0, 0, 0, 1), value=-1)
+        self.stamp = F.pad(self.stamp, (0, 0, 0, 1), value=-1)
+
+    def feature_store(self, d_model: int) -> list[Tensor]:
+        """`outputs`, made where there are none."""
+        if not self.outputs:
+            shape = (2, len(self.valid), self.slots, d_model)
+            self.outputs = [keys.new_zeros(shape) for keys in self.keys]
+        return self.outputs
+
+    def open(self, plan: Plan) -> tuple[KeyValueExchange | None, Bool[Tensor, "b 1 q k"] | None]:
+        """How one forward meets the store: the exchange for the layers and the attention mask over
+        the keys it returns (None = everything visible)."""
+        stored, limit = self._visible(plan)
+        keep = _written(plan)
+        self.forwards += 1
+        if not limit and keep is None:
+            return None, _mask(_own(plan))
+        if keep is None:
+            return self._beside(plan, stored, limit, None)
+        entry, row = keep.nonzero(as_tuple=True)
+        slot = plan.slots[entry, row]
+        self.valid[entry, slot] = True
+        self.token[entry, slot] = plan.tokens[entry, row]
+        self.stamp[entry, slot] = self.forwards - 1
+        write = self._writer(plan, entry, row, slot)
+        if (
+            limit
+            and len(plan.slots) == len(self.valid)
+            and len(slot) == int((plan.slots >= 0).sum())
+        ):
+            return self._in_place(plan, stored, limit, write)
+        return self._beside(plan, stored, limit, write)
+
+    def _writer(self, plan: Plan, entry: Tensor, row: Tensor, slot: Tensor) -> _Write:
+        """Stores one layer's keys and values of the fed rows that are kept."""
+        # One sequence, all rows (the usual case): a plain copy along the slots.
+        plain = len(plan.slots) == 1 and len(slot) == plan.slots.shape[1]
+
+        def write(layer: int, k: Tensor, v: Tensor) -> None:
+            keys, values = self.keys[layer], self.values[layer]
+            at = slot.to(k.device)
+            if plain:
+                keys.index_copy_(2, at, k)
+                values.index_copy_(2, at, v)
+            else:
+                of, source = entry.to(k.device), row.to(k.device)
+                keys[of, :, at] = k[of, :, source]
+                values[of, :, at] = v[of, :, source]
+
+        return write
+
+    def _beside(
+        self, plan: Plan, stored: Tensor, limit: int, write: _Write | None
+    ) -> tuple[KeyValueExchange, Tensor | None]:
+        """Keys are [stored slots | fed rows]; the rows that are kept are written besides."""
+        own = _own(plan)
+        if limit:
+            entries, rows = plan.slots.shape
+            if own is None:
+                own = stored.new_ones(1, 1, 1).expand(entries, rows, rows)
+            mask = torch.cat((stored[:, None, :limit].expand(entries, rows, limit), own), dim=-1)
+        else:
+            mask = own
+
+        def exchange(layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+            seen = (k, v)
+            if limit:
+                old_k, old_v = self.keys[layer][:, :, :limit], self.values[layer][:, :, :limit]
+                if len(k) != len(old_k):
+                    copies = len(k) // len(old_k)
+                    old_k, old_v = old_k.repeat(copies, 1, 1, 1), old_v.repeat(copies, 1, 1, 1)
+                seen = (torch.cat((old_k, k), dim=2), torch.cat((old_v, v), dim=2))
+            if write is not None:
+                write(layer, k, v)
+            return seen
+
+        return exchange, _mask(mask)
+
+    def _in_place(
+        self, plan: Plan, stored: Tensor, limit: int, write: _Write
+    ) -> tuple[KeyValueExchange, Tensor | None]:
+        """Every fed row is kept: write first and attend to the slots themselves, so that a step
+        copies its own rows only, not what is stored."""
+        limit = max(limit, int(plan.slots.max()) + 1)
+        own = _own(plan)
+        mask = stored[:, None, :limit]
+        entries, rows = plan.slots.shape
+        target = plan.slots.where(plan.slots >= 0, limit)
+        if own is None:
+            mask = F.pad(mask, (0, 1)).scatter(2, target[:, None], True)
+        else:
+            mask = F.pad(mask, (0, 1)).expand(entries, rows, limit + 1)
+            mask = mask.scatter(2, target[:, None].expand_as(own), own)
+        mask = mask[..., :limit]
+
+        def exchange(layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+            write(layer, k, v)
+            return self.keys[layer][:, :, :limit], self.values[layer][:, :, :limit]
+
+        return exchange, _mask(mask)
+
+    def _visible(self, plan: Plan) -> tuple[Tensor, int]:
+        """Effective stored keys: visible, valid and not replaced by a fed row; and their upper
+        bound."""
+        if plan.visible is None:
+            return self.valid, 0
+        valid = self.valid
+        if len(plan.slots) != len(valid):
+            valid = valid.repeat(len(plan.slots) // len(valid), 1)
+        replaced = torch.zeros(
+            (len(valid), self.slots + 1), dtype=torch.bool, device=valid.device
+        ).scatter_(1, plan.slots.where(plan.slots >= 0, self.slots), True)
+        stored = plan.visible & valid & ~replaced[:, :-1]
+        used = stored.any(dim=0).nonzero()
+        return stored, int(used[-1]) + 1 if len(used) else 0
+
+
+def _written(plan: Plan) -> Tensor | None:
+    if isinstance(plan.write, Tensor):
+        return plan.write & (plan.slots >= 0)
+    return plan.slots >= 0 if plan.write == "all" else None
+
+
+def _own(plan: Plan) -> Tensor | None:
+    """Which fed rows each fed row attends to [entries or 1, rows, rows]; None = all."""
+    seen = plan.slots[:, None, :] >= 0 if plan.padded else None
+    if plan.within == "full":
+        rows = plan.slots.shape[1]
+        return None if seen is None else seen.expand(-1, rows, -1)
+    if isinstance(plan.within, Tensor):
+        within = plan.within
+    else:
+        rows = plan.slots.shape[1]
+        within = torch.ones(1, rows, rows, dtype=torch.bool, device=plan.slots.device).tril()
+    within = within.expand(len(plan.slots), -1, -1)
+    return within if seen is None else within & seen
+
+
+def _mask(mask: Tensor | None) -> Tensor | None:
+    """With an axis for the heads; None where nothing is hidden."""
+    if mask is None or mask.all():
+        return None
+    return mask[:, None]

@@ -1,0 +1,241 @@
+"""The canvas: prompt and generation region of every sequence in the batch, with its progress.
+
+Bookkeeping lives on the host as numpy arrays, one entry per batch row: a step asks for a handful of
+small integer operations, which numpy does in a tenth of the time of tensor dispatch and without a
+device synchronisation. Rows are left-aligned: row b holds a sequence in [0, length[b]), the rest is
+padding. All positions are absolute (the prompt starts at 0).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+
+from dllm.errors import ConfigError
+from dllm.step.decision import HostDecision
+
+
+IntRow = Int[np.ndarray, "batch"]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One sequence to decode."""
+
+    sample_id: str
+    tokens: tuple[int, ...]
+    gen_length: int
+    """Masked positions appended to the prompt (>= 1)."""
+    reference: tuple[int, ...] | None = None
+    """Tokens of a reference answer, for oracle samplers only."""
+    stop_ids: tuple[int, ...] = ()
+    """Tokens that end this answer besides the model's end tokens."""
+    phase: int = 0
+    """How many generations of the same sample came before (samplers that continue an answer)."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a sequence lies on its canvas, in absolute positions."""
+
+    length: int
+    """Prompt plus generation region at the start."""
+    capacity: int
+    """Length up to which it may grow, later phases included."""
+    kept: int
+    """Length to which the finished answer is cut: blocks may reach beyond what was asked for."""
+    attention_block: int
+    """Block of block-causal attention, counted from position 0; 0 = the model has none."""
+
+
+@dataclass
+class Canvas:
+    """Sequences under decoding; only the loop writes it."""
+
+    tokens: Int[np.ndarray, "batch canvas"]
+    prompt_length: IntRow
+    length: IntRow
+    """Prompt plus generation region; grows and shrinks with the answer."""
+    limit: IntRow
+    """Length that a sequence may not exceed."""
+    kept: IntRow
+    """Length to which a finished sequence is cut."""
+    attention_block: IntRow
+    """Block of each sequence's block-causal attention, counted from position 0; 0 = none."""
+    block_start: IntRow
+    block_end: IntRow
+    """The current block is [block_start, block_end)."""
+    block_index: IntRow
+    """Blocks entered so far minus one; -1 before the first."""
+    block_masks: IntRow
+    """Masked positions in the block when it was entered."""
+    step_in_block: IntRow
+    step: IntRow
+    """Decisions taken for this sequence so far."""
+    prompts: list[Prompt]
+    generators: list[torch.Generator]
+    """One per sequence, seeded from the run seed and the sample id."""
+    mask_id: int
+    eos_ids: tuple[int, ...]
+
+    @classmethod
+    def empty(cls, capacity: int, mask_id: int, eos_ids: tuple[int, ...]) -> Self:
+        """A canvas without rows that can hold sequences of up to `capacity` positions."""
+        columns = [np.zeros(0, dtype=np.int64) for _ in range(11)]
+        return cls(
+            np.zeros((0, capacity), dtype=np.int64),
+            *columns,
+            prompts=[],
+            generators=[],
+            mask_id=mask_id,
+            eos_ids=eos_ids,
+        )
+
+    @property
+    def batch(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def capacity(self) -> int:
+        return self.tokens.shape[1]
+
+    @property
+    def width(self) -> int:
+        """Positions up to the end of the longest sequence."""
+        return int(self.length.max())
+
+    def append(self, prompt: Prompt, layout: Layout, generator: torch.Generator) -> None:
+        """Adds a sequence as a new last row; the canvas must have the capacity for its layout."""
+        start = len(prompt.tokens)
+        row = np.full((1, self.capacity), self.mask_id, dtype=np.int64)
+        row[0, :start] = prompt.tokens
+        self.tokens = np.concatenate((self.tokens, row))
+        for name, value in (
+            ("prompt_length", start),
+            ("length", layout.length),
+            ("limit", layout.capacity),
+            ("kept", layout.kept),
+            ("attention_block", layout.attention_block),
+            ("block_start", start),
+            ("block_end", start),
+            ("block_index", -1),
+            ("block_masks", 0),
+            ("step_in_block", 0),
+            ("step", 0),
+        ):
+            setattr(self, name, np.append(getattr(self, name), value))
+        self.prompts.append(prompt)
+        self.generators.append(generator)
+
+    def keep(self, rows: list[int]) -> None:
+        """Drops every sequence that is not in `rows`; order follows `rows`."""
+        self.tokens = self.tokens[rows]
+        for name in (
+            "prompt_length",
+            "length",
+            "limit",
+            "kept",
+            "attention_block",
+            "block_start",
+            "block_end",
+            "block_index",
+            "block_masks",
+            "step_in_block",
+            "step",
+        ):
+            setattr(self, name, getattr(self, name)[rows])
+        self.prompts = [self.prompts[r] for r in rows]
+        self.generators = [self.generators[r] for r in rows]
+
+    def branched(self, count: int) -> Self:
+        """A copy in which `count` rows in a row stand for each sequence."""
+        arrays = {
+            name: np.repeat(value, count, axis=0)
+            for name, value in vars(self).items()
+            if isinstance(value, np.ndarray)
+        }
+        prompts = [prompt for prompt in self.prompts for _ in range(count)]
+        generators = [generator for generator in self.generators for _ in range(count)]
+        return replace(self, **arrays, prompts=prompts, generators=generators)
+
+    def masked(self) -> Bool[np.ndarray, "batch canvas"]:
+        """Undecided positions of the generation regions."""
+        index = np.arange(self.capacity)
+        return (
+            (self.tokens == self.mask_id)
+            & (index >= self.prompt_length[:, None])
+            & (index < self.length[:, None])
+        )
+
+    def masked_in_block(self, row: int) -> int:
+        # An aligned block may begin inside the prompt, which is never masked.
+        start = max(self.block_start[row], self.prompt_length[row])
+        # A block may reach beyond a sequence that is still growing.
+        end = min(self.block_end[row], self.length[row])
+        return int((self.tokens[row, start:end] == self.mask_id).sum())
+
+    def generated(self, row: int) -> Int[np.ndarray, "generation"]:
+        """Tokens of the generation region of one row."""
+        return self.tokens[row, self.prompt_length[row] : self.length[row]]
+
+    def enter_block(self, row: int, start: int, end: int) -> None:
+        """Makes [start, end) the current block of a row."""
+        self.block_start[row], self.block_end[row] = start, end
+        self.block_index[row] += 1
+        self.step_in_block[row] = 0
+        self.block_masks[row] = self.masked_in_block(row)
+
+    def end_blocks(self, ends: IntRow) -> None:
+        """Moves the ends of the current blocks."""
+        for row in (ends != self.block_end).nonzero()[0]:
+            self.block_end[row] = ends[row]
+            self.block_masks[row] = self.masked_in_block(row)
+
+    def apply(self, decision: HostDecision) -> None:
+        """Writes the tokens of one decision and counts the step."""
+        for row, changes in enumerate(decision.rows):
+            if changes.commit_positions.size:
+                self.tokens[row, changes.commit_positions] = changes.commit_tokens
+            if changes.edit_positions.size:
+                self.tokens[row, changes.edit_positions] = changes.edit_tokens
+            if changes.remask_positions.size:
+                self.tokens[row, changes.remask_positions] = self.mask_id
+        self.step += 1
+        self.step_in_block += 1
+
+    def fill(self, row: int, start: int, token: int) -> None:
+        """Sets everything from `start` to the end of the sequence to `token`."""
+        self.tokens[row, start : self.length[row]] = token
+
+    def ends(self, row: int) -> tuple[int, ...]:
+        """Tokens that end a row's answer."""
+        return self.eos_ids + self.prompts[row].stop_ids
+
+    def insert(self, row: int, position: int, count: int) -> None:
+        """Puts `count` masks before `position`; what follows moves right."""
+        end = int(self.length[row])
+        self.tokens[row, position + count : end + count] = self.tokens[row, position:end]
+        self.tokens[row, position : position + count] = self.mask_id
+        self.length[row] = end + count
+
+    def truncate(self, row: int, length: int) -> None:
+        """Ends the sequence after `length` positions (prompt included)."""
+        self.length[row] = length
+        self.block_end[row] = min(self.block_end[row], length)
+
+    def grow(self, row: int, count: int) -> None:
+        """Appends `count` masked positions.
+
+        Raises `ConfigError` beyond the canvas capacity (the model's positions).
+        """
+        end = int(self.length[row]) + count
+        if end > self.capacity:
+            raise ConfigError(f"growing to {end} positions exceeds the canvas of {self.capacity}")
+        self.tokens[row, self.length[row] : end] = self.mask_id
+        self.length[row] = end
+
+    def tensor(self, device: torch.device | str = "cpu") -> Int[torch.Tensor, "batch canvas"]:
+        """The tokens as a tensor (shares memory on the CPU: read only)."""
+        return torch.from_numpy(self.tokens).to(device)

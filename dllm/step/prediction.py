@@ -1,0 +1,97 @@
+"""What a forward returns (`Prediction`) and what a sampler sees of it (`View`)."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from dllm.step.canvas import Canvas
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Logits of the positions asked for, alignment shift already removed."""
+
+    logits: Float[Tensor, "entries wanted vocab"]
+    """Model dtype; row r predicts `Plan.logits_for[:, r]`."""
+    valid: Bool[Tensor, "entries wanted"] | None
+    """False where the needed row was not computed (or padding); None = all valid."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One step as a sampler sees it: read-only, repeatable.
+
+    Rows are the positions of the sampler's `Request`; a row is a candidate if it is masked, its
+    logits are fresh and no constraint vetoed it.
+    """
+
+    canvas: Canvas
+    positions: Int[Tensor, "batch rows"]
+    logits: Float[Tensor, "batch rows vocab"]
+    candidates: Bool[Tensor, "batch rows"]
+    hypotheses: Float[Tensor, "batch extra rows vocab"] | None = None
+    """Logits of the request's alternative canvases."""
+    drafts: Int[Tensor, "batch extra canvas"] | None = None
+    """Those canvases' tokens."""
+    stale: Bool[Tensor, "batch rows"] | None = None
+    """Rows whose logits could not be computed in this step (and padding); None = none."""
+
+    @property
+    def device(self) -> torch.device:
+        return self.logits.device
+
+    @cached_property
+    def top(self) -> tuple[Tensor, Tensor]:
+        """Largest logit and its token, each [batch, rows]; the lowest id wins exact ties."""
+        return tuple(self.logits.max(dim=-1))  # type: ignore[return-value]
+
+    @cached_property
+    def tokens(self) -> Int[Tensor, "batch rows"]:
+        """Current tokens at the rows; padding reads position 0."""
+        return self.canvas.tensor(self.device).gather(1, self.positions.clamp(min=0))
+
+    @cached_property
+    def decided(self) -> Bool[Tensor, "batch rows"]:
+        """Generated and committed rows, never prompt, never padding."""
+        start = self.column(self.canvas.prompt_length)
+        return (self.positions >= start) & (self.tokens != self.canvas.mask_id)
+
+    def column(self, values: np.ndarray) -> Tensor:
+        """A per-sequence host array as a [batch, 1] tensor on the view's device."""
+        return torch.as_tensor(values, device=self.device)[:, None]
+
+    def on_canvas(
+        self, rows: Shaped[Tensor, "batch rows"], canvas: Shaped[Tensor, "batch canvas"]
+    ) -> Shaped[Tensor, "batch canvas"]:
+        """A copy of `canvas` with the rows' values at their positions."""
+        wide = F.pad(canvas, (0, 1))
+        # Padding rows write to the extra last column.
+        index = self.positions.where(self.positions >= 0, canvas.shape[1])
+        return wide.scatter(1, index, rows.to(canvas.dtype))[:, :-1]
+
+    def uniform(self) -> Float[Tensor, "batch rows"]:
+        """U[0, 1) per row in float64, from each sequence's own generator."""
+        drawn = torch.zeros(self.positions.shape, dtype=torch.float64, device=self.device)
+        for row, generator in enumerate(self.canvas.generators):
+            # Only the sequence's own rows are drawn: padding would tie its stream to the batch.
+            own = self.positions[row] >= 0
+            drawn[row, own] = torch.rand(
+                int(own.sum()), generator=generator, dtype=torch.float64, device=self.device
+            )
+        return drawn
+
+    def with_logits(self, logits: Tensor) -> Self:
+        return replace(self, logits=logits)
+
+    def veto(self, vetoed: Bool[Tensor, "batch rows vocab"]) -> Self:
+        """The same view without the vetoed (position, token) pairs; a row left without any token is
+        no candidate any more."""
+        logits = self.logits.masked_fill(vetoed, -torch.inf)
+        alive = logits.amax(dim=-1) > -torch.inf
+        return replace(self, logits=logits, candidates=self.candidates & alive)

@@ -1,0 +1,147 @@
+"""What was decided when: one compact record per forward, from which the canvas can be rebuilt.
+
+Positions count from the start of the generation region. A trace of a 256-token answer takes a few
+kilobytes of JSON; `replay` rebuilds every intermediate canvas exactly.
+"""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dllm.step.plan import ForwardKind
+
+
+@dataclass
+class Step:
+    """One forward of one sequence and what was decided after it."""
+
+    kind: ForwardKind
+    fed: int
+    """Rows computed for this sequence."""
+    block: int
+    """Index of the block."""
+    opened: tuple[int, int] | None = None
+    """[start, end) of the block that began with this step; an aligned one may start below 0."""
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    """Half-open spans of the fed positions, prompt negative; empty where the whole canvas was
+    fed."""
+    positions: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    """Of the committed tokens, in the order of `positions`."""
+    remasked: list[int] = field(default_factory=list)
+    edits: list[tuple[int, int]] = field(default_factory=list)
+    """(position, new token) of overwritten tokens."""
+    fill: tuple[int, int] | None = None
+    """(from position, token): the rest of the canvas was set to an end token after this step."""
+    length: int | None = None
+    """New length of the generation region, where it changed."""
+    inserted: list[tuple[int, int]] = field(default_factory=list)
+    """(position, masks put after it), from right to left; the canvas grew by them."""
+    marks: dict[str, list[int]] = field(default_factory=dict)
+    """Named positions that explain the decision (a sampler's anchors, ready rows)."""
+
+    def cut(self, length: int) -> None:
+        """Notes that the sequence was shortened right after this step; commits beyond are
+        dropped."""
+        kept = [i for i, position in enumerate(self.positions) if position < length]
+        self.positions = [self.positions[i] for i in kept]
+        self.tokens = [self.tokens[i] for i in kept]
+        self.scores = [self.scores[i] for i in kept]
+        self.length = length
+
+
+@dataclass
+class Trace:
+    """All steps of one sequence."""
+
+    sample_id: str
+    gen_length: int
+    mask_id: int
+    steps: list[Step] = field(default_factory=list)
+
+    def commits(self) -> list[list[tuple[int, int]]]:
+        """Per forward, (position, token) of everything that was written, remasks as the mask id."""
+        return [
+            [
+                *zip(step.positions, step.tokens, strict=True),
+                *step.edits,
+                *((p, self.mask_id) for p in step.remasked),
+            ]
+            for step in self.steps
+        ]
+
+    def replay(self) -> Iterator[np.ndarray]:
+        """The generation region after each forward, int64 [length]; length changes where it did."""
+        canvas = np.full(self.gen_length, self.mask_id, dtype=np.int64)
+        for step in self.steps:
+            canvas = canvas.copy()
+            canvas[step.positions] = step.tokens
+            for position, token in step.edits:
+                canvas[position] = token
+            canvas[step.remasked] = self.mask_id
+            for position, count in step.inserted:
+                canvas = np.insert(canvas, position + 1, [self.mask_id] * count)
+            if step.length is not None:
+                grown = np.full(step.length, self.mask_id, dtype=np.int64)
+                shared = min(step.length, canvas.size)
+                grown[:shared] = canvas[:shared]
+                canvas = grown
+            if step.fill is not None:
+                canvas[step.fill[0] :] = step.fill[1]
+            yield canvas
+
+    def to_json(self) -> dict[str, Any]:
+        """Compact form: fields at their default are left out."""
+        steps = [
+            {k: v for k, v in asdict(step).items() if v not in ([], {}, None)}
+            for step in self.steps
+        ]
+        return {
+            "sample_id": self.sample_id,
+            "gen_length": self.gen_length,
+            "mask_id": self.mask_id,
+            "steps": steps,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Trace":
+        steps = []
+        for raw in data["steps"]:
+            raw = dict(raw, kind=ForwardKind(raw["kind"]))
+            for name in ("edits", "inserted"):
+                raw[name] = [tuple(pair) for pair in raw.get(name, ())]
+            raw["spans"] = [tuple(span) for span in raw.get("spans", ())]
+            raw["opened"] = tuple(raw["opened"]) if "opened" in raw else None
+            raw["fill"] = tuple(raw["fill"]) if "fill" in raw else None
+            steps.append(Step(**raw))
+        return cls(data["sample_id"], data["gen_length"], data["mask_id"], steps)
+
+
+def pack_traces(traces: Iterable[Trace]) -> bytes:
+    """One complete gzip member of JSON lines, to be appended to a file of such members."""
+    lines = (json.dumps(trace.to_json(), separators=(",", ":")) + "\n" for trace in traces)
+    return gzip.compress("".join(lines).encode(), mtime=0)
+
+
+def read_traces(path: Path) -> Iterator[Trace]:
+    """The traces of all complete members; one cut off by a kill does not count."""
+    block = b""
+    with open(path, "rb") as file:
+        while True:
+            member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+            text = b""
+            while not member.eof:
+                block = block or file.read(1 << 16)
+                if not block:
+                    return
+                text += member.decompress(block)
+                block = member.unused_data
+            for line in text.splitlines():
+                yield Trace.from_json(json.loads(line))

@@ -1,0 +1,73 @@
+"""Proposers: the token each position would get (confidence_samplers section 0.2)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dllm.errors import ConfigError
+from dllm.step.prediction import View
+from samplers.parts.filters import best_tokens, within_mass
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """The most likely token; the lowest id on exact ties."""
+
+    def propose(self, view: View) -> Int[Tensor, "batch rows"]:
+        return view.top[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gumbel:
+    """A sample of softmax(logits / temperature), drawn as LLaDA does: the arg-max of exp(l) / (-ln
+    u)^T in float64, u ~ U[0, 1) per position and token. Confidence is still read from the logits
+    without temperature."""
+
+    temperature: float
+    """> 0; for 0 use the greedy proposer."""
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ConfigError(
+                f"proposer.temperature={self.temperature} must be > 0 "
+                "(greedy: sampler/proposer=greedy)"
+            )
+
+    def propose(self, view: View) -> Int[Tensor, "batch rows"]:
+        logits = view.logits.double()
+        noise = torch.ones_like(logits)
+        for row, generator in enumerate(view.canvas.generators):
+            # Only the sequence's own rows are drawn: padding would tie its stream to the batch.
+            own = view.positions[row] >= 0
+            noise[row, own] = torch.rand(
+                (int(own.sum()), logits.shape[-1]),
+                generator=generator,
+                dtype=torch.float64,
+                device=logits.device,
+            )
+        # Same arg-max in log space, where exp(l) can't overflow.
+        return (logits - self.temperature * (-noise.log()).log()).argmax(dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilteredGumbel(Gumbel):
+    """A sample of what top-k and then top-p leave of the untempered logits, tempered afterwards
+    (WeDLM's engine). Confidence and entropy are still read from the unfiltered logits."""
+
+    top_k: int | None
+    """Tokens that are kept (>= 1); null = all."""
+    top_p: float | None
+    """Mass of these that is kept, in (0, 1]; the token that crosses it stays; null or 1 = all."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.top_k is not None and self.top_k < 1:
+            raise ConfigError(f"proposer.top_k={self.top_k} must be >= 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ConfigError(f"proposer.top_p={self.top_p} is outside (0, 1]")
+
+    def propose(self, view: View) -> Int[Tensor, "batch rows"]:
+        logits = within_mass(best_tokens(view.logits, self.top_k), self.top_p)
+        return super().propose(view.with_logits(logits))
