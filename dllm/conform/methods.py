@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from dllm.conform import block_methods, cache_methods, freedave_methods
 from dllm.conform.traces import Params, RecordedMethod
 from dllm.models.filter import filter_from_weights, save_filter
 from dllm.step.trace import Trace
