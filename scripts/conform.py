@@ -1,4 +1,5 @@
-"""Replays recorded behaviour and compares: tokens, forwards, commits per step, or logits.
+"""Replays recorded behaviour and compares: tokens, forwards, commits per step, logits, or which
+partial texts a grammar can complete.
 
 python -m scripts.conform ../shared/golden/traces/localleap.json
 python -m scripts.conform tests/golden/traces/*.json --checkpoints tests/golden/models
@@ -46,15 +47,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from dllm.conform import traces  # torch, not needed for --help
+    from dllm.conform import completions, traces  # torch, not needed for --help
 
     counts: dict[str, int] = dict.fromkeys(("passed", "failed", "skipped"), 0)
     if options.files:
         from dllm.conform.methods import METHODS
 
         for path in options.files:
-            beside = path.parent.parent / "models"
-            result = traces.check(path, METHODS, [*options.checkpoints, *CHECKPOINTS, beside])
+            if completions.is_recorded(path):
+                result = completions.check(path)
+            else:
+                beside = path.parent.parent / "models"
+                result = traces.check(path, METHODS, [*options.checkpoints, *CHECKPOINTS, beside])
             counts[result.verdict] += 1
             print(result.line(), flush=True)
     if options.numerics:

@@ -1,0 +1,62 @@
+"""Replays recorded answers to "can this text with gaps be completed to a sentence?".
+
+A file holds cases: a grammar in Lark's notation, a canvas of texts and gaps, what a gap is, whether
+the text ends after the last piece, and the answer.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dllm.conform.traces import FileResult, Verdict
+from dllm.constraints.checker import Checker, Hole, Piece
+from dllm.constraints.checker import Verdict as Answer
+from dllm.constraints.clock import Deadline
+from dllm.constraints.errors import EmptyLanguage, GrammarError
+from dllm.constraints.grammar import read_lark
+from dllm.errors import ConfigError
+
+
+METHOD = "cfg_completable"
+SECONDS = 60.0
+"""For one case; an answer that is not there by then is a difference."""
+
+
+def is_recorded(path: Path) -> bool:
+    """Whether the file records completions rather than a decoding trace."""
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and record.get("method") == METHOD
+
+
+def check(path: Path) -> FileResult:
+    """Decides every case of a file."""
+    cases = json.loads(path.read_text())["cases"]
+    found = [_difference(number, case) for number, case in enumerate(cases)]
+    differing = tuple(text for text in found if text)
+    verdict = Verdict.FAILED if differing else Verdict.PASSED
+    return FileResult(path, verdict, len(cases), differing)
+
+
+def _difference(number: int, case: dict[str, Any]) -> str | None:
+    hole = {"any": Hole(), "one": Hole(1)}[case["gap"]]
+    pieces: list[Piece] = [hole if text is None else text.encode() for text in case["canvas"]]
+    answer = Answer.NO
+    try:
+        longest = sum(piece == Hole(1) for piece in pieces)
+        checker = _checker(case["grammar"], max(longest, 1))
+        answer = checker.completable(pieces, case["end"], Deadline.after(SECONDS))
+    except EmptyLanguage:
+        pass
+    except GrammarError as error:
+        raise ConfigError(f"case {number}: {error}") from None
+    expected = Answer.YES if case["completable"] else Answer.NO
+    return None if answer is expected else f"case {number}: {answer.value} not {expected.value}"
+
+
+@cache
+def _checker(grammar: str, longest: int) -> Checker:
+    return Checker.of(read_lark(grammar), longest)

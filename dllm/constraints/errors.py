@@ -1,0 +1,13 @@
+"""What goes wrong while a grammar is read; the caller adds the option it came from."""
+
+
+class GrammarError(ValueError):
+    """The grammar, schema or regular expression says something that can't be used."""
+
+
+class EmptyLanguage(GrammarError):
+    """No text at all is valid."""
+
+
+class Undecided(Exception):
+    """A time limit passed before the answer was known."""

@@ -1,0 +1,172 @@
+"""Sets of lengths as integers: bit n says that length n is possible.
+
+How long the texts of each symbol can be, in bytes, characters or tokens, is worked out once per
+grammar; a gap of exactly n units is then decided by shifts instead of n frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from dllm.constraints.clock import Deadline
+from dllm.constraints.lexer import Lexemes, Lexer
+from dllm.constraints.tables import END, Tables
+
+
+Successors = Callable[[int, int], Iterable[int]]
+"""(terminal, state) -> the states reached by exactly one unit of a gap."""
+
+
+def bits(lengths: int) -> Iterator[int]:
+    """The lengths of a set, ascending."""
+    while lengths:
+        low = lengths & -lengths
+        yield low.bit_length() - 1
+        lengths ^= low
+
+
+def sums(left: int, right: int, mask: int) -> int:
+    """Every sum of a length of `left` and one of `right`, within the mask."""
+    if not left or not right:
+        return 0
+    if left.bit_count() > right.bit_count():
+        left, right = right, left
+    low = right & -right
+    if right + low > mask:  # everything from one length on: only the shortest other one counts
+        return mask & -(low * (left & -left))
+    found = 0
+    for n in bits(left):
+        found |= right << n
+    return found & mask
+
+
+class Lengths:
+    """Lengths of symbols, of the parts of rules before the dot, and of lexemes in progress.
+
+    Lengths above `longest` are left out. `successors` says what a unit is.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        lexer: Lexer,
+        successors: Successors,
+        longest: int,
+        deadline: Deadline,
+    ) -> None:
+        self.longest = longest
+        self.mask = (1 << longest + 1) - 1
+        self._tables, self._lexer, self._successors = tables, lexer, successors
+        self._deadline = deadline
+        self._ends: dict[Lexemes, dict[int, int]] = {}
+        self._units: dict[Lexemes, Lexemes | None] = {}
+        self.within = [self._states(t) for t in range(len(tables.terminals))]
+        """Per terminal: (state, lengths of at least 1 that lead to it), reversed as `before`."""
+        self.symbol = self._symbols()
+        """Per symbol: lengths of its texts."""
+        self.before = [self.reversed(lengths) for lengths in self._prefixes()]
+        """Per dotted rule: lengths of the part before the dot, reversed: bit longest - n."""
+
+    def reversed(self, lengths: int) -> int:
+        """Bit `longest` - n for bit n."""
+        return int(format(lengths, f"0{self.longest + 1}b")[::-1], 2)
+
+    def starts(self, reversed_lengths: int, end: int) -> int:
+        """The counts from which one of the lengths leads to the count `end`."""
+        return reversed_lengths >> (self.longest - end)
+
+    def after(self, lexemes: Lexemes, count: int) -> Lexemes | None:
+        """The lexemes in progress after `count` units within them."""
+        here: Lexemes | None = lexemes
+        for _ in range(count):
+            if here is None:
+                return None
+            following = self._unit(here)
+            if following is here:
+                return here
+            here = following
+        return here
+
+    def ends(self, lexemes: Lexemes) -> dict[int, int]:
+        """By terminal: after how many units, at least 1, a lexeme in progress may end."""
+        found = self._ends.get(lexemes)
+        if found is None:
+            found = self._ends[lexemes] = {}
+            here: Lexemes | None = lexemes
+            for count in range(1, self.longest + 1):
+                self._deadline.check()
+                following = self._unit(here)
+                if following is None:
+                    break
+                lengths = self.mask >> count << count if following is here else 1 << count
+                for t in following.accepts:
+                    found[t] = found.get(t, 0) | lengths
+                if following is here:
+                    break
+                here = following
+        return found
+
+    def _unit(self, lexemes: Lexemes) -> Lexemes | None:
+        """After one unit that lies within the lexeme."""
+        found = self._units.get(lexemes, False)
+        if found is False:
+            key = frozenset((t, to) for t, s in lexemes.key for to in self._successors(t, s))
+            found = self._units[lexemes] = self._lexer.intern(key)
+        return found  # type: ignore[return-value]
+
+    def _states(self, terminal: int) -> list[tuple[int, int]]:
+        lengths: dict[int, int] = {}
+        here = self._lexer.start([terminal])
+        for count in range(1, self.longest + 1):
+            self._deadline.check()
+            assert here is not None
+            following = self._unit(here)
+            if following is None:
+                break
+            reached = self.mask >> count << count if following is here else 1 << count
+            for _, state in following.key:
+                lengths[state] = lengths.get(state, 0) | reached
+            if following is here:
+                break
+            here = following
+        return [(state, self.reversed(found)) for state, found in lengths.items()]
+
+    def _symbols(self) -> list[int]:
+        tables, mask = self._tables, self.mask
+        found = [0] * tables.symbols
+        for t, terminal in enumerate(tables.terminals):
+            start = self._lexer.start([t])
+            assert start is not None
+            found[t] = self.ends(start).get(t, 0) | terminal.dfa.nullable
+        users: list[set[int]] = [set() for _ in range(tables.symbols)]
+        for symbol in range(len(tables.terminals), tables.symbols):
+            for d in tables.first[symbol]:
+                while tables.after[d] != END:
+                    users[tables.after[d]].add(symbol)
+                    d += 1
+        waiting = set(range(len(tables.terminals), tables.symbols))
+        while waiting:
+            self._deadline.check()
+            symbol = waiting.pop()
+            lengths = found[symbol]
+            for d in tables.first[symbol]:
+                part = 1
+                while part and tables.after[d] != END:
+                    part = sums(part, found[tables.after[d]], mask)
+                    d += 1
+                lengths |= part
+            if lengths != found[symbol]:
+                found[symbol] = lengths
+                waiting |= users[symbol]
+        return found
+
+    def _prefixes(self) -> list[int]:
+        tables = self._tables
+        found = [0] * len(tables.after)
+        for rules in tables.first:
+            for d in rules:
+                found[d] = 1
+                while tables.after[d] != END:
+                    found[d + 1] = sums(found[d], self.symbol[tables.after[d]], self.mask)
+                    d += 1
+        return found

@@ -1,0 +1,294 @@
+"""Regular expressions -> automata over bytes.
+
+Python's own parser reads the text; what is not regular (back-references, look-around) is refused
+by name. Two boundaries that only look one character ahead are kept apart for the engine to enforce:
+a final `(?!...)` names characters that may not follow, an initial `(?!(...)\\b)` takes whole words
+out. `\\d`, `\\w` and `\\s` mean ASCII, as in ECMA-262.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from re import _constants as sre  # pyright: ignore[reportAttributeAccessIssue]
+from re import _parser as parser  # pyright: ignore[reportAttributeAccessIssue]
+from typing import Any
+
+from dllm.constraints.automaton import ByteRange, Dfa, Nfa, determinise, difference
+from dllm.constraints.clock import NEVER, Deadline
+from dllm.constraints.errors import GrammarError
+
+
+CodeRange = tuple[int, int]
+"""Lowest and highest code point, both included."""
+Encode = Callable[[int, int], Sequence[Sequence[ByteRange]]]
+"""A range of code points -> the byte sequences that spell them."""
+
+LAST = 0x10FFFF
+DIGITS: tuple[CodeRange, ...] = ((0x30, 0x39),)
+WORD: tuple[CodeRange, ...] = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A))
+SPACE: tuple[CodeRange, ...] = ((0x09, 0x0D), (0x20, 0x20))
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A terminal's language."""
+
+    dfa: Dfa
+    not_before: frozenset[int] = frozenset()
+    """Bytes that may not follow a match."""
+
+
+def utf8(low: int, high: int) -> list[tuple[ByteRange, ...]]:
+    """Byte ranges whose sequences spell the code points low..high; surrogates have no spelling."""
+    if low > high:
+        return []
+    if low < 0xD800 <= high:
+        return [*utf8(low, 0xD7FF), *utf8(0xD800, high)]
+    if 0xD800 <= low <= 0xDFFF:
+        return utf8(0xE000, high)
+    for last in (0x7F, 0x7FF, 0xFFFF):
+        if low <= last < high:
+            return [*utf8(low, last), *utf8(last + 1, high)]
+    if high <= 0x7F:
+        return [((low, high),)]
+    for bits in (6, 12, 18):
+        # Where the trailing bytes do not run over their whole range, the range is cut.
+        mask = (1 << bits) - 1
+        if low >> bits == high >> bits:
+            continue
+        if low & mask:
+            return [*utf8(low, low | mask), *utf8((low | mask) + 1, high)]
+        if high & mask != mask:
+            return [*utf8(low, (high & ~mask) - 1), *utf8(high & ~mask, high)]
+    first, last = chr(low).encode(), chr(high).encode()
+    return [tuple(zip(first, last, strict=True))]
+
+
+def compile_pattern(text: str, encode: Encode = utf8, deadline: Deadline = NEVER) -> Pattern:
+    """The language of a regular expression that has to match a whole lexeme.
+
+    Raises `GrammarError` for what is not regular, not valid or too large, `Undecided` at the
+    deadline.
+    """
+    parsed = _parse(text)
+    items = list(parsed)
+    words, follow = None, frozenset()
+    if items and items[0][0] is sre.ASSERT_NOT:
+        words = _words(items.pop(0)[1], encode, deadline)
+    if items and items[-1][0] is sre.ASSERT_NOT:
+        follow = _single_bytes(items.pop()[1])
+    dfa = _automaton(items, parsed.state.flags, encode, deadline)
+    if words is not None:
+        dfa = difference(dfa, words, deadline)
+    return Pattern(dfa, follow)
+
+
+def compile_search(text: str, encode: Encode, deadline: Deadline = NEVER) -> Dfa:
+    """Texts in which the expression is found anywhere; `^` and `$` bind it to the ends.
+
+    Raises as `compile_pattern`.
+    """
+    parsed = _parse(text)
+    nfa = Nfa()
+    start, end = nfa.state(), nfa.state()
+    for branch in _branches(list(parsed)):
+        begins, branch = _anchored(branch, 0, (sre.AT_BEGINNING, sre.AT_BEGINNING_STRING))
+        ends, branch = _anchored(branch, -1, (sre.AT_END, sre.AT_END_STRING))
+        builder = _Builder(nfa, encode, parsed.state.flags, deadline)
+        here = start if begins else builder.anything(start)
+        here = builder.sequence(branch, here)
+        here = here if ends else builder.anything(here)
+        nfa.empty[here].append(end)
+    return determinise(nfa, start, {end}, deadline)
+
+
+def _parse(text: str) -> Any:
+    try:
+        return parser.parse(text)
+    except (re.error, OverflowError) as error:
+        raise GrammarError(f"/{_shown(text)}/ is no regular expression: {error}") from None
+    except RecursionError:
+        raise GrammarError(f"/{_shown(text)}/ is nested too deeply") from None
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _automaton(items: Sequence[Any], flags: int, encode: Encode, deadline: Deadline) -> Dfa:
+    nfa = Nfa()
+    start = nfa.state()
+    try:
+        end = _Builder(nfa, encode, flags, deadline).sequence(items, start)
+    except RecursionError:
+        raise GrammarError("a regular expression is nested too deeply") from None
+    return determinise(nfa, start, {end}, deadline)
+
+
+def _branches(items: list[Any]) -> list[list[Any]]:
+    """Alternatives at the top of an expression, each of which has anchors of its own."""
+    if len(items) == 1:
+        kind, value = items[0]
+        if kind is sre.BRANCH:
+            return [branch for option in value[1] for branch in _branches(list(option))]
+        if kind is sre.SUBPATTERN and not value[1] and not value[2]:
+            return _branches(list(value[3]))
+    return [items]
+
+
+def _anchored(items: list[Any], at: int, anchors: tuple[Any, ...]) -> tuple[bool, list[Any]]:
+    """Whether the sequence has one of the anchors at that end, and the rest of it."""
+    if items and items[at][0] is sre.AT and items[at][1] in anchors:
+        return True, items[1:] if at == 0 else items[:-1]
+    return False, items
+
+
+def _words(assertion: Any, encode: Encode, deadline: Deadline) -> Dfa:
+    """The whole words that an initial `(?!(...)\\b)` takes out."""
+    direction, body = assertion
+    items = list(body)
+    if direction != 1 or not items or items[-1] != (sre.AT, sre.AT_BOUNDARY):
+        raise GrammarError("look-ahead is supported as (?!word\\b)... and ...(?![characters]) only")
+    return _automaton(items[:-1], body.state.flags, encode, deadline)
+
+
+def _single_bytes(assertion: Any) -> frozenset[int]:
+    """The bytes of the characters that a final `(?![...])` names."""
+    direction, body = assertion
+    items = list(body)
+    if direction != 1 or len(items) != 1:
+        raise GrammarError("look-ahead is supported as (?!word\\b)... and ...(?![characters]) only")
+    ranges = _characters(items[0], body.state.flags)
+    if ranges[-1][1] > 0x7F:
+        raise GrammarError("a final (?![characters]) may name ASCII characters only")
+    return frozenset(byte for low, high in ranges for byte in range(low, high + 1))
+
+
+def _characters(item: Any, flags: int) -> list[CodeRange]:
+    """Code points that one item of the parsed expression matches."""
+    kind, value = item
+    if kind is sre.LITERAL:
+        found = [(value, value)]
+    elif kind is sre.NOT_LITERAL:
+        return _complement(_folded([(value, value)], flags))
+    elif kind is sre.ANY:
+        return [(0, LAST)] if flags & re.DOTALL else _complement([(0x0A, 0x0A)])
+    elif kind is sre.IN:
+        negated = value[0][0] is sre.NEGATE
+        found = [pair for part in value[negated:] for pair in _class_member(part)]
+        found = _folded(found, flags)
+        return _complement(found) if negated else _merged(found)
+    else:
+        raise GrammarError(f"{str(kind).lower()} is not supported in a regular expression")
+    return _folded(found, flags)
+
+
+def _class_member(part: Any) -> list[CodeRange]:
+    kind, value = part
+    if kind is sre.LITERAL:
+        return [(value, value)]
+    if kind is sre.RANGE:
+        return [value]
+    positive = {
+        sre.CATEGORY_DIGIT: DIGITS,
+        sre.CATEGORY_WORD: WORD,
+        sre.CATEGORY_SPACE: SPACE,
+    }
+    negative = {
+        sre.CATEGORY_NOT_DIGIT: DIGITS,
+        sre.CATEGORY_NOT_WORD: WORD,
+        sre.CATEGORY_NOT_SPACE: SPACE,
+    }
+    if value in positive:
+        return list(positive[value])
+    return _complement(list(negative[value]))
+
+
+def _folded(ranges: list[CodeRange], flags: int) -> list[CodeRange]:
+    """With the other case of ASCII letters where case is ignored."""
+    if not flags & re.IGNORECASE:
+        return ranges
+    found = list(ranges)
+    for low, high in ranges:
+        for first, last, shift in ((0x41, 0x5A, 32), (0x61, 0x7A, -32)):
+            a, b = max(low, first), min(high, last)
+            if a <= b:
+                found.append((a + shift, b + shift))
+    return _merged(found)
+
+
+def _merged(ranges: list[CodeRange]) -> list[CodeRange]:
+    merged: list[CodeRange] = []
+    for low, high in sorted(ranges):
+        if merged and low <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
+        else:
+            merged.append((low, high))
+    return merged
+
+
+def _complement(ranges: list[CodeRange]) -> list[CodeRange]:
+    gaps, start = [], 0
+    for low, high in _merged(ranges):
+        if start < low:
+            gaps.append((start, low - 1))
+        start = high + 1
+    return [*gaps, (start, LAST)] if start <= LAST else gaps
+
+
+class _Builder:
+    """Thompson's construction."""
+
+    def __init__(self, nfa: Nfa, encode: Encode, flags: int, deadline: Deadline) -> None:
+        self.nfa, self.encode, self.flags, self.deadline = nfa, encode, flags, deadline
+
+    def anything(self, here: int) -> int:
+        """Any text, line breaks included."""
+        state = self.nfa.state()
+        self.nfa.empty[here].append(state)
+        for ranges in self.encode(0, LAST):
+            self.nfa.chain(state, state, ranges)
+        return state
+
+    def sequence(self, items: Sequence[Any], here: int) -> int:
+        for item in items:
+            here = self.item(item, here)
+        return here
+
+    def item(self, item: Any, here: int) -> int:
+        self.deadline.check()
+        kind, value = item
+        if kind in (sre.MAX_REPEAT, sre.MIN_REPEAT):
+            least, most, body = value
+            return self.repeat(least, most, body, here)
+        if kind is sre.SUBPATTERN:
+            _, add, remove, body = value
+            inner = _Builder(self.nfa, self.encode, (self.flags | add) & ~remove, self.deadline)
+            return inner.sequence(body, here)
+        end = self.nfa.state()
+        if kind is sre.BRANCH:
+            for option in value[1]:
+                self.nfa.empty[self.sequence(option, here)].append(end)
+            return end
+        for low, high in _characters(item, self.flags):
+            for ranges in self.encode(low, high):
+                self.nfa.chain(here, end, ranges)
+        return end
+
+    def repeat(self, least: int, most: Any, body: Any, here: int) -> int:
+        for _ in range(least):
+            here = self.sequence(body, here)
+        if most is sre.MAXREPEAT:
+            state = self.nfa.state()
+            self.nfa.empty[here].append(state)
+            self.nfa.empty[self.sequence(body, state)].append(state)
+            return state
+        ends = [here]
+        for _ in range(most - least):
+            # A state of its own in between: an empty body must not loop back into the part before.
+            here = self.sequence(body, here)
+            ends.append(here)
+        end = self.nfa.state()
+        for state in ends:
+            self.nfa.empty[state].append(end)
+        return end

@@ -1,0 +1,44 @@
+"""Recorded answers about partial texts."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dllm.conform import completions
+from dllm.conform.traces import Verdict
+
+
+RECORDED = Path("../shared/golden/constraints/grammar_decisions.json")
+CASES = [
+    {"canvas": [None, "b"], "gap": "one", "end": True, "completable": True},
+    {"canvas": ["ba", None], "gap": "any", "end": True, "completable": False},
+    {"canvas": ["a"], "gap": "any", "end": False, "completable": True},
+]
+
+
+def written(folder: Path, cases: list) -> Path:
+    path = folder / "answers.json"
+    whole = [{"grammar": 'start: "a" start | "b"', "alphabet": "ab", **case} for case in cases]
+    path.write_text(json.dumps({"method": completions.METHOD, "cases": whole}))
+    return path
+
+
+def test_every_case_is_decided(tmp_path: Path) -> None:
+    path = written(tmp_path, CASES)
+    assert completions.is_recorded(path)
+    result = completions.check(path)
+    assert result.verdict is Verdict.PASSED
+    assert "3/3 cases" in result.line()
+
+
+def test_a_wrong_answer_is_shown(tmp_path: Path) -> None:
+    result = completions.check(written(tmp_path, [{**CASES[0], "completable": False}]))
+    assert result.verdict is Verdict.FAILED
+    assert "case 0: yes not no" in result.line()
+
+
+@pytest.mark.skipif(not RECORDED.is_file(), reason=f"{RECORDED} is not there")
+def test_recorded_decisions() -> None:
+    result = completions.check(RECORDED)
+    assert result.verdict is Verdict.PASSED, result.line()
