@@ -1,9 +1,10 @@
 """Replays recorded behaviour and compares: tokens, forwards, commits per step, logits, or which
-partial texts a grammar can complete.
+partial texts a grammar can complete, or the scores of made-up outputs.
 
 python -m scripts.conform ../shared/golden/traces/localleap.json
 python -m scripts.conform tests/golden/traces/*.json --checkpoints tests/golden/models
 python -m scripts.conform --numerics ../shared/golden/models/llada
+python -m scripts.conform parallelbench.json --data ../shared/data/parallelbench
 """
 
 import argparse
@@ -14,6 +15,7 @@ from dllm.errors import ConfigError
 
 
 CHECKPOINTS = (Path("tests/golden/models"), Path("../shared/golden/models"))
+DATA = Path("../shared/data/parallelbench")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,6 +36,13 @@ def main(arguments: list[str] | None = None) -> int:
         + " and ".join(map(str, CHECKPOINTS)),
     )
     parser.add_argument(
+        "--data",
+        type=Path,
+        default=DATA,
+        metavar="DIR",
+        help=f"the benchmark's files behind recorded grades ({DATA})",
+    )
+    parser.add_argument(
         "--numerics", nargs="+", type=Path, metavar="DIR", default=[], help="model folders"
     )
     options = parser.parse_args(arguments)
@@ -47,15 +56,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from dllm.conform import completions, traces  # torch, not needed for --help
+    from dllm.conform import completions, grades, traces  # torch, not needed for --help
 
     counts: dict[str, int] = dict.fromkeys(("passed", "failed", "skipped"), 0)
     if options.files:
         from dllm.conform.methods import METHODS
 
         for path in options.files:
-            if completions.is_recorded(path):
+            method = traces.method_of(path)
+            if method == completions.METHOD:
                 result = completions.check(path)
+            elif method == grades.METHOD:
+                result = grades.check(path, options.data)
             else:
                 beside = path.parent.parent / "models"
                 result = traces.check(path, METHODS, [*options.checkpoints, *CHECKPOINTS, beside])

@@ -46,7 +46,7 @@ def tdar_engine(p: Params) -> list[str]:
     else:
         steps = {"denoising_steps": p["denoising_steps"], "quota_rest": "dropped"}
         rule = ["sampler=sdar", *_options(mode=strategy, **steps)]
-    # Where the budget ends in the block of the first stop id, the engine ignores that id.
+    # Where the budget ends in the block of the first stop id, the engine ignores that id (trap 2).
     ends = p["stop_ids"] and not p.get("quirk")
     eos = "cut_after_block" if ends else "none"
     cache = ["cache=block", "cache.prefill=shared", "cache.commit=before_next"]

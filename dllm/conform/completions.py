@@ -23,15 +23,6 @@ SECONDS = 60.0
 """For one case; an answer that is not there by then is a difference."""
 
 
-def is_recorded(path: Path) -> bool:
-    """Whether the file records completions rather than a decoding trace."""
-    try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(record, dict) and record.get("method") == METHOD
-
-
 def check(path: Path) -> FileResult:
     """Decides every case of a file."""
     cases = json.loads(path.read_text())["cases"]

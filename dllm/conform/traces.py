@@ -88,6 +88,15 @@ class FileResult:
         return f"{words} {self.path}: {good}/{self.cases} cases{first}"
 
 
+def method_of(path: Path) -> str | None:
+    """The method that a file of recorded behaviour is of; None if it can't be told."""
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return record.get("method") if isinstance(record, dict) else None
+
+
 def check(
     path: Path, methods: Mapping[str, RecordedMethod], checkpoints: Sequence[Path]
 ) -> FileResult:

@@ -1,4 +1,4 @@
-"""Every metric that is printed, defined once.
+"""Every metric that is printed, defined once (methods/metrics of the specification).
 
 effective tokens = generated tokens before the first end token; NFE = model calls in which the
 sequence took part, of every kind; TPF = sum of effective tokens / sum of NFE over the set
@@ -34,7 +34,7 @@ class SampleResult:
     prompt_length: int
     effective: int
     committed: int
-    """Positions committed by decisions, padding included."""
+    """Positions committed by decisions (d of the specification), padding included."""
     steps: int
     forwards: dict[str, int]
     """NFE by kind."""

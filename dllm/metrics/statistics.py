@@ -63,9 +63,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     if not p_values:
         return []
-    adjusted = multipletests(p_values, method="holm")
-    assert adjusted is not None
-    return [float(p) for p in adjusted[1]]
+    return np.asarray(multipletests(p_values, method="holm")[1]).tolist()
 
 
 class Verdict(StrEnum):

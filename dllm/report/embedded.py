@@ -123,7 +123,7 @@ def page(measured: Cells, limit: int) -> str:
         "tiny-llada, float32 on the CPU, gen_length 32, one block of 32 unless the rule has its",
         "own, seed 0. Accuracy is exact match with a 95 % Wilson interval, NFE the forwards per",
         "sample, TPF the tokens before the first end token per forward. The control is the plain",
-        "threshold of the sweep whose NFE is nearest. Differences",
+        "threshold (section 3 of the specification) of the sweep whose NFE is nearest. Differences",
         "are called such where a",
         f"McNemar test on the same samples gives p < {SIGNIFICANT}, not adjusted for the number of",
         "rules: one in twenty comes out by chance.",

@@ -1,6 +1,6 @@
-"""What a task is: a source of samples, split by content, with an exact grader.
+"""What a task is: a source of samples with a grader.
 
-The split is a function of the sample's own content hash, so a prompt cannot be in both halves
+A generated task splits by the sample's own content hash, so a prompt cannot be in both halves
 whatever seed, order or amount is drawn.
 """
 
@@ -38,6 +38,17 @@ class Sample:
     """A correct response; the only one, unless the kind is graded by validity."""
     meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """What the grader needs beyond the answer."""
+    turns: tuple[tuple[str, str], ...] = ()
+    """Worked examples before the prompt, as (question, answer) turns of the chat."""
+    prefix: str = ""
+    """How the answer begins; put after the chat's header, no part of the output."""
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The chat up to the answer."""
+        contents = [text for turn in self.turns for text in turn] + [self.prompt]
+        roles = ("user", "assistant")
+        return [{"role": roles[i % 2], "content": text} for i, text in enumerate(contents)]
 
     @classmethod
     def of(cls, task: str, prompt: str, answer: str, **meta: Any) -> Sample:
@@ -56,10 +67,39 @@ def split_of(sample_id: str) -> Split:
     return "test" if int(sample_id[:8], 16) % TEST_SHARE == 0 else "train"
 
 
-class GeneratedTask(ABC):
-    """A task whose samples are drawn, not read; every kind is selected and reported on its own."""
+@dataclass(frozen=True, kw_only=True)
+class Grade:
+    """What a task says of one output."""
+
+    correct: bool
+    unparsed: bool = False
+    """No answer could be read from the output; it is not correct either."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Further metrics of the task by name, in [0, 1]."""
+
+
+class Task(ABC):
+    """Samples and their grades; every kind is selected and reported on its own."""
 
     kinds: tuple[str, ...]
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer; they and what follows are no part of it."""
+
+    @abstractmethod
+    def samples(self, split: Split, limit: int | None = None, seed: int = 0) -> list[Sample]:
+        """The first `limit` samples of a split (None: all there are, or the task's default)."""
+
+    @abstractmethod
+    def assess(self, sample: Sample, text: str) -> Grade:
+        """The grade of `text`, the decoded answer before its end token and stop texts."""
+
+    def answer_in(self, text: str) -> str:
+        """`text` before the first stop text."""
+        return text[: min((at for s in self.stop if (at := text.find(s)) >= 0), default=None)]
+
+
+class GeneratedTask(Task):
+    """A task whose samples are drawn, not read."""
 
     @abstractmethod
     def draw(self, kind: str, rng: Random) -> Sample:
@@ -68,6 +108,9 @@ class GeneratedTask(ABC):
     @abstractmethod
     def grade(self, sample: Sample, text: str) -> bool:
         """Whether `text` (the decoded response up to EOS) is correct."""
+
+    def assess(self, sample: Sample, text: str) -> Grade:
+        return Grade(correct=self.grade(sample, text))
 
     def draw_from(self, split: Split, kind: str, rng: Random) -> Sample:
         """One sample of `kind` that belongs to `split`."""

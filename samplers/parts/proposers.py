@@ -1,4 +1,4 @@
-"""Proposers: the token each position would get."""
+"""Proposers: the token each position would get (confidence_samplers section 0.2)."""
 
 from dataclasses import dataclass
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dllm.conform import completions
-from dllm.conform.traces import Verdict
+from dllm.conform.traces import Verdict, method_of
 
 
 RECORDED = Path("../shared/golden/constraints/grammar_decisions.json")
@@ -26,7 +26,7 @@ def written(folder: Path, cases: list) -> Path:
 
 def test_every_case_is_decided(tmp_path: Path) -> None:
     path = written(tmp_path, CASES)
-    assert completions.is_recorded(path)
+    assert method_of(path) == completions.METHOD
     result = completions.check(path)
     assert result.verdict is Verdict.PASSED
     assert "3/3 cases" in result.line()

@@ -1,4 +1,4 @@
-"""Pieces of a model that can be checked by hand."""
+"""models.md section 11, examples 11.1 to 11.6 and 11.8: hand-checkable pieces."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""BACD: worked examples of the adapted threshold."""
+"""BACD: worked examples B1 to B5 and B8 of the specification."""
 
 from collections.abc import Sequence
 

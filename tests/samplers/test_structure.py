@@ -1,4 +1,4 @@
-"""Dystruct (reconstruction): worked examples of structure and decoding."""
+"""Dystruct (reconstruction): worked examples D1 to D10 of the specification."""
 
 from collections import Counter
 from math import exp, inf, log
