@@ -157,7 +157,7 @@ class _Run:
         sampler.committed(canvas, decision, state)
         for b, row in enumerate(self.rows):
             row.decided(canvas, b, plan, decision.rows[b], blocks[b])
-            resize(canvas, b, row, decision)
+            resize(canvas, b, row, decision.rows[b])
         self._advance(decision)
         share = (time.perf_counter() - started) / len(self.rows)
         for row in self.rows:
@@ -191,7 +191,7 @@ class _Run:
             b
             for b, row in enumerate(self.rows)
             if not row.finished
-            and (decision.block_done[b] or sampler.block_done(canvas, b, self.state))
+            and (decision.rows[b].block_done or sampler.block_done(canvas, b, self.state))
         ]
         self.forwards.close_blocks(canvas, self.rows, done)
         for b, row in enumerate(self.rows):
@@ -200,7 +200,7 @@ class _Run:
             end = end_of_answer(canvas, b, self.decoder.eos, b in done)
             if end is not None:
                 end_answer(canvas, b, row, end, self.decoder.eos)
-            elif decision.stop[b]:
+            elif decision.rows[b].stop:
                 row.finished = True
             elif b in done:
                 self._next_block(b)

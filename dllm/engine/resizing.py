@@ -5,19 +5,19 @@ Lengths and positions are those of the canvas (prompt included); `b` is the sequ
 
 from dllm.engine.row import Row
 from dllm.step.canvas import Canvas
-from dllm.step.decision import HostDecision
+from dllm.step.decision import RowChanges
 from dllm.step.eos import EosPolicy
 
 
-def resize(canvas: Canvas, b: int, row: Row, decision: HostDecision) -> None:
+def resize(canvas: Canvas, b: int, row: Row, changes: RowChanges) -> None:
     """The insertions and the new length of one decision."""
-    for position, count in decision.rows[b].inserted:
+    for position, count in changes.inserted:
         room = int(canvas.limit[b] - canvas.length[b])
         canvas.insert(b, position + 1, min(count, room))
         row.truncated |= count > room
-    if decision.length is None:
+    length, before = changes.length, int(canvas.length[b])
+    if length is None:
         return
-    length, before = int(decision.length[b]), int(canvas.length[b])
     if length < before:
         if row.trace is not None:
             # What this step committed beyond never happened.
@@ -30,9 +30,9 @@ def resize(canvas: Canvas, b: int, row: Row, decision: HostDecision) -> None:
         start = int(canvas.prompt_length[b])
         canvas.grow(b, after - before)
         row.resized(after - start)
-        if decision.tail is not None and decision.tail[b] >= 0:
-            canvas.fill(b, before, int(decision.tail[b]))
-            row.filled(before - start, int(decision.tail[b]))
+        if changes.tail >= 0:
+            canvas.fill(b, before, changes.tail)
+            row.filled(before - start, changes.tail)
 
 
 def shorten(canvas: Canvas, b: int, row: Row, length: int) -> None:

@@ -57,6 +57,14 @@ class RowChanges:
     """Positions of the decision's marks; empty sets are left out."""
     inserted: tuple[tuple[int, int], ...] = ()
     """(position, masks put after it), from right to left."""
+    block_done: bool = False
+    """The block ends now although masks may be left."""
+    stop: bool = False
+    """The answer ends now."""
+    length: int | None = None
+    """Length of the sequence (prompt included) after this step; None = as it is."""
+    tail: int = -1
+    """Token that `length` adds; -1 = masks."""
 
     @property
     def net(self) -> int:
@@ -66,10 +74,6 @@ class RowChanges:
 @dataclass(frozen=True)
 class HostDecision:
     rows: tuple[RowChanges, ...]
-    block_done: Bool[np.ndarray, "batch"]
-    stop: Bool[np.ndarray, "batch"]
-    length: Int[np.ndarray, "batch"] | None
-    tail: Int[np.ndarray, "batch"] | None
     log: Mapping[str, float]
     updates: Mapping[str, Tensor]
 
@@ -92,6 +96,8 @@ def to_host(
     score = decision.score.double().cpu().numpy()  # numpy has no bfloat16
     marked = {name: mark.cpu().numpy() for name, mark in decision.marks.items()}
     remask, edit, insert = _host(decision.remask), _host(decision.edit), _host(decision.insert)
+    block_done, stop = _host(decision.block_done), _host(decision.stop)
+    length, tail = _host(decision.length), _host(decision.tail)
     rows = []
     for b in range(len(positions)):
         chosen = commit[b].nonzero()[0]
@@ -119,18 +125,13 @@ def to_host(
                 forced=forced,
                 marks={k: positions[b][rows_[b]] for k, rows_ in marked.items() if rows_[b].any()},
                 inserted=() if insert is None else _inserted(positions[b], insert[b]),
+                block_done=block_done is not None and bool(block_done[b]),
+                stop=stop is not None and bool(stop[b]),
+                length=None if length is None else int(length[b]),
+                tail=-1 if tail is None else int(tail[b]),
             )
         )
-    none = np.zeros(len(positions), dtype=bool)
-    return HostDecision(
-        tuple(rows),
-        none if decision.block_done is None else decision.block_done.cpu().numpy(),
-        none if decision.stop is None else decision.stop.cpu().numpy(),
-        _host(decision.length),
-        _host(decision.tail),
-        decision.log,
-        decision.updates,
-    )
+    return HostDecision(tuple(rows), decision.log, decision.updates)
 
 
 def _host(values: Tensor | None) -> np.ndarray | None:

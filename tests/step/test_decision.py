@@ -85,7 +85,7 @@ def test_edits_block_ends_stops_and_lengths_are_passed_on() -> None:
     )
     assert decision.rows[0].edit_positions.tolist() == [7]
     assert decision.rows[0].edit_tokens.tolist() == [22]
-    assert decision.block_done.tolist() == decision.stop.tolist() == [True]
-    assert decision.length is not None and decision.length.tolist() == [8]
-    quiet = host(commit=rows(0))
-    assert not quiet.block_done.any() and not quiet.stop.any() and quiet.length is None
+    assert decision.rows[0].block_done and decision.rows[0].stop
+    assert decision.rows[0].length == 8
+    quiet = host(commit=rows(0)).rows[0]
+    assert not quiet.block_done and not quiet.stop and quiet.length is None
