@@ -1,14 +1,6 @@
-"""Chat formats: the template a tokenizer folder brings, or the family's where it brings none.
+"""Chat formats of the families, as Jinja templates: for folders that bring none."""
 
-Templates are Jinja, rendered in Jinja's sandbox with the settings Hugging Face uses; nothing else
-of a downloaded folder is ever executed.
-"""
-
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from dllm.errors import ConfigError
+from collections.abc import Mapping
 
 
 Message = Mapping[str, str]
@@ -70,30 +62,3 @@ TEMPLATES: dict[str, str] = {
         "{%- if add_generation_prompt %}{{- '<role>ASSISTANT</role>' }}{%- endif %}"
     ),
 }
-
-
-def render(template: str, messages: Sequence[Message], variables: Mapping[str, Any]) -> str:
-    """The text of a chat up to and including the header of the answer.
-
-    Raises `ConfigError` where the template refuses the messages or is no valid Jinja.
-    """
-    from jinja2 import TemplateError
-    from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(reason: str) -> None:
-        raise TemplateError(reason)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
-    )
-    environment.filters["tojson"] = lambda value, **options: json.dumps(
-        value, ensure_ascii=False, **options
-    )
-    environment.globals["raise_exception"] = refuse
-    try:
-        return environment.from_string(template).render(
-            messages=list(messages), add_generation_prompt=True, **variables
-        )
-    except TemplateError as error:
-        raise ConfigError(f"the chat template can't render the messages: {error}") from None

@@ -85,6 +85,12 @@ class CheckpointConfig:
             raise ConfigError(f"{self.source}: {key}={value!r} is not a whole number >= 1")
         return value
 
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.get(key, default)
+        if not isinstance(value, bool):
+            raise ConfigError(f"{self.source}: {key}={value!r} is not true or false")
+        return value
+
     def number(self, key: str) -> float:
         """A number > 0."""
         return _positive(self[key], f"{self.source}: {key}")
@@ -124,14 +130,14 @@ class CheckpointConfig:
     def mask_id(self, default: int, vocab_size: int) -> int:
         """The override, the file's, or the family's default where it fits the vocabulary."""
         if self.overrides.mask_id is not None:
-            return self.overrides.mask_id
+            return _id(self.overrides.mask_id, "model.mask_id")
         given = self.get("mask_token_id")
         if given is None and default >= vocab_size:
             raise ConfigError(
                 f"{self.source} lacks mask_token_id and the family's {default} is outside the "
                 f"vocabulary [0, {vocab_size}): set model.mask_id"
             )
-        return default if given is None else given
+        return default if given is None else _id(given, f"{self.source}: mask_token_id")
 
     def block_size(self, key: str, default: int) -> int:
         if self.overrides.block_size is not None:
@@ -146,18 +152,16 @@ class CheckpointConfig:
         A file without eos_token_id (LLaDA2) ends with its pad token.
         """
         if self.overrides.eos_ids is not None:
-            return self.overrides.eos_ids
-        given = self.get("eos_token_id")
-        if given is None:
-            given = self["pad_token_id"]
-        listed = given if isinstance(given, list) else [given]
+            return tuple(end_ids([*self.overrides.eos_ids], "model", "eos_ids"))
+        listed = end_ids(self.get("eos_token_id"), self.source)
+        listed = listed or [_id(self["pad_token_id"], f"{self.source}: pad_token_id")]
         known = [token for token in stops if token < vocab_size]
         return tuple(dict.fromkeys([*listed, *known]))
 
     def pad_id(self, eos_ids: tuple[int, ...]) -> int:
         if self.overrides.pad_id is not None:
             return self.overrides.pad_id
-        return self.get("pad_token_id", eos_ids[0])
+        return _id(self.get("pad_token_id", eos_ids[0]), f"{self.source}: pad_token_id")
 
     def has_tensor(self, name: str) -> bool | None:
         """Whether the checkpoint stores a tensor; None where there are no weights to look at."""
@@ -172,6 +176,25 @@ class CheckpointConfig:
                 f"{self.source}: quantised weights ({method}) are not supported, "
                 "use the bfloat16 checkpoint"
             )
+
+
+def end_ids(value: Any, source: str, key: str = "eos_token_id") -> list[int]:
+    """End ids given as one number or a list of them; none where there is no value.
+
+    Raises `ConfigError` for an empty list and for anything that is no id.
+    """
+    if value is None:
+        return []
+    listed = value if isinstance(value, list) else [value]
+    if not listed:
+        raise ConfigError(f"{source}: {key}=[] names no end token")
+    return [_id(token, f"{source}: {key}") for token in listed]
+
+
+def _id(value: Any, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigError(f"{what}={value!r} is not a token id, a whole number >= 0")
+    return value
 
 
 def _positive(value: Any, what: str) -> float:

@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dllm.errors import ConfigError
-from dllm.models.config_reader import CheckpointConfig, Overrides
+from dllm.models.config_reader import CheckpointConfig, Overrides, end_ids
 from dllm.models.families import family_named, recognise
 from dllm.models.family import Family
+from dllm.models.json_file import read_object, read_optional
 from dllm.models.placement import Placing, place
 from dllm.models.shape import shape_only
 from dllm.models.spec import ModelSpec
@@ -28,6 +29,8 @@ from dllm.models.weights import Wanted, checkpoint_tensors, wanted_tensors
 
 _DERIVED = "rotary_emb.inv_freq"
 """Tensors that some exports carry although they follow from the config."""
+_HEAD, _EMBEDDING = "lm_head.weight", "embed.weight"
+"""The checkpoint's output head and our input embedding, one tensor in a tied model."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -36,13 +39,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise ConfigError(f"model.path={folder} holds no config.json")
-    config = _json(path)
+    config = read_object(path)
     # Chat models list their stop ids here (SDAR: 151645 besides 151643). Custom generation classes
     # write other keys, so it is read as plain JSON.
-    path = folder / "generation_config.json"
-    stops = _json(path).get("eos_token_id") if path.is_file() else None
-    if isinstance(stops, list) and isinstance(config.get("eos_token_id"), int):
-        config["eos_token_id"] = list(dict.fromkeys([config["eos_token_id"], *stops]))
+    further = folder / "generation_config.json"
+    ends = [
+        *end_ids(config.get("eos_token_id"), str(path)),
+        *end_ids(read_optional(further).get("eos_token_id"), str(further)),
+    ]
+    if ends:
+        config["eos_token_id"] = list(dict.fromkeys(ends))
     return config
 
 
@@ -66,8 +72,12 @@ def spec_from_config(
 ) -> ModelSpec:
     """The spec that a config.json describes; `family` overrides its recognition."""
     reader = CheckpointConfig(config, source=source, overrides=overrides, tensors=tensors)
-    found = family_named(family) if family else recognise(reader)
-    return reader.overrides.apply(found.read(reader))
+    try:
+        found = family_named(family) if family else recognise(reader)
+        spec = found.read(reader)
+    except (TypeError, AttributeError, ValueError, LookupError, OverflowError) as error:
+        raise ConfigError(f"{source} holds a value of the wrong kind: {error}") from None
+    return reader.overrides.apply(spec)
 
 
 def tensor_files(folder: Path) -> list[Path]:
@@ -75,21 +85,29 @@ def tensor_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     shards = ["model.safetensors"]
     if index.is_file():
-        try:
-            shards = sorted(set(_json(index)["weight_map"].values()))
-        except (KeyError, AttributeError, TypeError):
-            raise ConfigError(f"{index} lacks a weight_map") from None
+        shards = sorted(set(_weight_map(index).values()))
     for shard in shards:
         if not (folder / shard).is_file():
             raise ConfigError(f"model.path={folder} lacks {shard}")
     return [folder / shard for shard in shards]
 
 
+def _weight_map(index: Path) -> dict[str, str]:
+    """File of each tensor. A file outside of the folder is refused."""
+    named = read_object(index).get("weight_map")
+    if not isinstance(named, dict) or not named:
+        raise ConfigError(f"{index} lacks a weight_map")
+    for tensor, file in named.items():
+        if not isinstance(file, str) or Path(file).name != file:
+            raise ConfigError(f"{index}: weight_map names {file!r} for {tensor}, no file beside it")
+    return named
+
+
 def stored_names(folder: Path) -> frozenset[str] | None:
     """Names of the stored tensors; None where the folder holds no weights."""
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.is_file():
-        return frozenset(_json(index).get("weight_map", {}))
+        return frozenset(_weight_map(index))
     if not single.is_file():
         return None
     with TensorFile(single) as file:
@@ -131,11 +149,14 @@ def _fill(
     buffers = {name for name, _ in model.named_buffers()}
     filled: dict[str, Tensor] = {}
     unexpected: list[str] = []
+    head: Path | None = None
     for path in files:
         with TensorFile(path) as file:
             for name in file.entries:
                 if name not in wanted:
-                    if not _ignored(name, model.spec):
+                    if name == _HEAD and model.spec.tied_embeddings:
+                        head = path
+                    elif not name.endswith(_DERIVED):
                         unexpected.append(name)
                     continue
                 entry = wanted.pop(name)
@@ -153,7 +174,20 @@ def _fill(
         raise ConfigError(
             f"model.path={folder} has {len(unexpected)} unexpected tensors: {_first(unexpected)}"
         )
+    if head is not None:
+        _check_tied(head, filled[_EMBEDDING])
     model.load_state_dict(filled, strict=True, assign=True)
+
+
+def _check_tied(path: Path, embedding: Tensor) -> None:
+    """A tied checkpoint may store the head once more, but no other one."""
+    with TensorFile(path) as file:
+        stored = file.read(_HEAD)
+    if not torch.equal(stored.to(embedding.dtype), embedding.cpu()):
+        raise ConfigError(
+            f"{path} stores a {_HEAD} of its own, config.json ties it to the embedding: set "
+            "tie_word_embeddings to false there"
+        )
 
 
 def _read(file: TensorFile, name: str, wanted: Wanted, filled: Mapping[str, Tensor]) -> None:
@@ -176,11 +210,6 @@ def _read(file: TensorFile, name: str, wanted: Wanted, filled: Mapping[str, Tens
     tensor = file.read(name)
     for placement, target in zip(wanted.placements, targets, strict=True):
         target.copy_(tensor[placement.taken])
-
-
-def _ignored(name: str, spec: ModelSpec) -> bool:
-    # A tied checkpoint may store the head once more; the official classes overwrite it.
-    return name.endswith(_DERIVED) or (spec.tied_embeddings and name == "lm_head.weight")
 
 
 def save_model(model: Transformer, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
@@ -216,13 +245,6 @@ def dummy_model(
         else:
             tensor.normal_(0.0, 0.02, generator=generator)
     return model.eval().requires_grad_(False)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}") from None
 
 
 def _first(names: Iterable[str], count: int = 3) -> str:

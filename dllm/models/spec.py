@@ -109,6 +109,8 @@ class ModelSpec:
                 raise ConfigError(
                     f"model.{name}={token} is outside the vocabulary [0, {self.vocab_size})"
                 )
+        if self.mask_id in self.eos_ids:
+            raise ConfigError(f"model.mask_id={self.mask_id} is an end token, too (eos_ids)")
 
     @property
     def rotary_dim(self) -> int:

@@ -1,87 +1,183 @@
 """Tokenizer folders, read offline and without remote code.
 
-Everything ends up as one `tokenizers.Tokenizer`: tokenizer.json directly, vocab.json with
-merges.txt (Dream) through transformers' Qwen2 class, anything else through AutoTokenizer. The mask
-is an id, never a text: its spelling differs even between files of one folder.
+transformers reads the folder: ids, added tokens, special tokens and chat template are what it makes
+of all files there. Where a folder asks for a class of its own code, the files themselves are read:
+tokenizer.json, or vocab.json with merges.txt (Dream). The mask is an id, never a text: its spelling
+differs even between files of one folder.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import re
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-from tokenizers import AddedToken
-from tokenizers import Tokenizer as FastTokenizer
+from typing import TYPE_CHECKING, Any
 
 from dllm.errors import ConfigError
-from dllm.models import chat
-from dllm.models.chat import Message
+from dllm.models.chat import TEMPLATES, Message
+from dllm.models.json_file import read_object, read_optional
 
 
-SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token", "mask_token")
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+_MARKER = re.compile(r"<[^<>\s]+>")
+_PRIVATE = range(0xE000, 0xF8FF)
+"""Characters without a meaning of their own (Unicode's private use area)."""
 
 
 @dataclass(frozen=True)
 class Tokenizer:
     """Text to ids and back, and the model's chat format."""
 
-    fast: FastTokenizer
-    template: str
-    """Jinja source of the chat format."""
-    special: dict[str, str]
-    """Texts of bos_token, eos_token, ..., where the folder names them."""
+    base: PreTrainedTokenizerFast
+    template: str | None
+    """Jinja source of the chat format; None = as the folder says."""
 
     def __len__(self) -> int:
         """Ids the tokenizer knows, added tokens included (a model may have more rows)."""
-        return self.fast.get_vocab_size(with_added_tokens=True)
+        return len(self.base)
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of the text as it is: no token is put before or after it."""
-        return self.fast.encode(text, add_special_tokens=False).ids
+    def encode(self, text: str, special: bool = True) -> list[int]:
+        """Ids of the text as it is: no token is put before or after it.
+
+        With `special` the spelling of a special token becomes that token; without, it is text like
+        any other.
+        """
+        return self.base(
+            text, add_special_tokens=False, split_special_tokens=not special, verbose=False
+        )["input_ids"]
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """Text of the ids; ids that the tokenizer does not know give nothing."""
-        return self.fast.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        return str(self.base.decode(list(ids), skip_special_tokens=skip_special_tokens))
 
     def token(self, token_id: int) -> str | None:
         """Spelling of one id, None for rows of the model that no token uses."""
-        return self.fast.id_to_token(token_id)
+        return self.base.backend_tokenizer.id_to_token(token_id)
 
     def render(self, messages: Sequence[Message] | str, **options: Any) -> str:
         """Chat text ending with the header of the answer; a string is one user message.
 
-        `options` reach the template (`enable_thinking=False`).
+        `options` reach the template (`enable_thinking=False`). Raises `ConfigError` where the
+        template refuses the messages or is no valid Jinja.
         """
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
-        return chat.render(self.template, messages, {**self.special, **options})
+        try:
+            rendered = self.base.apply_chat_template(
+                [dict(message) for message in messages],
+                chat_template=self.template,
+                tokenize=False,
+                add_generation_prompt=True,
+                **options,
+            )
+        except Exception as error:  # a template is a program: it may fail in any way
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise ConfigError(f"the chat template can't render the messages: {reason[0]}") from None
+        return str(rendered)
 
     def chat(self, messages: Sequence[Message] | str, **options: Any) -> list[int]:
-        return self.encode(self.render(messages, **options))
+        """Ids of the rendered chat, in which only the template writes special tokens: their
+        spelling inside a message is the user's text."""
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        if not any(self._special.search(message["content"]) for message in messages):
+            return self.encode(self.render(messages, **options))
+        shield = _Shield.beside("".join(message["content"] for message in messages))
+        shielded = [
+            {**message, "content": shield.cover(message["content"], self._special)}
+            for message in messages
+        ]
+        ids: list[int] = []
+        for piece in self._special.split(self.render(shielded, **options)):
+            written = self._special.fullmatch(piece)
+            ids += self.encode(piece if written else shield.uncover(piece), special=bool(written))
+        return ids
+
+    @cached_property
+    def _special(self) -> re.Pattern[str]:
+        """Any special token's spelling, the longest first, as a group so that `split` keeps it."""
+        spellings = {
+            token.content for token in self.base.added_tokens_decoder.values() if token.special
+        }
+        longest = sorted(spellings | set(self.base.all_special_tokens), key=len, reverse=True)
+        return re.compile("(" + ("|".join(map(re.escape, longest)) or r"(?!)") + ")")
+
+
+@dataclass(frozen=True)
+class _Shield:
+    """Hides spellings of special tokens from a template's output: their first characters stand as
+    private ones."""
+
+    free: Sequence[str]
+    hidden: dict[str, str]
+    """Character -> the private one in its place."""
+
+    @classmethod
+    def beside(cls, text: str) -> _Shield:
+        return cls([chr(code) for code in _PRIVATE if chr(code) not in text], {})
+
+    def cover(self, text: str, special: re.Pattern[str]) -> str:
+        def hide(found: re.Match[str]) -> str:
+            first, rest = found[0][0], found[0][1:]
+            return self.hidden.setdefault(first, self.free[len(self.hidden)]) + rest
+
+        return special.sub(hide, text)
+
+    def uncover(self, text: str) -> str:
+        for first, private in self.hidden.items():
+            text = text.replace(private, first)
+        return text
 
 
 def load_tokenizer(folder: str | Path, chat_format: str = "plain") -> Tokenizer:
     """The tokenizer in `folder`; `chat_format` names the template used where it brings none.
 
-    Raises `ConfigError` for a folder without a tokenizer that can be read offline.
+    Raises `ConfigError` for a folder without a tokenizer that can be read offline, for files that
+    contradict each other, and where neither a template nor the format's tokens are there.
     """
     folder = Path(folder)
-    config = _json(folder / "tokenizer_config.json")
-    special = _special_texts(config, _json(folder / "special_tokens_map.json"))
-    fast = _fast_tokenizer(folder)
-    _add_tokens(fast, config, folder)
-    return Tokenizer(fast, _template(folder, config, chat_format), special)
+    config = read_optional(folder / "tokenizer_config.json")
+    _check_types(folder / "tokenizer_config.json", config)
+    for name in ("special_tokens_map.json", "added_tokens.json"):
+        read_optional(folder / name)
+    base = _base(folder, config)
+    for token_id, fields in config.get("added_tokens_decoder", {}).items():
+        given = base.convert_tokens_to_ids(fields["content"])
+        if given != int(token_id):
+            raise ConfigError(
+                f"{folder / 'tokenizer_config.json'}: token {fields['content']!r} gets the id "
+                f"{given}, not {token_id}"
+            )
+    if base.chat_template:
+        return Tokenizer(base, None)
+    return _formatted(base, chat_format, f"model.path={folder} brings no chat template")
 
 
 def with_format(tokenizer: Tokenizer, chat_format: str) -> Tokenizer:
     """The same tokenizer with one of the built-in chat formats (`model.chat`)."""
-    if chat_format not in chat.TEMPLATES:
-        known = ", ".join(chat.TEMPLATES)
+    if chat_format not in TEMPLATES:
+        known = ", ".join(TEMPLATES)
         raise ConfigError(f"model.chat={chat_format} is not one of {known}")
-    return Tokenizer(tokenizer.fast, chat.TEMPLATES[chat_format], tokenizer.special)
+    return _formatted(tokenizer.base, chat_format, f"model.chat={chat_format}")
+
+
+def _formatted(base: PreTrainedTokenizerFast, chat_format: str, why: str) -> Tokenizer:
+    """Refuses a format whose markers would be spelled out as ordinary text."""
+    tokenizer = Tokenizer(base, TEMPLATES[chat_format])
+    vocabulary = base.get_vocab()
+    for marker in _MARKER.findall(tokenizer.render("")):
+        if marker not in vocabulary:
+            raise ConfigError(
+                f"{why}: the format {chat_format} needs the token {marker}, which the tokenizer "
+                f"lacks: set model.chat to one of {', '.join(TEMPLATES)}"
+            )
+    return tokenizer
 
 
 def check_ids(tokenizer: Tokenizer, vocab_size: int, mask_id: int, where: str) -> None:
@@ -99,72 +195,59 @@ def check_ids(tokenizer: Tokenizer, vocab_size: int, mask_id: int, where: str) -
         )
 
 
-def _fast_tokenizer(folder: Path) -> FastTokenizer:
-    path = folder / "tokenizer.json"
-    if path.is_file():
-        try:
-            return FastTokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception
-            raise ConfigError(f"{path} can't be read: {str(error).splitlines()[0]}") from None
-    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        import transformers
-
-        Reader = transformers.Qwen2TokenizerFast  # pyright: ignore[reportAttributeAccessIssue]
-    elif (folder / "tokenizer_config.json").is_file():
-        from transformers import AutoTokenizer as Reader
-    else:
+def _base(folder: Path, config: Mapping[str, Any]) -> PreTrainedTokenizerFast:
+    whole = (folder / "tokenizer.json").is_file()
+    split = (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
+    if whole:
+        read_object(folder / "tokenizer.json")
+    elif not split and not config:
         raise ConfigError(
             f"model.path={folder} holds no tokenizer.json, nor vocab.json and merges.txt"
         )
+    import transformers
+
+    readers = ["AutoTokenizer"]
+    if whole or split:
+        # AutoTokenizer refuses classes of the folder's own code and architectures it can't read.
+        readers.append("PreTrainedTokenizerFast" if whole else "Qwen2TokenizerFast")
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    reason = ""
     try:
-        loaded = Reader.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        return loaded.backend_tokenizer
-    except (OSError, ValueError, AttributeError, ImportError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ConfigError(f"model.path={folder}: no tokenizer can be read: {first}") from None
+        for reader in readers:
+            try:
+                with warnings.catch_warnings(action="ignore"):
+                    loaded = getattr(transformers, reader).from_pretrained(
+                        folder, trust_remote_code=False, local_files_only=True
+                    )
+                    if loaded.backend_tokenizer is not None:
+                        return loaded
+            except Exception as error:  # files of any program: readers raise even bare Exception
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    finally:
+        transformers.logging.set_verbosity(level)
+    raise ConfigError(f"model.path={folder}: no tokenizer can be read: {reason}")
 
 
-def _add_tokens(fast: FastTokenizer, config: dict[str, Any], folder: Path) -> None:
-    """Adds the tokens that only tokenizer_config.json lists, at the ids it gives them."""
+def _check_types(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuses values that transformers would read as something else, or fail on later."""
+    template = config.get("chat_template")
+    named = isinstance(template, list) and all(
+        isinstance(entry, dict) and {"name", "template"} <= entry.keys() for entry in template
+    )
+    if not (template is None or isinstance(template, str) or named):
+        raise ConfigError(
+            f"{path}: chat_template must be a text or a list of named ones, not "
+            f"{type(template).__name__}"
+        )
     listed = config.get("added_tokens_decoder", {})
-    for token_id, fields in sorted((int(key), value) for key, value in listed.items()):
-        if fast.id_to_token(token_id) is not None:
-            continue
-        token = AddedToken(fields["content"], special=bool(fields.get("special", False)))
-        fast.add_tokens([token])
-        given = fast.token_to_id(fields["content"])
-        if given != token_id:
-            raise ConfigError(
-                f"{folder / 'tokenizer_config.json'}: token {fields['content']!r} gets the id "
-                f"{given}, not {token_id}"
-            )
-
-
-def _template(folder: Path, config: dict[str, Any], chat_format: str) -> str:
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text()
-    given = config.get("chat_template")
-    if isinstance(given, list):
-        given = next((t["template"] for t in given if t.get("name") == "default"), None)
-    return given or chat.TEMPLATES[chat_format]
-
-
-def _special_texts(*sources: dict[str, Any]) -> dict[str, str]:
-    texts: dict[str, str] = {}
-    for source in sources:
-        for name in SPECIAL_TOKENS:
-            value = source.get(name)
-            value = value.get("content") if isinstance(value, dict) else value
-            if isinstance(value, str):
-                texts.setdefault(name, value)
-    return texts
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(listed, dict) or not all(
+        key.isdecimal() and isinstance(fields, dict) and isinstance(fields.get("content"), str)
+        for key, fields in listed.items()
+    ):
+        raise ConfigError(f"{path}: added_tokens_decoder must map ids to tokens with a content")
+    for name, value in config.items():
+        if name.endswith("_token") and not name.startswith("add_"):
+            text = value.get("content") if isinstance(value, dict) else value
+            if text is not None and not isinstance(text, str):
+                raise ConfigError(f"{path}: {name}={value!r} is no text")

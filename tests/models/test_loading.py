@@ -124,6 +124,14 @@ def test_tied_head_may_be_stored_once_more(tmp_path: Path) -> None:
     assert load_model(tmp_path).head is None
 
 
+def test_tied_head_of_its_own_is_refused(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "sdar")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    with pytest.raises(ConfigError, match=r"a lm_head\.weight of its own.*tie_word_embeddings"):
+        load_model(tmp_path)
+
+
 def test_missing_and_unexpected_tensors(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, "sdar")
     norm = "model.layers.1.self_attn.k_norm.weight"
@@ -222,10 +230,82 @@ def test_overrides(tmp_path: Path) -> None:
     refused(tmp_path, "model.block_size=0", overrides=Overrides(mask_id=7, block_size=0))
 
 
-def test_stop_ids_of_the_generation_config(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("config", "generation", "ends"),
+    [
+        (90, [91, 90], (90, 91)),
+        (90, 91, (90, 91)),
+        ([90, 89], 91, (90, 89, 91)),
+        (None, [91, 90], (91, 90)),
+        (None, 91, (91,)),
+        ([90], None, (90,)),
+        (None, None, (91,)),  # the pad token
+    ],
+)
+def test_end_ids_of_both_files(
+    config: object, generation: object, ends: tuple[int, ...], tmp_path: Path
+) -> None:
+    write_checkpoint(tmp_path, "sdar", eos_token_id=config)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": generation}))
+    assert read_spec(tmp_path).eos_ids == ends
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize("value", ["90", [], [90, "91"], True, -1, {"id": 90}, 90.0, [None]])
+def test_end_ids_of_the_wrong_kind(file: str, value: object, tmp_path: Path) -> None:
     write_checkpoint(tmp_path, "sdar")
-    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [88, 90], "odd_key": 1}')
-    assert read_spec(tmp_path).eos_ids == (90, 88)
+    path = tmp_path / file
+    old = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**old, "eos_token_id": value}))
+    with pytest.raises(ConfigError, match="eos_token_id"):
+        read_spec(tmp_path)
+
+
+def test_end_ids_and_mask_id_of_the_options(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "sdar")
+    for given, message in [
+        (Overrides(eos_ids=()), r"model: eos_ids=\[\] names no end token"),
+        (Overrides(eos_ids=(-3,)), "eos_ids=-3 is not a token id"),
+        (Overrides(eos_ids=(97,)), r"model\.eos_ids=97 is outside the vocabulary"),
+        (Overrides(mask_id=-1), r"model\.mask_id=-1 is not a token id"),
+        (Overrides(mask_id=90), r"model\.mask_id=90 is an end token"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            read_spec(tmp_path, given)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("value", ["x", [], {}, {"a": 1}, [1], -1, 1e400, "1", [[]]])
+def test_a_config_value_of_any_kind_is_read_or_refused(
+    family: str, value: object, tmp_path: Path
+) -> None:
+    write_checkpoint(tmp_path, family)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for key in [*config, "rope_scaling", "rope_parameters", "layer_types", "head_dim"]:
+        (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
+        try:
+            read_spec(tmp_path)
+        except ConfigError as error:
+            assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "holds a list, not an object"),
+        ("{}", "lacks a weight_map"),
+        ('{"weight_map": {}}', "lacks a weight_map"),
+        ('{"weight_map": ["x"]}', "lacks a weight_map"),
+        ('{"weight_map": {"a": 5}}', "names 5 for a"),
+        ('{"weight_map": {"a": "../other.safetensors"}}', "no file beside it"),
+        ('{"weight_map": {"a": "absent.safetensors"}}', "lacks absent.safetensors"),
+    ],
+)
+def test_damaged_shard_index(text: str, message: str, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "sdar")
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_model(tmp_path)
 
 
 def test_device_that_is_not_there(tmp_path: Path) -> None:

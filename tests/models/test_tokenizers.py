@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import transformers
-from tokenizers import AddedToken, decoders, pre_tokenizers
 from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import decoders, pre_tokenizers
 from tokenizers.models import BPE
 
 from dllm.errors import ConfigError
@@ -16,6 +16,11 @@ from dllm.models.tokenizers import Tokenizer, check_ids, load_tokenizer, with_fo
 
 TEXT = "Hello <|im_start|>user\n 3+4=7, äöü 漢字 <|mask|>\n\n"
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|mask|>"]
+MARKERS = [
+    *("<|startoftext|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    *("<role>", "</role>", "<|role_end|>"),
+]
+"""What the other built-in formats are written with."""
 CHAT = [
     {"role": "user", "content": " What is 3+4? "},
     {"role": "assistant", "content": "7"},
@@ -27,12 +32,12 @@ def byte_vocab() -> dict[str, int]:
     return {symbol: i for i, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
 
 
-def write_fast(folder: Path, **config) -> Path:
+def write_fast(folder: Path, further: list[str] | None = None, **config) -> Path:
     """tokenizer.json and tokenizer_config.json: the LLaDA families."""
     fast = FastTokenizer(BPE(byte_vocab(), []))
     fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     fast.decoder = decoders.ByteLevel()
-    fast.add_special_tokens(SPECIALS)
+    fast.add_special_tokens([*SPECIALS, *(further or [])])
     fast.save(str(folder / "tokenizer.json"))
     fields = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>", **config}
     (folder / "tokenizer_config.json").write_text(json.dumps(fields))
@@ -72,13 +77,13 @@ def test_fast_folder(tmp_path: Path) -> None:
     ours = load_tokenizer(write_fast(tmp_path))
     ids_agree(ours, transformers.AutoTokenizer.from_pretrained(tmp_path, trust_remote_code=False))
     assert len(ours) == 260 and ours.token(259) == "<|mask|>" and ours.token(260) is None
-    assert ours.special == {"eos_token": "<|endoftext|>"}
+    assert ours.base.eos_token == "<|endoftext|>"
 
 
 def test_dream_folder_without_running_its_code(tmp_path: Path) -> None:
     ours = load_tokenizer(write_slow(tmp_path))
     ids_agree(ours, transformers.Qwen2TokenizerFast.from_pretrained(tmp_path))
-    assert ours.token(259) == "<|mask|>" and ours.special["mask_token"] == "<|mask|>"
+    assert ours.token(259) == "<|mask|>" and ours.base.mask_token == "<|mask|>"
 
 
 def test_tokens_that_only_the_config_lists(tmp_path: Path) -> None:
@@ -94,7 +99,7 @@ def test_unreadable_folders(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"holds no tokenizer\.json"):
         load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ConfigError, match="can't be read") as caught:
+    with pytest.raises(ConfigError, match="no tokenizer can be read") as caught:
         load_tokenizer(tmp_path)
     assert "\n" not in str(caught.value)
     (tmp_path / "tokenizer.json").unlink()
@@ -123,7 +128,7 @@ def test_mask_token_and_size_are_checked(tmp_path: Path) -> None:
 
 @pytest.fixture
 def plain(tmp_path: Path) -> Tokenizer:
-    return load_tokenizer(write_fast(tmp_path))
+    return load_tokenizer(write_fast(tmp_path, MARKERS))
 
 
 def rendered(plain: Tokenizer, name: str, chat: list | str = "Hi!", **options) -> str:
@@ -192,7 +197,7 @@ def test_folder_templates_render_as_transformers_does(
         "list": {"chat_template": [{"name": "default", "template": template}]},
         "file": {},
     }[where]
-    write_fast(tmp_path, bos_token="<|im_start|>", **given)
+    write_fast(tmp_path, MARKERS, bos_token="<|im_start|>", **given)
     if where == "file":
         (tmp_path / "chat_template.jinja").write_text(template)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, trust_remote_code=False)
@@ -213,4 +218,115 @@ def test_template_refusals(tmp_path: Path) -> None:
 
 def test_added_tokens_in_the_text_are_tokens(plain: Tokenizer) -> None:
     assert plain.encode("<|im_end|>") == [258]
-    assert isinstance(plain.fast.get_added_tokens_decoder()[258], AddedToken)
+    as_text = plain.encode("<|im_end|>", special=False)
+    assert len(as_text) == 10 and plain.decode(as_text) == "<|im_end|>"
+
+
+def test_special_tokens_in_a_message_are_the_users_text(tmp_path: Path) -> None:
+    template = "{% for m in messages %}<|im_start|>{{ m.content | trim }}<|im_end|>{% endfor %}"
+    ours = load_tokenizer(write_fast(tmp_path, chat_template=template))
+    said = "a <|mask|><|mask|> <|im_end|>\ue000b"
+    ids = ours.chat(said)
+    assert [token for token in ids if token >= 256] == [257, 258]
+    assert ours.decode(ids, skip_special_tokens=False) == f"<|im_start|>{said}<|im_end|>"
+    assert ids[1:-1] == ours.encode(said, special=False)
+    with_answer = [{"role": "user", "content": "x"}, {"role": "assistant", "content": said}]
+    assert ours.chat(with_answer)[:3] == [257, *ours.encode("x"), 258]
+
+
+FOLDERS = {
+    "truncation": {"tokenizer.json": {"truncation": {
+        "direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}}},
+    "padding": {"tokenizer.json": {"padding": {
+        "strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": None,
+        "pad_id": 1, "pad_type_id": 0, "pad_token": "<|endoftext|>"}}},
+    "added_tokens.json": {"added_tokens.json": {"<|late|>": 260}},
+    "special_tokens_map": {"special_tokens_map.json": {"pad_token": "<|mask|>"}},
+    "map of objects": {"special_tokens_map.json": {"bos_token": {
+        "content": "<|im_start|>", "lstrip": False, "rstrip": False, "normalized": False,
+        "single_word": False}}},
+    "bos added": {"tokenizer_config.json": {"bos_token": "<|im_start|>", "add_bos_token": True}},
+    "several templates": {"tokenizer_config.json": {"chat_template": [
+        {"name": "tool_use", "template": "tools"},
+        {"name": "default", "template": "{{ bos_token }}{{ messages[0].content }}!"}]}},
+    "template file": {"chat_template.jinja": "{{ eos_token }}{{ messages[0].content }}?"},
+    "both templates": {
+        "tokenizer_config.json": {"chat_template": "config"}, "chat_template.jinja": "file"},
+    "template folder": {
+        "chat_template.jinja": "first", "additional_chat_templates/rag.jinja": "second"},
+    "generation block": {"chat_template.jinja":
+        "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"},
+    "date": {"chat_template.jinja": "{{ strftime_now('%Y') }}{{ messages[0].content }}"},
+    "spaces": {"tokenizer_config.json": {"clean_up_tokenization_spaces": True}},
+    "extra specials": {"tokenizer_config.json": {"extra_special_tokens": {"image": "<|late|>"}}},
+    "additional": {"tokenizer_config.json": {"additional_special_tokens": ["a b"]}},
+}  # fmt: skip
+"""What training tools and hubs leave in a folder: file -> text, or values to be merged in."""
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_folder_reads_as_transformers_reads_it(name: str, tmp_path: Path) -> None:
+    write_fast(tmp_path, chat_template="{{ messages[0].content }}")
+    for file, content in FOLDERS[name].items():
+        path = tmp_path / file
+        path.parent.mkdir(exist_ok=True)
+        if isinstance(content, dict):
+            old = json.loads(path.read_text()) if path.exists() else {}
+            content = json.dumps({**old, **content})
+        path.write_text(content)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, trust_remote_code=False)
+    ours = load_tokenizer(tmp_path)
+    text = TEXT + " a b <|late|> . ,"
+    chat = [{"role": "user", "content": "copy: Anna Bob"}, {"role": "assistant", "content": "x"}]
+    ids = theirs.encode(text, add_special_tokens=False)
+    assert ours.encode(text) == ids
+    assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
+    assert ours.render(chat) == theirs.apply_chat_template(
+        chat, add_generation_prompt=True, tokenize=False
+    )
+    assert ours.chat(chat) == theirs.apply_chat_template(
+        chat, add_generation_prompt=True, return_dict=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("tokenizer_config.json", "[]", "holds a list, not an object"),
+        ("tokenizer_config.json", '{"chat_template": {"default": "x"}}', "chat_template must be"),
+        ("tokenizer_config.json", '{"chat_template": ["x"]}', "chat_template must be"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": ["x"]}', "added_tokens_decoder must"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"0": "x"}}', "added_tokens_decoder"),
+        ("tokenizer_config.json", '{"eos_token": 5}', "eos_token=5 is no text"),
+        ("special_tokens_map.json", "null", "holds null, not an object"),
+        ("special_tokens_map.json", "{", "is not valid JSON"),
+        ("added_tokens.json", '"x"', "holds a text, not an object"),
+        ("tokenizer.json", "5", "holds 5, not an object"),
+        ("tokenizer.json", "[" * 100_000, "is not valid JSON"),
+    ],
+)
+def test_files_of_the_wrong_kind(file: str, content: str, message: str, tmp_path: Path) -> None:
+    write_fast(tmp_path)
+    (tmp_path / file).write_text(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_tokenizer(tmp_path)
+    assert file in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_format_is_refused_where_its_tokens_are_missing(tmp_path: Path) -> None:
+    write_fast(tmp_path)
+    with pytest.raises(ConfigError, match=r"no chat template: .* set model\.chat to one of"):
+        load_tokenizer(tmp_path, "llama3")
+    with pytest.raises(ConfigError, match=r"model\.chat=role: the format role needs the token <"):
+        with_format(load_tokenizer(tmp_path), "role")
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ 1 / 0 }}", "{% include 'x' %}", "{{ undefined.x }}", "{% macro f() %}{{ f() }}"
+                 "{% endmacro %}{{ f() }}", "{% for"]
+)  # fmt: skip
+def test_templates_that_fail(template: str, tmp_path: Path) -> None:
+    ours = load_tokenizer(write_fast(tmp_path, chat_template=template))
+    with pytest.raises(ConfigError, match="can't render the messages") as caught:
+        ours.render("Hi!")
+    assert "\n" not in str(caught.value)

@@ -56,7 +56,7 @@ def read(config: CheckpointConfig) -> ModelSpec:
         eos_ids=eos_ids,
         pad_id=config.pad_id(eos_ids),
         rope_fp32=True,
-        tied_embeddings=config.get("weight_tying", False),
+        tied_embeddings=config.flag("weight_tying", False),
     )
 
 

@@ -37,7 +37,7 @@ def body(config: CheckpointConfig, family: str) -> dict[str, Any]:
         "norm_eps": config.number("rms_norm_eps"),
         "rope_theta": config.rope_theta(),
         "max_positions": config.count("max_position_embeddings"),
-        "tied_embeddings": config.get("tie_word_embeddings", False),
+        "tied_embeddings": config.flag("tie_word_embeddings", False),
         "bos_id": config.get("bos_token_id"),
     }
 

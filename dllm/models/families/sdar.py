@@ -36,7 +36,7 @@ def read_moe(config: CheckpointConfig) -> ModelSpec:
         d_expert=config.count("moe_intermediate_size"),
         router="softmax",
         dense_layers=frozenset(config.get("mlp_only_layers", [])),
-        renormalise=config.get("norm_topk_prob", False),
+        renormalise=config.flag("norm_topk_prob", False),
     )
     return _read(config, "sdar_moe", moe)
 
