@@ -40,6 +40,7 @@ class Dream(Sampler):
     """Temperature of the choice of positions (>= 0); null or 0 = the best ones."""
 
     may_commit_nothing: ClassVar[bool] = True
+    fresh_draws: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:

@@ -160,6 +160,17 @@ class Canvas:
         generators = [generator for generator in self.generators for _ in range(count)]
         return replace(self, **arrays, prompts=prompts, generators=generators)
 
+    def take(self, row: int) -> Self:
+        """A copy of one sequence; it draws from the same generator."""
+        arrays = {
+            name: value[row : row + 1].copy()
+            for name, value in vars(self).items()
+            if isinstance(value, np.ndarray)
+        }
+        return replace(
+            self, **arrays, prompts=[self.prompts[row]], generators=[self.generators[row]]
+        )
+
     def masked(self) -> Bool[np.ndarray, "batch canvas"]:
         """Undecided positions of the generation regions."""
         index = np.arange(self.capacity)

@@ -65,6 +65,10 @@ class RowChanges:
     """Length of the sequence (prompt included) after this step; None = as it is."""
     tail: int = -1
     """Token that `length` adds; -1 = masks."""
+    open_end: bool = False
+    """A constraint keeps the end-of-answer policy out of this step."""
+    rewritten: bool = False
+    """A constraint's own choice in place of the sampler's."""
 
     @property
     def net(self) -> int:
@@ -79,6 +83,8 @@ class HostDecision:
 
 
 _NONE = np.zeros(0, dtype=np.int64)
+
+NO_CHANGES = RowChanges(_NONE, _NONE, np.zeros(0), _NONE, _NONE, _NONE, forced=False)
 
 
 def to_host(

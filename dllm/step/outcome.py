@@ -33,6 +33,16 @@ class Cost:
     """Sum over them of the mean divergence from the cache-free prediction, in nats."""
     audit_changed: int = 0
     """Those that would have been others."""
+    checks: int = 0
+    """Single checks of the constraint."""
+    rejections: int = 0
+    """Proposed tokens and changes that it refused."""
+    replacements: int = 0
+    """Decisions that it replaced by its own."""
+    timeouts: int = 0
+    """Checks that ran out of time."""
+    constraint_seconds: float = 0.0
+    """Part of `seconds` spent in the constraint's reviews."""
 
     def __add__(self, other: "Cost") -> "Cost":
         names = [f.name for f in fields(self)]
@@ -60,6 +70,8 @@ class Outcome:
     """Why the sequence was given up; None = decoded."""
     truncated: bool = False
     """The canvas could not grow further; the answer so far is kept."""
+    completion: str | None = None
+    """The answer as the constraint would complete it; None = it offers none."""
     trace: Trace | None = None
     earlier: "Outcome | None" = None
     """The generation that this one continues (a thinking phase); `cost`, `committed` and `latency`

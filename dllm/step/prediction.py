@@ -41,6 +41,9 @@ class View:
     """Those canvases' tokens."""
     stale: Bool[Tensor, "batch rows"] | None = None
     """Rows whose logits could not be computed in this step (and padding); None = none."""
+    unrefused: Float[Tensor, "batch rows vocab"] | None = None
+    """Logits with the tokens that a constraint has refused, where confidences are to be read from
+    them; None = from `logits`."""
 
     @property
     def device(self) -> torch.device:
@@ -89,9 +92,27 @@ class View:
     def with_logits(self, logits: Tensor) -> Self:
         return replace(self, logits=logits)
 
-    def veto(self, vetoed: Bool[Tensor, "batch rows vocab"]) -> Self:
+    def before(self, ends: np.ndarray) -> Self:
+        """The same view with candidates before `ends` [batch] only."""
+        return replace(self, candidates=self.candidates & (self.positions < self.column(ends)))
+
+    def take(self, row: int) -> Self:
+        """One sequence as a batch of its own; its logits are not copied."""
+        tensors = {
+            name: value[row : row + 1]
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor) and name in self.__dataclass_fields__
+        }
+        return replace(self, **tensors, canvas=self.canvas.take(row))
+
+    def veto(self, vetoed: Bool[Tensor, "batch rows vocab"], renormalise: bool = True) -> Self:
         """The same view without the vetoed (position, token) pairs; a row left without any token is
-        no candidate any more."""
+        no candidate any more. Without `renormalise`, confidences stay as they were."""
         logits = self.logits.masked_fill(vetoed, -torch.inf)
         alive = logits.amax(dim=-1) > -torch.inf
-        return replace(self, logits=logits, candidates=self.candidates & alive)
+        scored = self.unrefused
+        if renormalise:
+            scored = None if scored is None else scored.masked_fill(vetoed, -torch.inf)
+        elif scored is None:
+            scored = self.logits
+        return replace(self, logits=logits, candidates=self.candidates & alive, unrefused=scored)

@@ -112,6 +112,9 @@ class Sampler:
     """The authors define the rule for one sequence at a time."""
     may_commit_nothing: ClassVar[bool] = False
     """The rule bounds its own steps (`max_steps`); the progress guard stays out."""
+    fresh_draws: ClassVar[bool] = False
+    """After a veto the sequence's proposals are drawn anew, and what the constraint has accepted
+    stays; otherwise they are drawn with the same random numbers."""
 
     def fields(self) -> tuple[StateField, ...]:
         """Declared memory between steps; a sampler with its own adds them to these."""
@@ -195,7 +198,10 @@ class Sampler:
         """Decision for this view; repeatable, changes no state."""
         plain, view = view, self.transform(view, state)
         tokens = self.proposer.propose(view)
-        score = self.score(view, tokens)
+        scored = view
+        if view.unrefused is not None:
+            scored = self.transform(plain.with_logits(view.unrefused), state)
+        score = self.score(scored, tokens)
         commit = self.choose(score, view, state)
         marks = self.marks(score, view, state)
         if view is not plain and plain.positions.shape[1]:

@@ -68,6 +68,15 @@ class SamplerState:
         for name, tensor in self._tensors.items():
             self._tensors[name] = tensor[rows]
 
+    def take(self, row: int) -> "SamplerState":
+        """A copy of one sequence's rows."""
+        taken = SamplerState((), self._capacity, "cpu")
+        taken._fields = self._fields
+        taken._tensors = {
+            name: tensor[row : row + 1].clone() for name, tensor in self._tensors.items()
+        }
+        return taken
+
     def enter_block(self, row: int) -> None:
         for name, field in self._fields.items():
             if field.reset == "block":

@@ -18,6 +18,21 @@ from dllm.step.plan import ForwardKind
 
 
 @dataclass
+class Review:
+    """What a constraint said to one step."""
+
+    checks: int = 0
+    timeouts: int = 0
+    seconds: float = 0.0
+    refused: list[tuple[int, int]] = field(default_factory=list)
+    """(position, token) of the proposals that were refused, in this order."""
+    left_out: list[str] = field(default_factory=list)
+    """Kinds of change that were refused."""
+    rewritten: bool = False
+    """What was written is the constraint's own choice."""
+
+
+@dataclass
 class Step:
     """One forward of one sequence and what was decided after it."""
 
@@ -46,6 +61,8 @@ class Step:
     """(position, masks put after it), from right to left; the canvas grew by them."""
     marks: dict[str, list[int]] = field(default_factory=dict)
     """Named positions that explain the decision (a sampler's anchors, ready rows)."""
+    review: Review | None = None
+    """None = no constraint was asked."""
 
     def cut(self, length: int) -> None:
         """Notes that the sequence was shortened right after this step; commits beyond are
@@ -120,6 +137,9 @@ class Trace:
             raw["spans"] = [tuple(span) for span in raw.get("spans", ())]
             raw["opened"] = tuple(raw["opened"]) if "opened" in raw else None
             raw["fill"] = tuple(raw["fill"]) if "fill" in raw else None
+            if "review" in raw:
+                refused = [tuple(pair) for pair in raw["review"]["refused"]]
+                raw["review"] = Review(**{**raw["review"], "refused": refused})
             steps.append(Step(**raw))
         return cls(data["sample_id"], data["gen_length"], data["mask_id"], steps)
 

@@ -37,7 +37,7 @@ class Wrapper(Sampler):
         for name in ("region", "proposer", "conf_dtype", "logits_transform"):
             object.__setattr__(self, name, getattr(self.base, name))
         # Declared on classes; here they follow the sampler inside.
-        for name in ("needs", "batch_one", "may_commit_nothing"):
+        for name in ("needs", "batch_one", "may_commit_nothing", "fresh_draws"):
             object.__setattr__(self, name, getattr(self.base, name))
 
     def fields(self) -> tuple[StateField, ...]:
