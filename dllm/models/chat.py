@@ -36,6 +36,10 @@ TEMPLATES: dict[str, str] = {
     "chatml_qwen": _CHATML.replace(
         "@SYSTEM@", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
     ),
+    # SmolLM2: the turn its own template writes.
+    "smollm2": _CHATML.replace(
+        "@SYSTEM@", "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    ),
     # SDAR, TraDo, TDAR: Qwen3, no default system turn; enable_thinking=false closes the thought.
     "qwen3": (
         "{%- for message in messages %}"

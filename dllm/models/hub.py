@@ -14,6 +14,7 @@ from dllm.errors import ConfigError
 from dllm.models.config_reader import Overrides
 from dllm.models.families import family_named
 from dllm.models.loading import load_model, read_spec, spec_from_config
+from dllm.models.packaged import PACKAGES, fetched
 from dllm.models.presets import preset_config
 from dllm.models.spec import NO_MASK, ModelSpec
 from dllm.models.tokenizers import Tokenizer, check_ids, load_tokenizer, with_format
@@ -117,6 +118,8 @@ def checkpoint_folder(options: ModelOptions) -> Path:
     """
     if options.path is not None:
         return Path(options.path).expanduser()
+    if options.hub is None and options.name in PACKAGES:
+        return fetched(options.name)
     if options.hub is None:
         folder = EMBEDDED / options.name
         if not folder.is_dir():

@@ -24,6 +24,7 @@ CASES = {
     "wedlm": ("Qwen2", {}, {}),
     "wedlm qwen3": ("Qwen3", {"attention_bias": False, "qk_norm": True, "head_dim": 16}, {}),
     "autoregressive": ("Qwen3", {}, {}),
+    "llama": ("Llama", {}, {}),
     "llada_moe": ("Qwen3Moe", {}, {"norm_topk_prob": False, "mlp_only_layers": [0]}),
     "sdar_moe": ("Qwen3Moe", {}, {"norm_topk_prob": True, "mlp_only_layers": [0]}),
 }

@@ -86,6 +86,7 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
     },
     "wedlm": {**_QWEN, "architectures": ["WeDLMForCausalLM"], "attention_bias": True},
     "autoregressive": {**_QWEN, "architectures": ["Qwen3ForCausalLM"], "head_dim": 16},
+    "llama": {**_QWEN, "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": True},
 }
 
 

@@ -11,6 +11,7 @@ from dllm.models.families import (
     llada,
     llada2,
     llada_moe,
+    llama,
     sdar,
     wedlm,
 )
@@ -27,6 +28,7 @@ FAMILIES: tuple[Family, ...] = (
     fast_dllm_v2.FAMILY,
     wedlm.FAMILY,
     autoregressive.FAMILY,
+    llama.FAMILY,
 )
 
 
