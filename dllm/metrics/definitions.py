@@ -1,4 +1,4 @@
-"""Every metric that is printed, defined once (methods/metrics of the specification).
+"""Every metric that is printed, defined once.
 
 effective tokens = generated tokens before the first end token; NFE = model calls in which the
 sequence took part, of every kind; TPF = sum of effective tokens / sum of NFE over the set
@@ -9,7 +9,7 @@ batch to leaving it. Totals, not means of ratios, unless the name says macro.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import fmean, median
 from typing import Any, Self
 
@@ -34,7 +34,7 @@ class SampleResult:
     prompt_length: int
     effective: int
     committed: int
-    """Positions committed by decisions (d of the specification), padding included."""
+    """Positions committed by decisions, padding included."""
     steps: int
     forwards: dict[str, int]
     """NFE by kind."""
@@ -55,6 +55,10 @@ class SampleResult:
     audit_changed: int = 0
     truncated: bool = False
     """The canvas could not grow further; what was decoded so far is the answer."""
+    unparsed: bool = False
+    """No answer could be read from the output; it is not correct either."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """The task's further metrics, in [0, 1]."""
 
     @property
     def nfe(self) -> int:
@@ -64,7 +68,8 @@ class SampleResult:
         """Flat form for the tracker's table."""
         flat = asdict(self) | {"nfe": self.nfe}
         del flat["tokens"]
-        flat["forwards"] = " ".join(f"{kind}={count}" for kind, count in self.forwards.items())
+        for name in ("forwards", "scores"):
+            flat[name] = " ".join(f"{key}={value}" for key, value in getattr(self, name).items())
         return flat
 
 
@@ -108,6 +113,10 @@ class Summary:
     """Share of them that would have been others."""
     truncated: int = 0
     """Answers that the model had no positions left for."""
+    unparsed: int = 0
+    """Outputs without an answer that can be read; they count as not correct."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """Means of the task's further metrics over the samples that have them."""
 
     @classmethod
     def of(cls, samples: Sequence[SampleResult]) -> Self:
@@ -156,6 +165,11 @@ class Summary:
             audit_kl=sum(s.audit_kl for s in samples) / max(1, audited),
             audit_changed=sum(s.audit_changed for s in samples) / max(1, audited),
             truncated=sum(s.truncated for s in samples),
+            unparsed=sum(s.unparsed for s in samples),
+            scores={
+                name: fmean(s.scores[name] for s in samples if name in s.scores)
+                for name in dict.fromkeys(name for s in samples for name in s.scores)
+            },
         )
 
 

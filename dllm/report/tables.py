@@ -29,6 +29,8 @@ def cells(run: Mapping[str, Any]) -> tuple[str, ...]:
         accuracy += f" ({m['failed']} failed)"
     if m.get("truncated"):
         accuracy += f" ({m['truncated']} truncated)"
+    if m.get("unparsed"):
+        accuracy += f" ({m['unparsed']} unparsed)"
     versus = run.get("versus_baseline")
     nfe, time = ("-", "-")
     if versus is not None:

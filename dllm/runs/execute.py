@@ -21,13 +21,13 @@ from dllm.models.loading import read_spec
 from dllm.models.spec import ModelSpec
 from dllm.runs.environment import describe
 from dllm.runs.folder import RunFolder
-from dllm.runs.grading import grade
+from dllm.runs.grading import encoded, grade
 from dllm.runs.progress import Progress
 from dllm.runs.tracked import track
 from dllm.step.canvas import Prompt
 from dllm.step.eos import EosPolicy
 from dllm.step.sampler import Sampler
-from dllm.tasks.base import GeneratedTask, Sample
+from dllm.tasks.base import Sample, Task
 from dllm.tracking.tracker import RunInfo, Tracker
 
 
@@ -39,7 +39,7 @@ class Parts:
     sampler: Sampler
     cache: CachePolicy
     constraint: Constraint | None
-    task: GeneratedTask
+    task: Task
     tracker: Tracker
     eos: EosPolicy
 
@@ -260,7 +260,7 @@ def _alone(sampler: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(sampler, [str(name) for name in sampler if name != "base"])
 
 
-def _samples(task: GeneratedTask, config: DictConfig) -> list[Sample]:
+def _samples(task: Task, config: DictConfig) -> list[Sample]:
     try:
         return task.samples("test", config.limit, config.seed)
     except ValueError as error:
@@ -293,7 +293,7 @@ class _Decoding:
         self.prompts = [
             Prompt(
                 sample.id,
-                tuple(self.tokenizer.chat(sample.prompt)),
+                encoded(self.tokenizer, sample),
                 config.gen_length,
                 tuple(answers.get(sample.id, ())) or None,
             )

@@ -1,4 +1,4 @@
-"""From a decoded sequence to a graded sample."""
+"""From a sample to a prompt, and from a decoded sequence to a graded sample."""
 
 import resource
 from collections.abc import Sequence
@@ -11,7 +11,12 @@ from dllm.models.spec import ModelSpec
 from dllm.models.tokenizers import Tokenizer
 from dllm.step.eos import first_eos
 from dllm.step.outcome import Outcome
-from dllm.tasks.base import GeneratedTask, Sample
+from dllm.tasks.base import Grade, Sample, Task
+
+
+def encoded(tokenizer: Tokenizer, sample: Sample) -> tuple[int, ...]:
+    """The model's chat of a sample's turns and prompt, up to and including the answer's prefix."""
+    return tuple(tokenizer.encode(tokenizer.render(sample.messages) + sample.prefix))
 
 
 def _answer(tokens: Sequence[int], spec: ModelSpec) -> list[int]:
@@ -21,9 +26,10 @@ def _answer(tokens: Sequence[int], spec: ModelSpec) -> list[int]:
 
 
 def grade(
-    outcome: Outcome, sample: Sample, task: GeneratedTask, tokenizer: Tokenizer, spec: ModelSpec
+    outcome: Outcome, sample: Sample, task: Task, tokenizer: Tokenizer, spec: ModelSpec
 ) -> SampleResult:
-    text = tokenizer.decode(_answer(outcome.tokens, spec))
+    text = task.answer_in(tokenizer.decode(_answer(outcome.tokens, spec)))
+    given = Grade(correct=False) if outcome.failure is not None else task.assess(sample, text)
     cost = outcome.cost
     return SampleResult(
         id=sample.id,
@@ -31,7 +37,7 @@ def grade(
         prompt=sample.prompt,
         output=text,
         tokens=list(outcome.tokens),
-        correct=outcome.failure is None and task.grade(sample, text),
+        correct=given.correct,
         failure=outcome.failure,
         prompt_length=outcome.prompt_length,
         effective=sum(len(_answer(phase.tokens, spec)) for phase in outcome.phases()),
@@ -50,6 +56,8 @@ def grade(
         latency=outcome.latency,
         peak_memory_mb=_peak_memory_mb(),
         truncated=outcome.truncated,
+        unparsed=given.unparsed,
+        scores=dict(given.scores),
     )
 
 
