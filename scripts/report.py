@@ -2,10 +2,7 @@
 
 python -m scripts.report published              # figures of the papers, all methods
 python -m scripts.report published localleap    # those of one file in results/published
-python -m scripts.report embedded confidence    # decode the embedded tasks with every rule
-python -m scripts.report embedded blocks        # with adaptive blocks and growing canvases
-python -m scripts.report embedded caches        # ... under every cache
-python -m scripts.report embedded learned       # learned and lossless methods beside the oracle
+python -m scripts.report suite confidence       # decode a suite of conf/suite, write its page
 """
 
 import argparse
@@ -26,15 +23,15 @@ def main(arguments: list[str] | None = None) -> int:
     published = commands.add_parser("published", help="figures of the papers")
     published.add_argument("names", nargs="*", metavar="NAME", help="files without .yaml")
     published.add_argument("--folder", type=Path, default=Path("results/published"))
-    embedded = commands.add_parser("embedded", help="measure the embedded tasks")
-    embedded.add_argument("suite", choices=["confidence", "blocks", "caches", "learned"])
-    embedded.add_argument("--limit", type=int, default=200, help="samples per task")
-    embedded.add_argument("--samplers", nargs="+", default=[], metavar="CASE", help="only these")
-    embedded.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="only these")
-    embedded.add_argument("--output", type=Path, default=None, help="Markdown file")
+    suite = commands.add_parser("suite", help="measure a suite of conf/suite and write its page")
+    suite.add_argument("name", metavar="NAME", help="file in conf/suite without .yaml")
+    suite.add_argument("--limit", type=int, help="samples per task; default: the suite's")
+    suite.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="only these")
+    suite.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="only these")
+    suite.add_argument("--output", type=Path, help="Markdown file; default: the suite's")
     options = parser.parse_args(arguments)
     try:
-        return {"published": _published, "embedded": _embedded}[options.command](options)
+        return {"published": _published, "suite": _suite}[options.command](options)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -54,26 +51,15 @@ def _published(options: argparse.Namespace) -> int:
     return 0
 
 
-def _embedded(options: argparse.Namespace) -> int:
-    output = options.output or Path(f"results/embedded/{options.suite}.md")
-    if options.suite == "blocks":
-        from dllm.report.blocks import blocks  # torch, not needed for --help
+def _suite(options: argparse.Namespace) -> int:
+    from dllm.report.page import write_page  # torch, not needed for --help
+    from dllm.report.suite import load_suite
 
-        blocks(output, options.limit, options.samplers, options.tasks)
-        return 0
-    if options.suite == "caches":
-        from dllm.report.caches import caches  # torch, not needed for --help
-
-        caches(output, options.limit, options.samplers, options.tasks)
-        return 0
-    if options.suite == "learned":
-        from dllm.report.learned import learned
-
-        learned(output, options.limit)
-        return 0
-    from dllm.report.embedded import confidence
-
-    confidence(output, options.limit, options.samplers, options.tasks)
+    suite = load_suite(options.name)
+    limit = suite.limit if options.limit is None else options.limit
+    if limit < 1:
+        raise ConfigError(f"--limit {limit} is not >= 1")
+    print(write_page(suite, limit, options.output, options.rows, options.tasks))
     return 0
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import sqrt
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.optimize import bisect
@@ -104,7 +104,18 @@ class Paired:
         return (self.gained - self.lost) / self.n if self.n else 0.0
 
 
-def verdicts(table: Sequence[Paired]) -> list[Verdict]:
+class Compared(Protocol):
+    """A difference of two accuracies with its two p-values, as `Paired` has them."""
+
+    @property
+    def difference(self) -> float: ...
+    @property
+    def p(self) -> float: ...
+    @property
+    def p_equal(self) -> float: ...
+
+
+def verdicts(table: Sequence[Compared]) -> list[Verdict]:
     """One word per row of a table; both tests are Holm-corrected over its rows.
 
     A difference that is significant and yet within the margin is still called by its sign.
@@ -112,9 +123,9 @@ def verdicts(table: Sequence[Paired]) -> list[Verdict]:
     differ = holm([row.p for row in table])
     equal = holm([row.p_equal for row in table])
 
-    def word(row: Paired, p: float, p_equal: float) -> Verdict:
+    def word(row: Compared, p: float, p_equal: float) -> Verdict:
         if p < ALPHA:
-            return Verdict.BETTER if row.gained > row.lost else Verdict.WORSE
+            return Verdict.BETTER if row.difference > 0 else Verdict.WORSE
         return Verdict.EQUAL if p_equal < ALPHA else Verdict.UNDECIDED
 
     return [word(*row) for row in zip(table, differ, equal, strict=True)]

@@ -1,0 +1,72 @@
+"""Columns of a suite's tables: what each shows, and how it is defined."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dllm.report.cells import Cell
+
+
+@dataclass(frozen=True)
+class Column:
+    definition: str
+    """A phrase for the page's legend."""
+    show: Callable[[Cell], str]
+
+
+def _accuracy(cell: Cell) -> str:
+    m = cell.metrics
+    failed = f" ({m['failed']} failed)" if m["failed"] else ""
+    return f"{m['accuracy']:.3f} [{m['accuracy_low']:.3f}, {m['accuracy_high']:.3f}]{failed}"
+
+
+def _kinds(cell: Cell) -> str:
+    return ", ".join(f"{kind} {count:.1f}" for kind, count in cell.metrics["nfe_by_kind"].items())
+
+
+def _wasted(cell: Cell) -> str:
+    canvas = sum(len(sample.tokens) for sample in cell.samples)
+    return f"{1 - sum(sample.effective for sample in cell.samples) / max(1, canvas):.2f}"
+
+
+def _block(cell: Cell) -> str:
+    opened = [s.opened for trace in cell.folder.traces() for s in trace.steps if s.opened]
+    lengths = [end - max(start, 0) for start, end in opened]
+    return f"{sum(lengths) / max(1, len(lengths)):.1f}"
+
+
+def _audited(name: str, form: str) -> Callable[[Cell], str]:
+    return lambda cell: form.format(cell.metrics[name]) if cell.metrics["audited"] else ""
+
+
+COLUMNS = {
+    "n": Column("samples", lambda cell: str(cell.metrics["n"])),
+    "accuracy": Column("exact match with a 95 % Wilson interval", _accuracy),
+    "NFE": Column("forwards per sample", lambda cell: f"{cell.nfe:.2f}"),
+    "kinds": Column("NFE by kind", _kinds),
+    "eNFE": Column(
+        "rows computed per sample in whole canvases, drafts included",
+        lambda cell: f"{cell.metrics['enfe']:.2f}",
+    ),
+    "TPF": Column(
+        "tokens before the first end token, per forward",
+        lambda cell: f"{cell.metrics['tpf']:.2f}",
+    ),
+    "rows": Column(
+        "query positions computed per token before the first end token",
+        lambda cell: f"{cell.metrics['rows_per_token']:.1f}",
+    ),
+    "block": Column("mean length of the blocks that were decoded (of dystruct's windows)", _block),
+    "wasted": Column("share of the final canvas from the first end token on", _wasted),
+    "stale": Column(
+        "share of the attended slots whose own token had changed since they were computed",
+        lambda cell: f"{cell.metrics['stale_share']:.1%}",
+    ),
+    "KL": Column(
+        "mean divergence from the cache-free prediction in nats (audited runs)",
+        _audited("audit_kl", "{:.1e}"),
+    ),
+    "changed": Column(
+        "share of the decisions that the cache-free prediction would have made otherwise",
+        _audited("audit_changed", "{:.1%}"),
+    ),
+}
