@@ -1,6 +1,9 @@
 """Replays recorded behaviour and compares: tokens, forwards, commits per step, logits, or which
 partial texts a grammar can complete, or the scores of made-up outputs.
 
+A trace's checkpoint is the one in --checkpoints, else the one beside it (../models), else the one
+in a default folder; two that differ are refused.
+
 python -m scripts.conform ../shared/golden/traces/localleap.json
 python -m scripts.conform tests/golden/traces/*.json --checkpoints tests/golden/models
 python -m scripts.conform --numerics ../shared/golden/models/llada
@@ -9,6 +12,7 @@ python -m scripts.conform parallelbench.json --data ../shared/data/parallelbench
 
 import argparse
 import sys
+from itertools import chain
 from pathlib import Path
 
 from dllm.errors import ConfigError
@@ -25,14 +29,14 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="recorded traces")
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="recorded files")
     parser.add_argument(
         "--checkpoints",
         nargs="+",
         type=Path,
         metavar="DIR",
         default=[],
-        help="folders searched first for a trace's checkpoint; then "
+        help="folders of checkpoints; default: beside the trace, then "
         + " and ".join(map(str, CHECKPOINTS)),
     )
     parser.add_argument(
@@ -47,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     if not options.files and not options.numerics:
-        parser.error("name trace files or --numerics folders")
+        parser.error("name recorded files or --numerics folders")
     try:
         return _run(options)
     except ConfigError as error:
@@ -56,39 +60,23 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from dllm.conform import completions, grades, traces  # torch, not needed for --help
+    from dllm.conform import numerics, recorded, replay  # torch, not needed for --help
 
-    counts: dict[str, int] = dict.fromkeys(("passed", "failed", "skipped"), 0)
-    if options.files:
-        from dllm.conform.methods import METHODS
-
-        for path in options.files:
-            method = traces.method_of(path)
-            if method == completions.METHOD:
-                result = completions.check(path)
-            elif method == grades.METHOD:
-                result = grades.check(path, options.data)
-            else:
-                beside = path.parent.parent / "models"
-                result = traces.check(path, METHODS, [*options.checkpoints, *CHECKPOINTS, beside])
-            counts[result.verdict] += 1
-            print(result.line(), flush=True)
-    if options.numerics:
-        from dllm.conform import numerics
-
-        folders = [folder for folder in options.numerics if numerics.is_numerics_folder(folder)]
-        if not folders:
-            raise ConfigError(f"no numerics.json in {', '.join(map(str, options.numerics))}")
-        for folder in folders:
-            calls = numerics.check(folder)
-            wrong = [call for call in calls if not call.passed]
-            counts["failed" if wrong else "passed"] += 1
-            shown = "; ".join(f"{c.name}: off by {c.max_abs_difference:.2e}" for c in wrong[:1])
-            word = "FAIL" if wrong else "ok  "
-            good = len(calls) - len(wrong)
-            print(f"{word} {folder}: {good}/{len(calls)} calls{shown and '; ' + shown}", flush=True)
+    files = [recorded.read(path) for path in options.files]
+    folders = [folder for folder in options.numerics if numerics.is_numerics_folder(folder)]
+    if options.numerics and not folders:
+        raise ConfigError(f"no {numerics.CALLS} in {', '.join(map(str, options.numerics))}")
+    places = recorded.Places(tuple(options.checkpoints), CHECKPOINTS, options.data)
+    results = chain(
+        (replay.check(file, places) for file in files),
+        (numerics.compare(folder) for folder in folders),
+    )
+    counts = dict.fromkeys(recorded.Verdict, 0)
+    for result in results:
+        counts[result.verdict] += 1
+        print(result.line(), flush=True)
     print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
-    return 1 if counts["failed"] else 0
+    return 1 if counts[recorded.Verdict.FAILED] else 0
 
 
 if __name__ == "__main__":

@@ -4,14 +4,11 @@ A file holds cases: a grammar in Lark's notation, a canvas of texts and gaps, wh
 the text ends after the last piece, and the answer.
 """
 
-import json
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from dllm.conform.traces import FileResult, Verdict
-from dllm.constraints.checker import Checker, Hole, Piece
-from dllm.constraints.checker import Verdict as Answer
+from dllm.conform.recorded import FileResult, Places, Recorded
+from dllm.constraints.checker import Checker, Hole, Piece, Verdict
 from dllm.constraints.clock import Deadline
 from dllm.constraints.errors import EmptyLanguage, GrammarError
 from dllm.constraints.grammar import read_lark
@@ -23,19 +20,16 @@ SECONDS = 60.0
 """For one case; an answer that is not there by then is a difference."""
 
 
-def check(path: Path) -> FileResult:
+def check(recorded: Recorded, _: Places) -> FileResult:
     """Decides every case of a file."""
-    cases = json.loads(path.read_text())["cases"]
-    found = [_difference(number, case) for number, case in enumerate(cases)]
-    differing = tuple(text for text in found if text)
-    verdict = Verdict.FAILED if differing else Verdict.PASSED
-    return FileResult(path, verdict, len(cases), differing)
+    found = (_difference(number, case) for number, case in enumerate(recorded.cases))
+    return FileResult.of(recorded.path, found)
 
 
 def _difference(number: int, case: dict[str, Any]) -> str | None:
     hole = {"any": Hole(), "one": Hole(1)}[case["gap"]]
     pieces: list[Piece] = [hole if text is None else text.encode() for text in case["canvas"]]
-    answer = Answer.NO
+    answer = Verdict.NO
     try:
         longest = sum(piece == Hole(1) for piece in pieces)
         checker = _checker(case["grammar"], max(longest, 1))
@@ -44,7 +38,7 @@ def _difference(number: int, case: dict[str, Any]) -> str | None:
         pass
     except GrammarError as error:
         raise ConfigError(f"case {number}: {error}") from None
-    expected = Answer.YES if case["completable"] else Answer.NO
+    expected = Verdict.YES if case["completable"] else Verdict.NO
     return None if answer is expected else f"case {number}: {answer.value} not {expected.value}"
 
 

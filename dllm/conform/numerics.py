@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dllm.conform.recorded import FileResult, Verdict
 from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
 from dllm.forward.store import KVStore
@@ -44,6 +45,10 @@ class CallResult:
         # A NaN is no pass: it fails every comparison.
         return self.max_abs_difference <= self.tolerance and self.argmax_differences == 0
 
+    @property
+    def difference(self) -> str | None:
+        return None if self.passed else f"{self.name}: off by {self.max_abs_difference:.2e}"
+
 
 def is_numerics_folder(folder: str | Path) -> bool:
     """Checkpoints without recorded calls (those of the traces) are none."""
@@ -67,6 +72,15 @@ def check(folder: str | Path) -> list[CallResult]:
         capacity=max(call["keys"] for call in record["calls"]),
     )
     return [result for call in record["calls"] for result in replay.run(call)]
+
+
+def compare(folder: Path) -> FileResult:
+    """The calls of a folder as the cases of a file."""
+    try:
+        calls = check(folder)
+    except ConfigError as error:
+        return FileResult(folder, Verdict.FAILED, reason=str(error))
+    return FileResult.of(folder, (call.difference for call in calls))
 
 
 class _Replay:

@@ -2,24 +2,24 @@
 step.
 
 A trace file holds cases of one method on one checkpoint: the authors' parameters, prompt, output,
-number of forwards and what each forward committed. `RecordedMethod` maps the parameters to a
-command line of this toolkit; which methods are known is the caller's business
-(`dllm.conform.methods`).
+number of forwards and what each forward committed. `dllm.conform.methods` maps the parameters to a
+command line of this toolkit.
 """
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Callable, Sequence
 from functools import cache
-from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from dllm.config import build, compose
+from dllm.conform import checkpoints
+from dllm.conform.methods import METHODS
+from dllm.conform.methods.method import RecordedMethod
+from dllm.conform.methods.options import Params
+from dllm.conform.recorded import FileResult, Places, Recorded, Verdict
 from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
@@ -34,95 +34,33 @@ from dllm.step.prediction import Prediction
 from dllm.step.trace import Trace
 
 
-Params = Mapping[str, Any]
 TOLERANCE = 1e-4
 """Largest difference of a recorded confidence from ours."""
 
 
-@dataclass(frozen=True)
-class RecordedMethod:
-    """How the cases of one trace file are decoded and what else they record."""
-
-    overrides: Callable[[Params], list[str]]
-    """The authors' parameters -> options of `scripts.run` (`eos=...` included)."""
-    gen_length: Callable[[Params], int] = itemgetter("gen_length")
-    """The authors' parameters -> masked positions at the start."""
-    confidence: Callable[[float], float] | None = float
-    """Our score of a committed position -> the recorded "confidence"; None = not comparable."""
-    extras: Mapping[str, Callable[[Trace], object]] = field(default_factory=dict)
-    """Further recorded fields -> the same value read from our trace."""
-    planned: Mapping[str, Callable[[Sequence[Plan], int], object]] = field(default_factory=dict)
-    """Further recorded fields -> the same value read from our forwards and the prompt's length."""
-    steps: Callable[[Trace], list[list[tuple[int, int]]]] = Trace.commits
-    """Our commits, grouped as the recorded "steps" are."""
-    recorded_steps: Callable[[Params], Any] = itemgetter("steps")
-    """A recorded case -> its steps as we count them."""
-    reduced: Mapping[str, Callable[[Any], object]] = field(default_factory=dict)
-    """Recorded fields that hold more than ours does -> the part to compare."""
-
-
-class Verdict(StrEnum):
-    PASSED = "passed"
-    FAILED = "failed"
-    SKIPPED = "skipped"
-
-
-@dataclass(frozen=True)
-class FileResult:
-    """One trace file against ours."""
-
-    path: Path
-    verdict: Verdict
-    cases: int = 0
-    differing: tuple[str, ...] = ()
-    """What differs, one text per case."""
-    reason: str = ""
-    """Why the file was skipped or could not be decoded."""
-
-    def line(self) -> str:
-        words = {"passed": "ok  ", "failed": "FAIL", "skipped": "skip"}[self.verdict]
-        if self.reason:
-            return f"{words} {self.path}: {self.reason}"
-        good = self.cases - len(self.differing)
-        first = f"; {self.differing[0]}" if self.differing else ""
-        return f"{words} {self.path}: {good}/{self.cases} cases{first}"
-
-
-def method_of(path: Path) -> str | None:
-    """The method that a file of recorded behaviour is of; None if it can't be told."""
-    try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return record.get("method") if isinstance(record, dict) else None
-
-
-def check(
-    path: Path, methods: Mapping[str, RecordedMethod], checkpoints: Sequence[Path]
-) -> FileResult:
+def check(recorded: Recorded, places: Places) -> FileResult:
     """Decodes every case of a trace file with the checkpoint it names.
 
-    Raises `ConfigError` for a file that is no trace or a checkpoint that is not in `checkpoints`.
+    Raises `ConfigError` for a file that is no trace or a checkpoint that is not there.
     """
-    record = _read(path)
-    method = methods.get(record["method"])
+    if "checkpoint" not in recorded.content:
+        raise ConfigError("no recorded trace: it names no checkpoint")
+    method = METHODS.get(recorded.method)
     if method is None:
-        reason = f"unknown method {record['method']}"
-        return FileResult(path, Verdict.SKIPPED, reason=reason)
-    folder = _find(record["checkpoint"], checkpoints)
+        reason = f"unknown method {recorded.method}"
+        return FileResult(recorded.path, Verdict.SKIPPED, reason=reason)
+    folder = checkpoints.find(recorded.content["checkpoint"], recorded.path, places)
     try:
         read_spec(folder)
     except ConfigError as error:
-        return FileResult(path, Verdict.SKIPPED, reason=str(error))
+        return FileResult(recorded.path, Verdict.SKIPPED, reason=str(error))
     with tempfile.TemporaryDirectory() as tables:
-        shared = _tables(record, Path(tables))
-        found = [
+        shared = _tables(recorded.content, Path(tables))
+        found = (
             _compare(number, case, method, shared, folder)
-            for number, case in enumerate(record["cases"])
-        ]
-    differing = tuple(text for text in found if text)
-    verdict = Verdict.FAILED if differing else Verdict.PASSED
-    return FileResult(path, verdict, len(found), differing)
+            for number, case in enumerate(recorded.cases)
+        )
+        return FileResult.of(recorded.path, found)
 
 
 class _Noting(Predictor):
@@ -152,27 +90,6 @@ def decode(
         record=True,
     )
     return next(decoder.decode([prompt])), predictor.plans
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text())
-        if isinstance(record, dict) and record.keys() >= {"method", "checkpoint", "cases"}:
-            return record
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except ValueError:
-        pass
-    raise ConfigError(f"{path} is no recorded trace (method, checkpoint, cases)")
-
-
-def _find(name: str, folders: Sequence[Path]) -> Path:
-    for folder in folders:
-        for candidate in (folder / name, folder):
-            if candidate.name == name and (candidate / "config.json").is_file():
-                return candidate
-    looked = ", ".join(map(str, folders))
-    raise ConfigError(f"checkpoint {name} is in none of {looked}: name its folder by --checkpoints")
 
 
 def _tables(record: Params, folder: Path) -> dict[str, str]:

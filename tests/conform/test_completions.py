@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from dllm.conform import completions
-from dllm.conform.traces import Verdict, method_of
+from dllm.conform.completions import METHOD
+from dllm.conform.recorded import FileResult, Places, Verdict, read
+from dllm.conform.replay import check
 
 
 RECORDED = Path("../shared/golden/constraints/grammar_decisions.json")
@@ -20,25 +21,27 @@ CASES = [
 def written(folder: Path, cases: list) -> Path:
     path = folder / "answers.json"
     whole = [{"grammar": 'start: "a" start | "b"', "alphabet": "ab", **case} for case in cases]
-    path.write_text(json.dumps({"method": completions.METHOD, "cases": whole}))
+    path.write_text(json.dumps({"method": METHOD, "cases": whole}))
     return path
 
 
+def replayed(path: Path) -> FileResult:
+    return check(read(path), Places())
+
+
 def test_every_case_is_decided(tmp_path: Path) -> None:
-    path = written(tmp_path, CASES)
-    assert method_of(path) == completions.METHOD
-    result = completions.check(path)
+    result = replayed(written(tmp_path, CASES))
     assert result.verdict is Verdict.PASSED
     assert "3/3 cases" in result.line()
 
 
 def test_a_wrong_answer_is_shown(tmp_path: Path) -> None:
-    result = completions.check(written(tmp_path, [{**CASES[0], "completable": False}]))
+    result = replayed(written(tmp_path, [{**CASES[0], "completable": False}]))
     assert result.verdict is Verdict.FAILED
     assert "case 0: yes not no" in result.line()
 
 
 @pytest.mark.skipif(not RECORDED.is_file(), reason=f"{RECORDED} is not there")
 def test_recorded_decisions() -> None:
-    result = completions.check(RECORDED)
+    result = replayed(RECORDED)
     assert result.verdict is Verdict.PASSED, result.line()

@@ -1,0 +1,45 @@
+"""Which folder is the checkpoint that a trace names."""
+
+from pathlib import Path
+
+import pytest
+
+from dllm.conform.checkpoints import find
+from dllm.conform.recorded import Places
+from dllm.errors import ConfigError
+
+
+def folder(at: Path, content: str = "{}") -> Path:
+    """`at` holds a checkpoint of the name `model` with that content."""
+    (at / "model").mkdir(parents=True)
+    (at / "model" / "config.json").write_text("{}")
+    (at / "model" / "model.safetensors").write_text(content)
+    return at
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    return tmp_path / "recorded" / "traces" / "trace.json"
+
+
+def test_the_folder_beside_the_trace_goes_before_others(tmp_path: Path, trace: Path) -> None:
+    beside = folder(tmp_path / "recorded" / "models", "right")
+    other = folder(tmp_path / "other", "wrong")
+    assert find("model", trace, Places(fallback=(other,))) == beside / "model"
+    assert find("model", trace, Places(checkpoints=(other,))) == other / "model"
+    assert find("model", trace, Places(checkpoints=(other / "model",))) == other / "model"
+
+
+@pytest.mark.parametrize("rank", ["checkpoints", "fallback"])
+def test_two_that_differ_are_refused(rank: str, tmp_path: Path, trace: Path) -> None:
+    folders = tuple(folder(tmp_path / name, name[0]) for name in ("a", "b", "also"))
+    alike = Places(**{rank: folders[::2]})
+    assert find("model", trace, alike) == folders[0] / "model"
+    with pytest.raises(ConfigError, match=r"checkpoint model differs between .*a/model and .*b/m"):
+        find("model", trace, Places(**{rank: folders}))
+
+
+def test_one_that_is_nowhere_is_looked_for_everywhere(tmp_path: Path, trace: Path) -> None:
+    places = Places((tmp_path / "asked",), (tmp_path / "default",))
+    with pytest.raises(ConfigError, match=r"model is in none of .*asked, .*models, .*default"):
+        find("model", trace, places)
