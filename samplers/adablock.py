@@ -9,10 +9,10 @@ costs none. The rest is the rule's business: any rule whose steps are not laid o
 Needs the window's predictions when a block opens: no cache, or one that opens blocks with a full
 forward. Official code, followed here: the window is a quarter of gen_length at every block, also
 the first; the paper is said to take a quarter of what is generated so far
-(`window_base: generated`) [S]. q is read in the logits' dtype, where in bf16 delimiters often tie
-(`delimiter_conf_dtype`); the window's tokens are the clean arg-max, also where a rule samples (the
-LLaDA code searches the drawn tokens, Dream's does not). Not for block-causal models, whose blocks
-are trained. Specification: adablock sections 3 and 7.
+(`window_base: generated`) [second hand]. q is read in the logits' dtype, where in bf16 delimiters
+often tie (`delimiter_conf_dtype`); the window's tokens are the clean arg-max, also where a rule
+samples (the LLaDA code searches the drawn tokens, Dream's does not). Not for block-causal models,
+whose blocks are trained.
 """
 
 from dataclasses import dataclass, replace

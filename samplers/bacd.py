@@ -5,12 +5,11 @@ confidence H of what the block has committed so far at the later ones, always wi
 all candidates that reach it are committed, the most confident one if none does:
     tau = clamp(mean(H), lower, upper), H empty: clamp(max c, lower, upper)
 Commits of the fallback enter H too. H belongs to a sequence and its block; the official engine keys
-it by batch slot, so that sequences inherit each other's (trap 1): its batched results can't be
-matched.
+it by batch slot, so that sequences inherit each other's: its batched results can't be matched.
 
 Authors' settings: 0.6 / 0.9 on TDAR-8B-Thinking and TraDo-8B-Thinking, block 16, temperature 1;
 confidence = probability of the *sampled* token in bf16, the mean rounded to bf16. On full-attention
-models within semi-autoregressive blocks [inferred]. Specification: tdar section 3.1.
+models within semi-autoregressive blocks [inferred].
 """
 
 from dataclasses import dataclass

@@ -6,7 +6,7 @@ on the score (at least the `least` best ones), or those alone. It replaces block
 decided text without a hard border.
 
 D rescales what a threshold sees: scores are no probabilities. Setting of d2Cache: sigma 10, one
-block [O]. Section 7.6.
+block [code].
 """
 
 from dataclasses import dataclass

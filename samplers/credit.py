@@ -6,11 +6,12 @@ The credit includes the current step and starts anew in every block. A logits tr
 with every rule (`sampler=localleap sampler/logits_transform=credit`); `sampler=credit` is the
 authors' choice, dInfer's threshold.
 
-Presets: `credit` dInfer's class (0.7 / 0.8 / 0.2, threshold 0.8) [O]; `credit_paper` (0.65 / 0.7 /
-0.2, 0.95) [S]; `credit_v1` (0.70 / 0.65 / 0.5) [R]; `credit_adaptive`: fusion = decay = 1 - masked
-fraction of the block [S; that the fraction is the block's is inferred]. Part of the gain is a lower
-effective threshold (trap C1: 0.80 acts like 0.72 to 0.55): compare with the matching plain one.
-Credit of remasked positions goes on decaying [inferred]. Section 5.
+Presets: `credit` dInfer's class (0.7 / 0.8 / 0.2, threshold 0.8) [code]; `credit_paper` (0.65 /
+0.7 / 0.2, 0.95) [second hand]; `credit_v1` (0.70 / 0.65 / 0.5) [re-implementation];
+`credit_adaptive`: fusion = decay = 1 - masked fraction of the block [second hand; that the fraction
+is the block's is inferred]. Part of the gain is a lower effective threshold, since credit lifts
+every confidence (0.80 acts like 0.72 to 0.55): compare with the matching plain one. Credit of
+remasked positions goes on decaying [inferred].
 """
 
 from dataclasses import dataclass

@@ -9,7 +9,7 @@ block, if below low_threshold, becomes `expansion` masks, and what follows moves
 
 gen_length bounds the growth; no early stop at an end token. Authors' settings (LLaDA-8B-Instruct):
 initial 64, at most 2048, block 32, 0.9, 0.1, expansion 8, window 32, 0.5, 0.9. Needs every
-prediction from the whole canvas: no cache. Specification: dystruct section 7.1.
+prediction from the whole canvas: no cache.
 """
 
 from dataclasses import dataclass

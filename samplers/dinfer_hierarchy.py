@@ -6,7 +6,7 @@ of the block always. Both comparisons are strict; positions that tie for a run's
 Confidence in the logits' dtype. The original decodes one sequence at a time; row-wise here.
 
 Settings: class default low 0.4, harness 0.3; recommended 0.92 / 0.62, also 0.8 / 0.5, 0.85 / 0.75,
-0.9 / 0.7; block 64, gen_length 1024, dual cache. No accuracy is published per decoder. Section 6.2.
+0.9 / 0.7; block 64, gen_length 1024, dual cache. No accuracy is published per decoder.
 """
 
 from dataclasses import dataclass

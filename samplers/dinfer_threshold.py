@@ -6,7 +6,7 @@ the mask token are no candidates. Confidence: float32 softmax (float64 optional 
 
 Settings in dInfer's evaluation: 0.8 or 0.9, gen_length 1024, block 64, `eos=fill_after_block`
 (`early_stop`; it stops after the block with the end token in either case). Iteration smoothing is
-`+schedule@sampler.threshold=linear`. Section 6.1 of the confidence specification.
+`+schedule@sampler.threshold=linear`.
 """
 
 from dataclasses import dataclass

@@ -5,12 +5,12 @@ With t_i = linspace(1, eps, steps + 1), step i reveals k = floor(n * (1 - t_{i+1
 masks, the last step all. `maskgit_plus` ranks by probability, `topk_margin` by p1 - p2, `entropy`
 by negative entropy, each of the filtered distribution; with alg_temp the k positions are drawn
 without replacement from softmax(score / alg_temp). `origin` reveals every mask with probability 1 -
-t_{i+1} / t_i. Because of the floor, steps = gen_length reveals nothing first and two last (trap
-D1). All steps are forwards. The official batch shares one k, which is unsafe (D2); each row has its
-own here.
+t_{i+1} / t_i. Because of the floor, steps = gen_length reveals nothing first and two last.
+All steps are forwards. The official batch shares one k, which writes masks over decided positions
+in rows that have fewer masks left; each row has its own here.
 
 Authors' settings: entropy, alg_temp 0, steps = gen_length; Instruct temperature 0.1, top_p 0.9;
-Base 0.2 (code) or 0, top_p 0.95; planning tasks top_p 1. No table in the repository. Section 2.
+Base 0.2 (code) or 0, top_p 0.95; planning tasks top_p 1. No table in the repository.
 """
 
 from dataclasses import dataclass

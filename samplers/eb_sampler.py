@@ -5,10 +5,10 @@ sum - max <= gamma, at least one. The maximum is free: one arbitrarily uncertain
 along. `bound: preceding` is d2Cache's form at batch 1, sum without the last <= gamma (the same if
 the order is by entropy); with more rows its running maximum mixes them, a bug not followed.
 
-No official code; the default follows NEUIR/PC-Sampler's re-implementation [R]: order by entropy of
-the raw logits in their dtype, no blocks, gamma 0.1 (its scripts: 0.01), `eb_d2cache` the one of
-d2Cache (order by confidence, gamma 0.001) [R]. Paper: 2 to 3 times fewer steps without loss on code
-and math [P]. Section 7.2.
+No official code; the default follows NEUIR/PC-Sampler [re-implementation]: order by entropy of the
+raw logits in their dtype, no blocks, gamma 0.1 (its scripts: 0.01), `eb_d2cache` follows d2Cache
+(order by confidence, gamma 0.001) [re-implementation]. 2 to 3 times fewer steps without loss on
+code and math [paper].
 """
 
 from dataclasses import dataclass

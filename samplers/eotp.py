@@ -3,13 +3,12 @@
 Rule: after each commit, if masked positions were predicted as the end token, the sequence is cut
 after one of them: the leftmost among those that the rule accepted by itself (its "accepted" mark,
 as of `learn2pd`), else the most confident one. The end itself is not committed: position p* may
-stay masked and be predicted again. A prediction suffices, however unsure (trap T3): the cut is
-irrevocable.
+stay masked and be predicted again. A prediction suffices, however unsure: the cut is irrevocable.
 
 `zone`: without cache the official code searches all masked positions of the sequence, with prefix
 or dual cache those of the current block only. Works around any sampler; alone:
-base=low_confidence, steps = gen_length. Specification: learn2pd section 3.2 to 3.4. A constraint
-is not asked whether the answer may end at p*.
+base=low_confidence, steps = gen_length. A constraint is not asked whether the answer may end at
+p*.
 """
 
 from dataclasses import dataclass, replace

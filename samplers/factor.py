@@ -3,8 +3,7 @@
 Rule: rank the candidates of the block by confidence; rank 1 is always committed, rank r >= 2 as
 long as confidence >= 1 - factor / (r + 1), and the first failure ends the walk. Official quirk, on
 by default: if the only failing rank is the last one, it is committed all the same. Function default
-factor 1; no factor result is printed in version 1 of the paper. Section 3.1 of the confidence
-specification.
+factor 1; no factor result is printed in version 1 of the paper.
 """
 
 from collections.abc import Mapping

@@ -5,11 +5,11 @@ most confident masks of the whole region (no blocks); the best one is committed,
 confidence >= threshold; the rejected ones are the next step's carry. When the last nominal step
 rejects some, q becomes 0 and one step is added, and so on until none is left. After i steps at most
 q * i positions are out: with steps = gen_length it is never faster than one token per step, the
-official scripts use gen_length / 32. Confidence of the filtered distribution (trap D3) in the
-logits' dtype.
+official scripts use gen_length / 32. Confidence of the filtered distribution, no probability
+of the model (top_p 0.9 lifts everything above 0.9 to 1), in the logits' dtype.
 
 With a cache the official code decodes in blocks instead: `opening` around `threshold`. Settings:
-threshold 0.9, gen_length 256 or 512; results of Table 2 are in results/published. Section 3.2.
+threshold 0.9, gen_length 256 or 512; results of Table 2 are in results/published.
 """
 
 from collections.abc import Mapping

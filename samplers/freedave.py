@@ -11,12 +11,11 @@ Lossless (tokens and order of `base`, never more forwards) with verify.match=exa
 proposals, the same cache and batch-invariant numerics (float32 or wider; bf16 batches flip near-
 ties). Lossy: `subset` with a base that commits several positions (official on LLaDA and Dream).
 `eager` also drafts blocks ahead; it needs block-causal attention (with full attention the
-official code crashes or is lossy, trap T1) and compares (block, score) lexicographically where
+official code crashes or is lossy) and compares (block, score) lexicographically where
 the official bf16 sum is inexact.
 
 Authors' settings: LLaDA d=4, Dream d=8, block 32, dual cache, threshold 0.95 for ++; TraDo / SDAR
-d=8, block 4, eager, 0.90. Their confidence is a softmax in the logits' dtype. Specification:
-freedave.
+d=8, block 4, eager, 0.90. Their confidence is a softmax in the logits' dtype.
 """
 
 from dataclasses import dataclass, field, replace

@@ -5,7 +5,7 @@ too. Candidates are the masks and the low decided positions; the selection is `d
 over them, filled up with the next best to (number of low decided positions) + 1. Low decided
 positions that are not selected are masked again, selected ones overwritten: every step nets at
 least one. The shipped driver passes arguments in another order and cannot run it, so that there is
-nothing to conform to. remask_threshold 0.4 [O]. Section 6.3.
+nothing to conform to. remask_threshold 0.4 [code].
 """
 
 from dataclasses import dataclass

@@ -5,13 +5,13 @@ its confidence > threshold (strict; `inclusive` for Dream). All ready positions 
 without any, the step's static quota of most confident ones. Before step index history - 1 of a
 block nothing is ready. Against a position never predicted before, KL is about 27 (zeros with 1e-12
 added). History crosses block borders, so the next block's positions are predicted along with the
-current one's. With steps < gen_length a block may end with masks left (trap K2). Softmax and KL in
+current one's. With steps < gen_length a block may end with masks left. Softmax and KL in
 float64.
 
 Authors' settings (gen_length = steps = 256, history 2), threshold / KL: LLaDA-8B-Instruct, block
 64: GSM8K 0.6 / 0.015, MATH 0.6 / 0.01, HumanEval 0.9 / 0.01, MBPP 0.7 / 0.01. Dream-Instruct, no
 blocks (`klass_dream`): 0.9 / 0.001, 0.9 / 0.005, 0.8 / 0.001, 0.9 / 0.001. Needs full forwards:
-with a cache "previous step" loses its meaning. Section 7.3.
+with a cache "previous step" loses its meaning.
 """
 
 from collections.abc import Mapping

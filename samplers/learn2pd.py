@@ -1,16 +1,16 @@
 """Learn2PD (arXiv 2509.25188): a small trained network says which proposals are already final.
 
-Rule: the filter maps the confidences of all positions of the block, decoded ones included (trap
-T2), to logits; masked positions with sigmoid > accept_threshold (strict) are committed, united
+Rule: the filter maps the confidences of all positions of the block, decoded ones included, to
+logits; masked positions with sigmoid > accept_threshold (strict) are committed, united
 with the step's quota of most confident ones (one per step at steps = gen_length). Trained to
 imitate `oracle`.
 
-To first order the published filter at 0.96 is a plain threshold of about 0.80 (section 2):
+To first order the published filter at 0.96 is a plain threshold of about 0.80:
 results are to be read beside `sampler=threshold sampler.threshold=0.8`. Authors' settings: 0.96
 on LLaDA-8B-Instruct (GSM8K, gen_length 256), 0.90 in the Dream script, block 32, steps =
-gen_length; confidence in the logits' dtype without cache, in float64 with one (T1). Dream's
+gen_length; confidence in the logits' dtype without cache, in float64 with one. Dream's
 feature (negative entropy, 0 where decoded) inside this rule is [inferred, no public code found].
-Differs: the quota never spills over the block (T4).
+Differs: the quota never spills over into the next block, as it can in the official code.
 """
 
 from collections.abc import Mapping

@@ -3,8 +3,8 @@
 Selection as `llada2` (threshold when passed, else one per step). In addition every decided,
 generated position of the block whose new arg-max differs from its token with confidence >
 edit_threshold (strict) is overwritten. After the last mask up to `max_passes` editing passes
-follow, until one changes nothing. Known from a third party's re-implementation only [R]; batch 1
-there, row-wise here. Section 8.
+follow, until one changes nothing. Known from a third party's code only [re-implementation]; batch
+1 there, row-wise here.
 """
 
 from dataclasses import dataclass, replace

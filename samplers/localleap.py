@@ -7,8 +7,7 @@ exactly one token. Anchors are found anew at every step and relaxation does not 
 step. Confidence: float64 softmax of the plain logits.
 
 Authors' setting for LLaDA-8B-Instruct: 0.9 / 0.75 / radius 4, block 32, gen_length 256 (HumanEval,
-MBPP, MATH) or 512 (GSM8K, IFEval) [S, second hand]; Dream: rule after the logits shift [inferred].
-Section 4.
+MBPP, MATH) or 512 (GSM8K, IFEval) [second hand]; Dream: rule after the logits shift [inferred].
 """
 
 import warnings

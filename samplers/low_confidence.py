@@ -7,9 +7,9 @@ mod K steps one more, those with the highest confidence (`remasking: low_confide
 
 Options of the official evaluation: classifier-free guidance (the prompt masked in a second canvas,
 l = l_u + (cfg_scale + 1)(l_c - l_u)); `logits_eos_inf` forbids EOS; `confidence_eos_eot_inf` gives
-EOS and EOT proposals confidence 0 and renormalises the others (trap L1: with a temperature the
-official chained assignment only touches EOT; `official_quirk` keeps that). Settings per benchmark:
-section 1.
+EOS and EOT proposals confidence 0 and renormalises the others (with a temperature the official
+chained assignment only touches EOT; `official_quirk` keeps that). Settings per benchmark:
+results/published/llada.yaml.
 """
 
 from dataclasses import dataclass

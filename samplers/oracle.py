@@ -5,7 +5,7 @@ token; if the arg-maxes of the whole block are those of the step before, write t
 the block (anti-stall). The reference is the model's own finished answer under one token per step,
 so that the bound is on filters that imitate that answer, not on accuracy. Its forwards are also
 what a filter is trained on (`scripts.collect`): confidences and labels [arg-max = reference] of
-all positions of the block. Learn2pd section 3.5; metrics section 5.
+all positions of the block.
 """
 
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ Within one forward, each stage seeing the masks that the ones before it left, al
 4. temporal: an arg-max unchanged over `temporal_steps` forwards of the block, with last, mean or
    maximal confidence >= `temporal_threshold`, is committed.
 Stages 3 and 4 read a float32 softmax of the raw logits, stage 2 the base's confidence (Dream: in
-the logits' dtype, where a bf16 mean of 0.799 passes 0.8, trap T5).
+the logits' dtype, where a bf16 mean of 0.799 passes 0.8).
 
 Authors' setting (all scripts): 0.9; 3, 0.8, 1; confidence; 3, 0.8, last; block 32, gen_length
 256, dual cache. LLaDA without cache or with prefix cache is an extension. Dream: base=opening,
@@ -39,7 +39,8 @@ class R2DLLM(Wrapper):
     cluster_size: int | None
     """Positions of a confidence window (>= 1); null = no confidence clusters."""
     cluster_unmasked: int | None
-    """Decided tokens a window may hold at most; null = any number (trap T3)."""
+    """Decided tokens a window may hold at most; null = any number, so that a
+    single masked member next to decided text needs spatial_threshold alone."""
     spatial_threshold: float
     """Of both cluster rules, in [0, 1]."""
     token_cluster: Literal["confidence", "mid", "random"] | None

@@ -8,7 +8,7 @@ length was reached.
 
 The released code passes DAEDAL's end confidence for rho (`rho: eosconf`) and cuts committed text,
 too: at true length 10 it can delete the whole answer. Here a committed token other than an end
-token is never cut, unless `cut_committed` (official). Specification: dystruct section 7.2.
+token is never cut, unless `cut_committed` (official).
 """
 
 from dataclasses import dataclass

@@ -7,9 +7,10 @@ entropy_bound, at least one (as intended; the shipped code is broken). The quota
 over denoising_steps; where fewer masks are left, it takes what there is (SDAR's code overwrites
 decided positions).
 
-Settings: SDAR (`sdar`) block 4, 4 steps, threshold 0.85, temperature 1 from the command line [O];
-LLaDA2.0 (`llada2`) block 32, one per step, threshold 0.95 [R]: 70.15 points at 2.55 tokens per
-forward, 0.85: 3.31 [P]. Meant for block-causal models with their own block size. Section 8.
+Settings: SDAR (`sdar`) block 4, 4 steps, threshold 0.85, temperature 1 from the command line
+[code]; LLaDA2.0 (`llada2`) block 32, one per step, threshold 0.95 [re-implementation]: 70.15 points
+at 2.55 tokens per forward, 0.85: 3.31 [paper]. Meant for block-causal models with their own block
+size.
 """
 
 from dataclasses import dataclass

@@ -9,9 +9,9 @@ both.
 Authors' settings: blocks of 16 then 1, budgets 30000 and 4096, `</think>` ends phase 1 only, the
 sentence follows without a newline and without `</think>`, also where phase 1 ended otherwise;
 appended here as token ids instead of re-tokenised text. Their single-stage and two-stage runs use
-different user prompts, so that the reported gain is confounded (trap 4). With blocks of 1 every
+different user prompts, so that the reported gain is confounded. With blocks of 1 every
 rule commits one token per step, two forwards each under cache.commit=before_next (official), one
-under merged. Specification: tdar section 3.3.
+under merged.
 """
 
 from dataclasses import dataclass, field, replace

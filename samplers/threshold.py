@@ -2,8 +2,7 @@
 
 Rule: the most confident masked position of the block is always committed; every other one iff its
 confidence >= threshold (inclusive; float64 softmax of the plain logits). Official setting:
-threshold 0.9, block 32 on LLaDA and Dream, gen_length 256 or 512. Section 3.1 of the confidence
-specification.
+threshold 0.9, block 32 on LLaDA and Dream, gen_length 256 or 512.
 """
 
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ beyond gen_length and are cut. Settings [code]: engine 16 / 0.4 / 0.02, temperat
 the paper's quality tables: no threshold, window 6, penalty 0.1, gen_length 512; recommended
 threshold 0.3 to 0.6. Needs a causal model and cache=causal (cache=none: same tokens, all rows fed
 again). Entropy in float32; `conf_dtype: model` is the official engine's. Its sampling filters, then
-tempers: sampler/proposer=filtered. Specification: wedlm section 3.
+tempers: sampler/proposer=filtered.
 """
 
 from collections.abc import Mapping

@@ -10,7 +10,7 @@ by refreshes.
 Goes with cache=window (LLaDA) or cache=window_dream; the phases of both must have the same length.
 The official Dream code looks for the end token in the prompt, too; here only the answer counts.
 Settings [code]: LLaDA-Base active 16, phase 32; Dream the same (demo 32 active), early stop on
-GSM8K and HumanEval. gen_length = steps. Specification: window_diffusion section 3.
+GSM8K and HumanEval. gen_length = steps.
 """
 
 from dataclasses import dataclass, replace

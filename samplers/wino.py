@@ -10,7 +10,7 @@ positions decided.
 
 Authors' settings: threshold 0.6 (GSM8K), 0.7 (HumanEval, MATH-500), 0.8 (MBPP), back 0.9,
 gen_length 256, block 128. Published: LLaDA GSM8K 73.24 -> 75.82 at 6.10 times fewer steps. A
-forward is a block longer than a plain one, so NFE understates the cost. No cache. Section 7.5.
+forward is a block longer than a plain one, so NFE understates the cost. No cache.
 """
 
 from dataclasses import dataclass

@@ -4,8 +4,7 @@ Under block-causal attention the keys and values of a block depend on it and on 
 so that they are final once they were computed from the block's final tokens: denoising steps feed
 the current block and store nothing, a forward with the final tokens stores. What counts as stored
 is read off the store (slot valid and computed from the canvas's token), hence a remasked or edited
-token is simply computed again, and a region's blocks need not be the model's. Specification:
-kv_caches sections 0 and 7, tdar section 3.
+token is simply computed again, and a region's blocks need not be the model's.
 
 Official settings: SDAR's generate.py own / after_block (also after the last block), TDAR's engine
 shared / before_next. `merged` saves the forward: the finished block is fed together with the next

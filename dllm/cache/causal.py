@@ -4,7 +4,7 @@ Physical order: the committed prefix, then the decided positions behind it, then
 position. The prompt is computed once (its logits are not used); a step feeds what is decided behind
 the prefix and the masks up to the last position wanted, and keeps the keys and values of the
 leading decided run, which saw nothing but its left neighbours. Decided positions behind a hole are
-fed again until the hole is closed. Specification: wedlm sections 3.1 and 8, kv_caches section 9.4.
+fed again until the hole is closed.
 
 Autoregressive models (row p - 1 predicts p) are the case without holes: one row per token.
 """

@@ -12,7 +12,7 @@ before the step (`search: block` measures in blocks, as intended). Its topping u
 the batch's longest is left out: a sequence's tokens do not depend on its neighbours.
 
 Settings [code]: current_k 32, sigma 10, rollout_p 0.1, inflate_w 0 with sampler=certainty_prior;
-inflate_w 4 with blocks or thresholds. Needs full attention. Specification: kv_caches section 4.
+inflate_w 4 with blocks or thresholds. Needs full attention.
 """
 
 from dataclasses import dataclass, field, replace

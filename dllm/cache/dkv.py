@@ -9,7 +9,7 @@ once token p + 1 is decided (`next`, official `un`) or both are (`both`, officia
 
 Settings [code]: LLaDA refresh_every 8; Dream 16, `next` (4 in its batch script). The greedy variant
 (random order, drawn in advance) is left out. Needs full attention; approximate in all but full
-steps. Specification: kv_caches section 5.
+steps.
 """
 
 from dataclasses import dataclass

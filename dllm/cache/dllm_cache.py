@@ -10,7 +10,7 @@ in which both intervals meet.
 
 Settings [code] (prompt / response): LLaDA-Instruct GSM8K 50/7, HumanEval 25/5, MATH 50/1, MBPP
 100/5; LLaDA-Base 25/5, 50/5, 50/8, 25/4; otherwise 50/4; update_share 0.25 always. Needs full
-attention. Specification: kv_caches section 3.
+attention.
 """
 
 from dataclasses import dataclass

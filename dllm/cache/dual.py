@@ -5,7 +5,7 @@ A block's first step feeds the whole canvas and keeps all keys and values; its o
 the block only, which replaces its own slots. Approximate under full attention: prefix and masked
 suffix do not see what the block commits. The tail of an answer that is cut short stays attended
 until the next refresh, in the state of the last forward that fed it (as Learn2PD's official code
-does). Specification: kv_caches sections 1 and 2.
+does).
 """
 
 from dataclasses import dataclass

@@ -37,7 +37,7 @@ class NoCache:
             fed = fed * (1 + present.sum(axis=1))
             padded = padded or not present.all()
         if self._spec.attention == "causal":
-            # A mask sees what is decided anywhere: decided positions go first (wedlm section 3.3).
+            # A mask sees what is decided anywhere: decided positions go first.
             order = np.argsort((tokens == canvas.mask_id) | (slots < 0), axis=1, kind="stable")
             tokens, slots = (np.take_along_axis(a, order, axis=1) for a in (tokens, slots))
         positions, within = slots.clip(0) if padded else slots, None

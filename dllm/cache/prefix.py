@@ -3,7 +3,7 @@ block.
 
 A block's first step feeds the whole canvas and keeps the keys and values of [0, s); its other steps
 feed [s, end of the canvas). Approximate under full attention: the stored keys do not see what the
-block commits. Specification: kv_caches sections 1 and 2.
+block commits.
 """
 
 from dataclasses import dataclass

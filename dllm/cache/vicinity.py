@@ -6,8 +6,7 @@ replaces its own slots, and attend to everything. Only the block's positions are
 update iteration decodes twice; here these are two steps, of a refresh and of the window.
 
 Setting [code]: prefix_look = after_look = 16, warmup 4, block 64, gen_length 1,024, threshold 0.8;
-class defaults 0 / 0 / 0, which is the dual cache. Needs full attention. Specification: kv_caches
-section 6.
+class defaults 0 / 0 / 0, which is the dual cache. Needs full attention.
 """
 
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ the end of the phase |
 
 A shortened answer (early stop) is refreshed in every step. Goes with sampler=window, which picks
 the wanted positions; any other sampler may use it. Settings [code]: LLaDA 64 masks, phase 32; Dream
-128 (of which 127 masks), phase 32 (HumanEval 40). Specification: window_diffusion section 3.
+128 (of which 127 masks), phase 32 (HumanEval 40).
 """
 
 from dataclasses import dataclass, field

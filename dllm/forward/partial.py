@@ -14,7 +14,7 @@ class PartialForward:
     """One forward of a plan with `partial`; every layer sees the states of all rows.
 
     The residual stream is always that of the current tokens: what is kept are the outputs of
-    attention and feed-forward that are added to it (kv_caches section 3).
+    attention and feed-forward that are added to it.
     """
 
     def __init__(self, plan: Plan, store: KVStore, d_model: int):

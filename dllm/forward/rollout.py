@@ -9,7 +9,7 @@ from dllm.step.plan import Plan
 
 
 class AttentionRollout:
-    """Runs the layers of a forward and multiplies up their attention (kv_caches section 4).
+    """Runs the layers of a forward and multiplies up their attention (d2Cache).
 
     Per layer A = mean over the heads, R <- rownorm(A + I) R with R = I at the start; rows that are
     not fed pass on what they had. Needs keys in the order of their slots: a plan whose rows are all

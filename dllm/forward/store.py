@@ -1,8 +1,8 @@
-"""Position-indexed store of rotated keys and values (kv_caches section 9.1).
+"""Position-indexed store of rotated keys and values.
 
 Slot = absolute position. Contents change only by a forward's `write`, `invalidate` and `clear`:
 nothing is appended, permuted or reallocated during decoding. One post-rotary store serves every
-family; it gave the same logits as the official pre-rotary ones (models section 6).
+family; it gave the same logits as the official pre-rotary ones.
 """
 
 from collections.abc import Callable, Sequence

@@ -19,7 +19,7 @@ _CHATML = (
 TEMPLATES: dict[str, str] = {
     # The prompt as it is: base models.
     "plain": "{%- for message in messages %}{{- message['content'] }}{%- endfor %}",
-    # LLaDA-8B and LLaDA-1.5 [H]: Llama-3 headers.
+    # LLaDA-8B and LLaDA-1.5 [published config]: Llama-3 headers.
     "llama3": (
         "{{- '<|startoftext|>' }}"
         "{%- for message in messages %}"
@@ -32,7 +32,7 @@ TEMPLATES: dict[str, str] = {
     ),
     # Dream, Dream-Coder, DiffuCoder: ChatML with a system turn when none is given.
     "chatml": _CHATML.replace("@SYSTEM@", "You are a helpful assistant."),
-    # Fast-dLLM v2 and WeDLM: Qwen2.5's own system turn [K].
+    # Fast-dLLM v2 and WeDLM: Qwen2.5's own system turn [base model].
     "chatml_qwen": _CHATML.replace(
         "@SYSTEM@", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
     ),

@@ -2,8 +2,7 @@
 
 z = W2 relu(W1 c + b1) + b2 in float32, all layers block x block (2,112 parameters at block 32);
 depth 1 is one linear map. Files are safetensors with the state-dict names of the official module
-(linear1.weight, ...) and a description in the header; nothing is ever unpickled. Specification:
-learn2pd section 2.
+(linear1.weight, ...) and a description in the header; nothing is ever unpickled.
 """
 
 import json
@@ -136,7 +135,7 @@ def convert_torch_filter(path: Path) -> FilterNetwork:
 def effective_threshold(network: FilterNetwork, accept: float) -> float:
     """The plain threshold that the filter amounts to: one confidence varied in steps of 0.01
     with the others fixed (all 1, all 0.9, all 0.3, 1 before and 0.3 after), the smallest
-    accepted value, median over positions and contexts (learn2pd section 2). 1.01 = nothing is
+    accepted value, median over positions and contexts. 1.01 = nothing is
     accepted."""
     width = network.facts.block_length
     place = torch.arange(width)

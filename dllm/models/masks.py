@@ -2,7 +2,7 @@
 
 Rules speak of slots: absolute positions, except for WeDLM, whose causal rule follows physical
 order. Pads are hidden as keys only; a padded query row attends like any other and is never read
-(models section 4: hiding both sides leaves rows with nothing to attend to).
+(hiding both sides would leave rows with nothing to attend to).
 """
 
 from torch import Tensor

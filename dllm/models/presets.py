@@ -1,8 +1,8 @@
 """config.json of the public architectures, for `scripts.inspect` and for timing without weights.
 
-Values from models.md section 3 and 13: [H] seen in public code that pins them, [K] known of the
-base model. A real checkpoint is always read from its own file; the parameter counts of the tests
-check these.
+Values for which no authors' file was read carry a mark (docs/marks.md): [base model] is known of
+the model that the weights were trained from. A real checkpoint is always read from its own file;
+the parameter counts of the tests check these.
 """
 
 from collections.abc import Mapping
@@ -148,7 +148,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "mask_token_id": 151666,
             "bos_token_id": 151643,
         },
-        "sdar-1.7b": _qwen3(  # [K]
+        "sdar-1.7b": _qwen3(  # [base model]
             "SDARForCausalLM",
             hidden_size=2048,
             intermediate_size=6144,
@@ -163,7 +163,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             num_attention_heads=32,
         ),
         "sdar-8b": _qwen3("SDARForCausalLM", **_SIZE_8B),
-        "sdar-30b-a3b": _qwen3(  # [K]
+        "sdar-30b-a3b": _qwen3(  # [base model]
             "SDARMoeForCausalLM",
             hidden_size=2048,
             intermediate_size=6144,
@@ -176,7 +176,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             norm_topk_prob=True,
         ),
         "fast-dllm-v2-7b": {**_QWEN25_7B, **_V2, **_V2_IDS},
-        "fast-dllm-v2-1.5b": {**_QWEN25_1_5B, **_V2, **_V2_IDS},  # [K]
+        "fast-dllm-v2-1.5b": {**_QWEN25_1_5B, **_V2, **_V2_IDS},  # [base model]
         "wedlm-7b": {**_QWEN25_7B, "architectures": ["WeDLMForCausalLM"], "attention_bias": True},
         "wedlm-8b": _qwen3("WeDLMForCausalLM", qk_norm=True, **_SIZE_8B),
         "qwen2.5-1.5b": {**_QWEN25_1_5B, "architectures": ["Qwen2ForCausalLM"]},

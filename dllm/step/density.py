@@ -12,7 +12,7 @@ def certainty_density(canvas: Canvas, sigma: float) -> Float[np.ndarray, "batch 
     """The Gaussian-smoothed indicator of decided positions in the generation regions, 0 elsewhere.
 
     Everything left of the answer counts as decided, everything right of it once its last position
-    is; either side reaches as far as the answer is long (kv_caches section 4).
+    is; either side reaches as far as the answer is long.
     """
     out = np.zeros(canvas.tokens.shape)
     for row in range(canvas.batch):

@@ -101,7 +101,7 @@ class Sampler:
     region: Region
     proposer: Proposer
     conf_dtype: scores.ConfDtype
-    """dtype of the softmax that yields the confidence (section 0.3)."""
+    """dtype of the softmax that yields the confidence."""
     logits_transform: LogitsTransform | None = None
     """Applied before tokens and scores are read; the only option that every sampler may leave
     out."""

@@ -1,7 +1,7 @@
 """Scores of proposed tokens: dtype, source and tie order of every confidence in one place.
 
-Specification: confidence_samplers sections 0.2 to 0.4. Ties are broken by position, ascending,
-which differs from the official codes' unstable top-k on exact ties only.
+Ties are broken by position, ascending, which differs from the official codes' unstable top-k on
+exact ties only.
 """
 
 from typing import Literal
@@ -106,6 +106,5 @@ def at_least(
     candidates: Bool[Tensor, "batch rows"],
     threshold: float | Float[Tensor, "batch rows"],
 ) -> Bool[Tensor, "batch rows"]:
-    """Reference threshold rule (section 0.6): the best candidate, and all with score >=
-    threshold."""
+    """Fast-dLLM's threshold rule: the best candidate, and all with score >= threshold."""
     return best(score, candidates) | (candidates & (score >= threshold))

@@ -6,7 +6,6 @@ blocks up to itself: what a block meets in training is what it meets in decoding
 Every response token is masked with p = (1 - 1e-3) t + 1e-3, one t ~ U(0, 1) per row (stratified
 over the rows) or, with `noise: block`, per block of a row; at least one token per row is masked.
 Loss per row: sum of the masked tokens' cross entropy / p, divided by the response's length.
-Specification: tdar section 2.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The two passes that collect filter training data (learn2pd section 3.5).
+"""The two passes that collect filter training data (Learn2PD).
 
 First the reference answers: one token per step. Then the oracle over the same prompts from an
 all-mask canvas, recorded at every forward; each block starts from the reference's prefix.

@@ -10,7 +10,6 @@ window.
 
 Loss: cross entropy of the masked tokens weighted by 1 / gamma, normalised by the sum of the weights
 [code], plus `ar_weight` times that of the clean stream's next tokens, divided by 1 + ar_weight.
-Specification: wedlm section 6.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Trains Learn2PD's filter on an oracle's records: `python -m scripts.train filter data=FOLDER`.
 
 Full-batch AdamW on the binary cross entropy over all positions of the block, decoded ones
-included (trap T10), as the authors' notebook; it differs in splitting by prompt (`split=record`
+included, as the authors' notebook; it differs in splitting by prompt (`split=record`
 is theirs), seeding, and stopping when the validation loss has not improved for `patience`
 iterations, best weights kept.
 """

@@ -1,7 +1,7 @@
 """What an oracle pass records for filter training, in shards on disk.
 
 One record per oracle forward and block: confidences of all positions and labels [arg-max =
-reference] (learn2pd section 3.5). A shard is one safetensors file, written whole or not at all,
+reference]. A shard is one safetensors file, written whole or not at all,
 with the sample ids and the settings in its header: a collection stopped at any moment goes on
 where it was.
 """

@@ -1,7 +1,7 @@
 """Redundancy-aware fine-tuning (R2-dLLM, arXiv 2604.18995): `python -m scripts.train redundancy`.
 
 Teaches a model its own short trajectories, so that a plain threshold finds them. Everything in
-this recipe is [inferred, no public code found] (r2dllm section 7), known are only the aim and
+this recipe is [inferred, no public code found], known are only the aim and
 that checkpoints exist:
 1. training prompts are decoded with the full rule set; trajectories with a correct answer are kept;
 2. for a state x_t of a trajectory, cross entropy towards its final tokens, weight 1 on the

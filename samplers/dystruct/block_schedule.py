@@ -2,7 +2,7 @@
 
 The energy of block [a, z) is w_H H + w_C (1 - C): H its mean instability, C how close it lies to
 decided positions l (left) and r (right), C = (exp(-(a-l-1)/ell) + exp(-(r-z)/ell)) / 2. The lowest
-energy is next, so that stable and anchored blocks come first. Specification: dystruct section 3.5.
+energy is next, so that stable and anchored blocks come first.
 """
 
 from dataclasses import dataclass

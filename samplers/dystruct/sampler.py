@@ -8,10 +8,10 @@ edges are welded: unsure positions within `weld_radius` of a border are masked a
 weld_steps forwards, kept if their likelihood did not fall. The canvas grows window by window up to
 gen_length; an end token ends it.
 
-No public code exists. Known from the abstract [A]: inference of expansion length, boundaries and
-schedule, Chinese-restaurant partitions, steps per block; from secondary digests [S]: Poisson
-length, Gibbs schedule, welding, 256 tokens and steps. Formulas, constants and this procedure are
-ours [I]: never to be reported as the paper's method. Specification: dystruct.
+No public code exists. Known from the abstract [abstract]: inference of expansion length, boundaries
+and schedule, Chinese-restaurant partitions, steps per block; from digests of the paper [second
+hand]: Poisson length, Gibbs schedule, welding, 256 tokens and steps. Formulas, constants and this
+procedure are ours [inferred]: never to be reported as the paper's method.
 """
 
 from dataclasses import dataclass, replace

@@ -5,8 +5,7 @@ normal within a block and low-confidence beyond the window; one change-point rec
 evidence of every length and the best partition of each. `inference: map` takes the most probable
 length and its best partition; `sample` draws both from their posteriors, the partition backwards
 through the recursion, with the sequence's own generator. Formulas and constants are a
-reconstruction [I]; what is known of the paper is in the card of `sampler`. Specification: dystruct
-sections 3.1 to 3.4.
+reconstruction [inferred]; what is known of the paper stands in `samplers.dystruct.sampler`.
 """
 
 from collections.abc import Callable

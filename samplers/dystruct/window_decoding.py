@@ -1,7 +1,7 @@
-"""Decoding of one Dystruct window: its blocks in their order, then its edges (reconstruction [I]).
+"""Decoding of one Dystruct window: its blocks in their order, then its edges (reconstruction).
 
 `WindowState` is the sampler's memory on the host; `Window` takes one sequence's decision and notes
-it there. Nothing else is changed. Specification: dystruct sections 3.5 to 3.8.
+it there. Nothing else is changed. All of it is [inferred].
 """
 
 from itertools import pairwise

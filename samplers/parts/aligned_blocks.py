@@ -1,7 +1,7 @@
 """Aligned blocks: the blocks of a block-causal model, counted from absolute position 0.
 
 The prompt's tail shares the first decoded block, and the canvas is rounded up to whole blocks
-(SDAR, TraDo, TDAR, LLaDA2: kv_caches section 7, tdar section 2). `block_length` is the block of the
+(SDAR, TraDo, TDAR, LLaDA2). `block_length` is the block of the
 attention too: the same weights can be run with another one, as TCCF does with 1.
 """
 

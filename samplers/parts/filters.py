@@ -3,9 +3,8 @@
 In this order (`first: top_k`, SDAR's, changes the last two): divide by the temperature; top-p drops
 every token that more than `top_p` of probability precedes (rank 1 and the first token beyond the
 mass stay); top-k drops what is below the k-th largest. Confidences of the filtered distribution are
-no probabilities of the model: with top_p 0.9 every top probability above 0.9 becomes exactly 1
-(traps D3, D4), so thresholds on them mean something else. Section 2 of the confidence
-specification.
+no probabilities of the model: with top_p 0.9 every top probability above 0.9 becomes exactly 1,
+so that thresholds on them mean something else.
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,7 @@ A logit-shifted model predicts position i from row i-1. A cached step that feeds
 rows can therefore not predict the block's first position, so the official code commits it from
 the block's opening forward, unconditionally, and applies no other rule to that forward. The
 following steps are those of `base`. Goes with cache.shifted_rows=own; cache.shifted_rows=previous
-makes it unnecessary. Specification: kv_caches section 2, confidence_samplers section 3.2.
+makes it unnecessary.
 """
 
 from dataclasses import dataclass, replace

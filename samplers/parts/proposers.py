@@ -1,4 +1,4 @@
-"""Proposers: the token each position would get (confidence_samplers section 0.2)."""
+"""Proposers: the token each position would get."""
 
 from dataclasses import dataclass
 

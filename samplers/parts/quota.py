@@ -1,4 +1,4 @@
-"""Static quota (confidence_samplers section 0.5): a block's masks spread evenly over its steps.
+"""Static quota: a block's masks spread evenly over its steps.
 
 `steps: null` is one token per step in any region, also where blocks are found while decoding.
 """
@@ -54,7 +54,7 @@ class StaticQuota(Sampler):
     """Commits the quota's best candidates; all K forwards of a block are made, whatever the quota.
 
     Fewer candidates than the quota are all there is to commit: official codes that do not clamp
-    write over decided positions (traps D2, K7, SDAR).
+    write over decided positions (Dream's in a batch, KLASS's, SDAR's).
     """
 
     steps: int | None

@@ -2,8 +2,7 @@
 
 k = clamp(masks // expected_tpf, 1, maximum_unroll) forwards are made before the next test; those on
 a block that is already complete commit nothing but are made and counted. It saves dInfer
-host-device synchronisations; here it only reproduces its forward counts. Section 6.4 of the
-confidence specification.
+host-device synchronisations; here it only reproduces its forward counts.
 """
 
 from dataclasses import dataclass

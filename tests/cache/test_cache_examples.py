@@ -1,4 +1,4 @@
-"""Worked examples of the specifications: which rows each cache feeds and sees."""
+"""Worked examples: which rows each cache feeds and sees."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -115,7 +115,7 @@ def test_window_span_keeps_a_decided_tail() -> None:
 
 
 def test_delayed_caching() -> None:
-    """kv_caches, worked example 2: R = 4, decoded in the order 5, 3, 7, 4, 6, 9."""
+    """R = 4, decoded in the order 5, 3, 7, 4, 6, 9."""
     walk = Walk("cache=dkv", "cache.refresh_every=4", masks=7)
     fed = []
     for decided in (5, 3, 7, 4, 6, 9):
@@ -168,7 +168,7 @@ def test_prompt_only_cache() -> None:
     ("block", "expected"), [(0, (0, 58)), (1, (26, 90)), (2, (58, 122)), (3, (90, 138))]
 )
 def test_vicinity(block: int, expected: tuple[int, int]) -> None:
-    """kv_caches, worked example 5: prompt 10, answer 128, block 32, look 16 on both sides."""
+    """Prompt 10, answer 128, block 32, look 16 on both sides."""
     policy: Any = build(compose(["cache=vicinity"]).cache, "cache")
     policy.begin(SPEC)
     canvas = canvas_of([0] * 128, prompt=(5,) * 10)
@@ -190,7 +190,7 @@ def test_vicinity_schedule() -> None:
 
 
 def test_intervals_of_prompt_and_response() -> None:
-    """kv_caches, worked example 3: intervals 25 and 5."""
+    """Intervals 25 and 5."""
     walk = Walk(
         "cache=dllm_cache", "cache.prompt_interval=25", "cache.response_interval=5", masks=8
     )
@@ -207,7 +207,7 @@ def test_intervals_of_prompt_and_response() -> None:
 
 @pytest.mark.parametrize(("count", "expected"), [(2, [1, 3]), (4, [1, 3, 5, 6]), (0, [])])
 def test_least_similar_values(count: int, expected: list[int]) -> None:
-    """kv_caches, worked example 3: cosines 1, 0, 1, -1, 1, .707, .995, 1."""
+    """Cosines 1, 0, 1, -1, 1, .707, .995, 1."""
     walk = Walk("cache=dllm_cache", masks=5)
     partial = walk.plan().partial
     assert partial is not None

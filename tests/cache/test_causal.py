@@ -80,7 +80,7 @@ def test_a_token_behind_a_hole_is_not_kept() -> None:
 
 
 def test_topological_order() -> None:
-    """wedlm, worked example 6: positions 8 to 11, of which 8 and 10 are masked."""
+    """Positions 8 to 11, of which 8 and 10 are masked."""
     canvas = canvas_of([0, 9, 0, 9], prompt=(5,) * 8)
     policy = CausalCache()
     policy.begin(CAUSAL)

@@ -30,13 +30,17 @@ def test_the_folder_beside_the_trace_goes_before_others(tmp_path: Path, trace: P
     assert find("model", trace, Places(checkpoints=(other / "model",))) == other / "model"
 
 
-@pytest.mark.parametrize("rank", ["checkpoints", "fallback"])
-def test_two_that_differ_are_refused(rank: str, tmp_path: Path, trace: Path) -> None:
-    folders = tuple(folder(tmp_path / name, name[0]) for name in ("a", "b", "also"))
-    alike = Places(**{rank: folders[::2]})
-    assert find("model", trace, alike) == folders[0] / "model"
+@pytest.mark.parametrize("asked", [True, False])
+def test_two_that_differ_are_refused(asked: bool, tmp_path: Path, trace: Path) -> None:
+    def places(*names: str) -> Places:
+        folders = tuple(tmp_path / name for name in names)
+        return Places(checkpoints=folders) if asked else Places(fallback=folders)
+
+    for name in ("a", "b", "also"):
+        folder(tmp_path / name, name[0])
+    assert find("model", trace, places("a", "also")) == tmp_path / "a" / "model"
     with pytest.raises(ConfigError, match=r"checkpoint model differs between .*a/model and .*b/m"):
-        find("model", trace, Places(**{rank: folders}))
+        find("model", trace, places("a", "b"))
 
 
 def test_one_that_is_nowhere_is_looked_for_everywhere(tmp_path: Path, trace: Path) -> None:

@@ -1,4 +1,4 @@
-"""The contract of forwards and the store (kv_caches section 9.7), through the predictor."""
+"""The contract of forwards and the store, through the predictor."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from dllm.step.plan import ForwardKind, Plan
 
 
 LENGTH = 10
-CLOSE = {"rtol": 0.0, "atol": 1e-4}  # of the specification, float32
+CLOSE = {"rtol": 0.0, "atol": 1e-4}  # float32
 MODEL = random_model()
 
 

@@ -9,7 +9,7 @@ from dllm.metrics.definitions import Comparison, SampleResult, Summary
 
 
 def worked_example() -> list[SampleResult]:
-    """Metrics section 3: (G, e, F, w) of three samples, all of the canvas committed."""
+    """(Canvas, effective tokens, forwards, seconds) of three samples, every canvas committed."""
     numbers = [(256, 100, 20, 2.0), (256, 40, 10, 1.0), (256, 250, 90, 9.0)]
     return [
         sample(
@@ -25,7 +25,7 @@ def worked_example() -> list[SampleResult]:
     ]
 
 
-def test_the_worked_example_of_the_specification() -> None:
+def test_the_worked_example() -> None:
     summary = Summary.of(worked_example())
     assert summary.tpf == pytest.approx(3.25)
     assert summary.tpf_macro == pytest.approx(3.926, abs=5e-4)

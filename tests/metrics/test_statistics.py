@@ -36,7 +36,7 @@ def test_wilson_is_its_formula(correct: int, n: int) -> None:
 def test_wilson_known_values() -> None:
     assert wilson(0, 4) == pytest.approx((0.0, 0.48989), abs=1e-5)
     assert wilson(7, 10) == pytest.approx((0.39678, 0.89221), abs=1e-5)
-    low, high = wilson(1055, 1319)  # metrics section 2: 80 % of 1319 is +- 2.2 points
+    low, high = wilson(1055, 1319)  # 80 % of 1319 is +- 2.2 points
     assert (high - low) / 2 == pytest.approx(0.022, abs=5e-4)
 
 

@@ -1,5 +1,5 @@
-"""What every family must keep to when forwards feed some rows and a store stands for the others
-(kv_caches section 9.7)."""
+"""What every family must keep to when forwards feed some rows and a store stands for the
+others."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from dllm.step.plan import ForwardKind, Plan
 
 
 LENGTH = 64  # whole blocks of every block-causal family
-CLOSE = {"rtol": 0.0, "atol": 1e-4}  # of the specification, float32
+CLOSE = {"rtol": 0.0, "atol": 1e-4}  # float32
 MODELS = {name: tiny_model(name) for name in CONFIGS}
 FULL = [name for name, model in MODELS.items() if model.spec.attention == "full"]
 BLOCKS = [name for name, model in MODELS.items() if model.spec.attention == "block_causal"]

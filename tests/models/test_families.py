@@ -172,7 +172,7 @@ def test_memory() -> None:
     spec = spec_from_config(preset_config("llada-8b"))
     rows = list(memory(spec, torch.bfloat16, (1, 4), (512, 8192)))
     assert [(r.batch, r.length) for r in rows] == [(1, 512), (4, 512)]  # 4,096 positions
-    assert rows[0].kv == 512 * 524_288  # bytes per token of models.md section 1
+    assert rows[0].kv == 512 * 524_288  # bytes per token
     assert rows[1].total == rows[1].weights + 4 * rows[0].kv + 4 * rows[0].logits
     assert sizes(spec_from_config(preset_config("sdar-8b"))).kv_values_per_position * 2 == 147_456
     assert sizes(spec_from_config(preset_config("dream-7b"))).kv_values_per_position * 2 == 57_344

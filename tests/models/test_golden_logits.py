@@ -1,7 +1,7 @@
-"""models.md 11.7: logits of the authors' modelling files on weights given by a rule.
+"""Logits of the authors' modelling files on weights given by a rule (`golden_logits.txt`).
 
-One printed number there is off by a digit (llada2 block-causal, last row, sixth logit: 0.78258):
-the sum of all magnitudes, printed beside it, holds only with 0.79258.
+One recorded number is off by a digit (llada2 block-causal, last row, sixth logit: 0.78258): the sum
+of all magnitudes, recorded beside it, holds only with 0.79258.
 """
 
 import copy

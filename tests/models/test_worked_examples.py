@@ -1,4 +1,4 @@
-"""models.md section 11, examples 11.1 to 11.6 and 11.8: hand-checkable pieces."""
+"""Pieces of a model that can be checked by hand."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""AdaBlock: worked examples A1 to A7, the end-to-end table, and the limit of fixed blocks."""
+"""AdaBlock: worked examples, the end-to-end table, and the limit of fixed blocks."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""BACD: worked examples B1 to B5 and B8 of the specification."""
+"""BACD: worked examples of the adapted threshold."""
 
 from collections.abc import Sequence
 

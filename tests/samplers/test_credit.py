@@ -1,4 +1,4 @@
-"""Worked examples of CreditDecoding (section 5)."""
+"""Worked examples of CreditDecoding."""
 
 import math
 from collections.abc import Sequence
@@ -136,7 +136,7 @@ def test_composes_with_other_rules(base: str) -> None:
     written = sampler(f"sampler={base}", "sampler/logits_transform=credit")
     step = step_of(written, (0.86, 0.5, 0.4))
     decision = step.decide()
-    # 0.86 is lifted above 0.9 by the first step's credit (trap C1).
+    # 0.86 is lifted above 0.9 by the first step's credit.
     assert bool(decision.commit[0, 0])
     assert float(decision.score[0, 0]) > 0.9
 

@@ -1,4 +1,4 @@
-"""Worked examples of dInfer's rules (section 6) and of schedules."""
+"""Worked examples of dInfer's rules and of schedules."""
 
 import pytest
 from test_threshold_family import rule, steps

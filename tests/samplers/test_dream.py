@@ -1,4 +1,4 @@
-"""Worked examples of Dream's rules and of Fast-dLLM on Dream (sections 2 and 3)."""
+"""Worked examples of Dream's rules and of Fast-dLLM on Dream."""
 
 import math
 

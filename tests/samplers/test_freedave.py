@@ -1,4 +1,4 @@
-"""Worked examples of FreeDave (freedave section 9), its losslessness, and what it refuses."""
+"""Worked examples of FreeDave, its losslessness, and what it refuses."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -104,7 +104,7 @@ def test_verification(first: list[int], second: list[int], exact: int, subset: i
 
 @dataclass
 class Toy:
-    """The closed-form model of example 5: six tokens, the mask is the seventh."""
+    """A closed-form model: six tokens, the mask is the seventh."""
 
     epsilon: float
     phase: float = 0.5

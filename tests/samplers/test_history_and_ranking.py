@@ -1,5 +1,5 @@
-"""Worked examples of EB-Sampler, KLASS, PC-Sampler, WINO, the certainty prior and AR order
-(section 7)."""
+"""Worked examples of EB-Sampler, KLASS, PC-Sampler, WINO, the certainty prior and AR
+order."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Worked examples of Learn2PD, EoTP and the oracle (learn2pd section 8), and what a filter
+"""Worked examples of Learn2PD, EoTP and the oracle, and what a filter
 refuses."""
 
 import pickle

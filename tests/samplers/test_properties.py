@@ -1,4 +1,4 @@
-"""Invariants of confidence_samplers section 9.6 over random scores, masks and batches."""
+"""Invariants of every rule over random scores, masks and batches."""
 
 import math
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Worked examples of R2-dLLM (r2dllm section 9): blocks of 8, threshold 0.9, windows of 3."""
+"""Worked examples of R2-dLLM: blocks of 8, threshold 0.9, windows of 3."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Dystruct (reconstruction): worked examples D1 to D10 of the specification."""
+"""Dystruct (reconstruction): worked examples of structure and decoding."""
 
 from collections import Counter
 from math import exp, inf, log

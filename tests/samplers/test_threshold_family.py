@@ -1,4 +1,4 @@
-"""Worked examples of threshold, factor, LocalLeap and the static quota (sections 1, 3, 4)."""
+"""Worked examples of threshold, factor, LocalLeap and the static quota."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""WeDLM's rule and its window: the specification's worked examples."""
+"""WeDLM's rule and its window: worked examples."""
 
 from collections.abc import Sequence
 
@@ -72,20 +72,19 @@ def chosen(sampler: WeDLM, answer: Sequence[int], entropies: Sequence[float]) ->
     ],
 )
 def test_selection(threshold: float | None, penalty: float, expected: list[int]) -> None:
-    """Worked example 1."""
     sampler = rule(entropy_threshold=threshold, position_penalty=penalty)
     assert chosen(sampler, [0] * 6, ENTROPY) == expected
 
 
 def test_distance_counts_window_positions() -> None:
-    """Worked example 2: masks at window indices 2, 5, 6, 9, 10 and 15."""
+    """Masks at window indices 2, 5, 6, 9, 10 and 15."""
     answer = [0 if i in (2, 5, 6, 9, 10, 15) else 9 for i in range(16)]
     sampler = rule(entropy_threshold=0.4, position_penalty=0.02)
     assert chosen(sampler, answer, ENTROPY) == [0, 2, 5]
 
 
 def test_threshold_is_strict() -> None:
-    """Worked example 3: nothing below, so the smallest."""
+    """Nothing below, so the smallest."""
     sampler = rule(entropy_threshold=0.39, position_penalty=0.0)
     assert chosen(sampler, [0, 0], (0.5, 0.4)) == [1]
 
@@ -121,7 +120,7 @@ def test_filters_out_of_range(option: str, message: str) -> None:
 
 
 def timeline(refill: str) -> list[tuple[list[int], list[int], int]]:
-    """Worked example 4: (filled rows, masks, committed) of five steps with window 4."""
+    """(Filled rows, masks, committed) of five steps with window 4."""
     script = [(0, 1, 3), (0, 1), (0, 2), (0, 1, 2, 3), (0, 1)]
     sampler = rule(**{"region.window": 4, "entropy_threshold": 0.4, "refill": refill})
     canvas = canvas_of([0] * 24, prompt=(5, 6, 7))

@@ -1,4 +1,4 @@
-"""Block diffusion's training rows: what attends to what (B6), what is hidden, what it weighs."""
+"""Block diffusion's training rows: what attends to what, what is hidden, what it weighs."""
 
 import torch
 

@@ -14,7 +14,7 @@ def batch(objective: DualStream):
 
 
 def test_visibility() -> None:
-    """wedlm, worked example 5: length 4, blocks of 2."""
+    """Length 4, blocks of 2."""
     seen = DualStream(block=2).visible(4)
     rows = {row: seen[row].nonzero().flatten().tolist() for row in (2, 4, 6, 7)}
     assert rows == {2: [0, 1, 2], 4: [4], 6: [0, 1, 6], 7: [0, 1, 6, 7]}

@@ -1,8 +1,8 @@
 """Dream-v0, Dream-Coder-v0 and DiffuCoder: a Qwen2.5 body run without the causal mask, logits
 shifted.
 
-Format of Dream-org/Dream-* and apple/DiffuCoder-*. The diffusion training used 2,048 positions [H:
-model card, second hand] although config.json says 131,072.
+Format of Dream-org/Dream-* and apple/DiffuCoder-*. The diffusion training used 2,048 positions
+[second hand, of the model card] although config.json says 131,072.
 """
 
 from typing import Any

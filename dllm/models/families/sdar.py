@@ -24,7 +24,7 @@ def read(config: CheckpointConfig) -> ModelSpec:
 
 
 def read_moe(config: CheckpointConfig) -> ModelSpec:
-    """Experts as in Qwen3-MoE, with the chosen probabilities renormalised [I]."""
+    """Experts as in Qwen3-MoE, with the chosen probabilities renormalised [inferred]."""
     if config.get("decoder_sparse_step", 1) != 1:
         raise ConfigError(
             f"{config.source}: decoder_sparse_step={config['decoder_sparse_step']}, "
