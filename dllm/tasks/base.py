@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from types import MappingProxyType
 from typing import Any, Literal
@@ -53,6 +53,9 @@ class Sample:
     @classmethod
     def of(cls, task: str, prompt: str, answer: str, **meta: Any) -> Sample:
         return cls(content_id(task, prompt), task, prompt, answer, MappingProxyType(meta))
+
+    def with_meta(self, **meta: Any) -> Sample:
+        return replace(self, meta=MappingProxyType({**self.meta, **meta}))
 
     @property
     def split(self) -> Split:

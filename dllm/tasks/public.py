@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -26,8 +27,12 @@ class PublicTask(Task):
     def reference(self, row: Row) -> str:
         """An output that is graded correct."""
 
-    def rows(self, split: Split) -> list[Row]:
-        return self.source.read(self.path, split)
+    def rows(self, split: Split, beside: bool = False) -> list[Row]:
+        """All rows of a split; `beside`: of the file `<split>.jsonl` next to the one given."""
+        path = self.path
+        if beside and path is not None and not Path(path).expanduser().is_dir():
+            path = str(Path(path).expanduser().parent)
+        return self.source.read(path, split)
 
     def samples(self, split: Split, limit: int | None = None, seed: int = 0) -> list[Sample]:
         """The first `limit` rows (None: all); a benchmark is one fixed list whatever the seed."""
