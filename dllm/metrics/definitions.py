@@ -29,7 +29,8 @@ class SampleResult:
     """Text before the first end token."""
     tokens: list[int]
     """The whole generation region."""
-    correct: bool
+    correct: bool | None
+    """None: there was nothing to grade by."""
     failure: str | None
     prompt_length: int
     effective: int
@@ -78,9 +79,12 @@ class Summary:
     """A set of samples in numbers."""
 
     n: int
+    graded: int
+    """Samples with an answer to grade by."""
     correct: int
     failed: int
-    accuracy: float
+    accuracy: float | None
+    """Of the graded samples, as the interval; None where there is none."""
     accuracy_low: float
     accuracy_high: float
     nfe: float
@@ -120,8 +124,9 @@ class Summary:
 
     @classmethod
     def of(cls, samples: Sequence[SampleResult]) -> Self:
-        n, correct = len(samples), sum(s.correct for s in samples)
-        low, high = wilson(correct, n)
+        n, graded = len(samples), [s.correct for s in samples if s.correct is not None]
+        correct = sum(graded)
+        low, high = wilson(correct, len(graded)) if graded else (0.0, 1.0)
         nfe = sum(s.nfe for s in samples)
         effective = sum(s.effective for s in samples)
         committed = sum(s.committed for s in samples)
@@ -130,14 +135,16 @@ class Summary:
             kinds.update(sample.forwards)
         by_task: dict[str, list[bool]] = {}
         for sample in samples:
-            by_task.setdefault(sample.task, []).append(sample.correct)
+            if sample.correct is not None:
+                by_task.setdefault(sample.task, []).append(sample.correct)
         latencies = [s.latency for s in samples]
         audited = sum(s.audited for s in samples)
         return cls(
             n=n,
+            graded=len(graded),
             correct=correct,
             failed=sum(s.failure is not None for s in samples),
-            accuracy=correct / n,
+            accuracy=correct / len(graded) if graded else None,
             accuracy_low=low,
             accuracy_high=high,
             nfe=nfe / n,
@@ -183,6 +190,7 @@ class Comparison:
     agreement: float
     """Share of samples with exactly the baseline's tokens."""
     mcnemar_p: float
+    """Over the graded samples."""
 
     @classmethod
     def of(cls, ours: Sequence[SampleResult], baseline: Sequence[SampleResult]) -> Self:
@@ -191,10 +199,11 @@ class Comparison:
         if sorted(theirs) != sorted(s.id for s in ours):
             raise ValueError("run and baseline hold different samples")
         pairs = [(s, theirs[s.id]) for s in ours]
+        graded = [(a.correct, bool(b.correct)) for a, b in pairs if a.correct is not None]
         return cls(
             nfe_speedup=sum(b.nfe for _, b in pairs) / max(sum(a.nfe for a, _ in pairs), 1),
             time_speedup=sum(b.seconds for _, b in pairs)
             / (sum(a.seconds for a, _ in pairs) or float("nan")),
             agreement=fmean(a.tokens == b.tokens for a, b in pairs),
-            mcnemar_p=mcnemar([a.correct for a, _ in pairs], [b.correct for _, b in pairs]),
+            mcnemar_p=mcnemar([a for a, _ in graded], [b for _, b in graded]),
         )

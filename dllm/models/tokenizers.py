@@ -81,20 +81,22 @@ class Tokenizer:
             raise ConfigError(f"the chat template can't render the messages: {reason[0]}") from None
         return str(rendered)
 
-    def chat(self, messages: Sequence[Message] | str, **options: Any) -> list[int]:
-        """Ids of the rendered chat, in which only the template writes special tokens: their
-        spelling inside a message is the user's text."""
+    def chat(
+        self, messages: Sequence[Message] | str, prefix: str = "", **options: Any
+    ) -> list[int]:
+        """Ids of the rendered chat and of the answer's `prefix`. Only the template writes special
+        tokens: their spelling inside a message is the user's text."""
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
         if not any(self._special.search(message["content"]) for message in messages):
-            return self.encode(self.render(messages, **options))
+            return self.encode(self.render(messages, **options) + prefix)
         shield = _Shield.beside("".join(message["content"] for message in messages))
         shielded = [
             {**message, "content": shield.cover(message["content"], self._special)}
             for message in messages
         ]
         ids: list[int] = []
-        for piece in self._special.split(self.render(shielded, **options)):
+        for piece in self._special.split(self.render(shielded, **options) + prefix):
             written = self._special.fullmatch(piece)
             ids += self.encode(piece if written else shield.uncover(piece), special=bool(written))
         return ids

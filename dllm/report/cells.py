@@ -45,7 +45,7 @@ class Cell:
 
     @cached_property
     def grades(self) -> list[bool]:
-        return [sample.correct for sample in self.samples]
+        return [bool(sample.correct) for sample in self.samples]
 
 
 def measure(options: Sequence[str]) -> Cell:

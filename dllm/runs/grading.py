@@ -16,7 +16,7 @@ from dllm.tasks.base import Grade, Sample, Task
 
 def encoded(tokenizer: Tokenizer, sample: Sample) -> tuple[int, ...]:
     """The model's chat of a sample's turns and prompt, up to and including the answer's prefix."""
-    return tuple(tokenizer.encode(tokenizer.render(sample.messages) + sample.prefix))
+    return tuple(tokenizer.chat(sample.messages, sample.prefix))
 
 
 def _answer(tokens: Sequence[int], spec: ModelSpec) -> list[int]:
@@ -29,7 +29,9 @@ def grade(
     outcome: Outcome, sample: Sample, task: Task, tokenizer: Tokenizer, spec: ModelSpec
 ) -> SampleResult:
     text = task.answer_in(tokenizer.decode(_answer(outcome.tokens, spec)))
-    given = Grade(correct=False) if outcome.failure is not None else task.assess(sample, text)
+    given = task.assess(sample, text)
+    if outcome.failure is not None and given.correct is not None:
+        given = Grade(correct=False)
     cost = outcome.cost
     return SampleResult(
         id=sample.id,

@@ -24,18 +24,19 @@ class Progress:
             console=Console(file=sys.stderr),
         )
         self._task = self._bar.add_task(label, total=total, accuracy="-", speed="-")
-        self._correct = self._count = self._tokens = 0
+        self._correct = self._graded = self._count = self._tokens = 0
         self._seconds = 0.0
 
     def add(self, result: SampleResult) -> None:
         self._count += 1
-        self._correct += result.correct
+        self._correct += bool(result.correct)
+        self._graded += result.correct is not None
         self._tokens += result.effective
         self._seconds += result.seconds
         self._bar.update(
             self._task,
             advance=1,
-            accuracy=f"{self._correct / self._count:.3f}",
+            accuracy=f"{self._correct / self._graded:.3f}" if self._graded else "-",
             speed=f"{self._tokens / self._seconds:.0f}" if self._seconds else "-",
         )
 

@@ -20,15 +20,16 @@ def track(
     summary."""
     if isinstance(tracker, NoTracker):
         return
-    correct = effective = nfe = 0
+    correct = graded = effective = nfe = 0
     seconds = 0.0
     for index, result in enumerate(results, start=1):
-        correct += result.correct
+        correct += bool(result.correct)
+        graded += result.correct is not None
         effective += result.effective
         nfe += result.nfe
         seconds += result.seconds
         values = {
-            "accuracy": correct / index,
+            **({"accuracy": correct / graded} if graded else {}),
             "tpf": effective / nfe if nfe else 0.0,
             "nfe": result.nfe,
             "tokens_per_second": effective / seconds if seconds else 0.0,
@@ -63,6 +64,6 @@ def _scalars(metrics: dict[str, Any]) -> dict[str, float]:
     for name, value in metrics.items():
         if isinstance(value, dict):
             flat |= {f"{name}/{part}": number for part, number in value.items()}
-        else:
+        elif value is not None:
             flat[name] = value
     return flat

@@ -40,15 +40,20 @@ class Sample:
     """What the grader needs beyond the answer."""
     turns: tuple[tuple[str, str], ...] = ()
     """Worked examples before the prompt, as (question, answer) turns of the chat."""
+    system: str = ""
+    """What the chat begins with, before all turns; empty = nothing."""
     prefix: str = ""
     """How the answer begins; put after the chat's header, no part of the output."""
 
     @property
     def messages(self) -> list[dict[str, str]]:
         """The chat up to the answer."""
+        opening = [{"role": "system", "content": self.system}] if self.system else []
         contents = [text for turn in self.turns for text in turn] + [self.prompt]
         roles = ("user", "assistant")
-        return [{"role": roles[i % 2], "content": text} for i, text in enumerate(contents)]
+        return opening + [
+            {"role": roles[i % 2], "content": text} for i, text in enumerate(contents)
+        ]
 
     @classmethod
     def of(cls, task: str, prompt: str, answer: str, **meta: Any) -> Sample:
@@ -74,7 +79,8 @@ def split_of(sample_id: str) -> Split:
 class Grade:
     """What a task says of one output."""
 
-    correct: bool
+    correct: bool | None
+    """None: there is nothing to grade by."""
     unparsed: bool = False
     """No answer could be read from the output; it is not correct either."""
     scores: Mapping[str, float] = field(default_factory=dict)

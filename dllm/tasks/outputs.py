@@ -27,7 +27,7 @@ class Tally:
 
     @classmethod
     def of(cls, grades: Sequence[Grade]) -> Self:
-        correct = sum(grade.correct for grade in grades)
+        correct = sum(bool(grade.correct) for grade in grades)
         low, high = wilson(correct, len(grades))
         names = dict.fromkeys(name for grade in grades for name in grade.scores)
         return cls(

@@ -56,4 +56,4 @@ def identified(
     asked = "\n".join([*(text for turn in turns for text in turn), prompt, prefix])
     meta: dict[str, Any] = {"row": row, "index": number}
     sample_id = content_id(kind, f"{number}\n{asked}")
-    return Sample(sample_id, kind, prompt, answer, MappingProxyType(meta), turns, prefix)
+    return Sample(sample_id, kind, prompt, answer, MappingProxyType(meta), turns, prefix=prefix)
