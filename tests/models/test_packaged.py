@@ -57,10 +57,10 @@ def test_conversion_gives_a_causal_model_and_its_tokenizer(tiny: Path, tmp_path:
     assert (spec.mask_id, spec.eos_ids, spec.norm_eps) == (NO_MASK, (0,), 1e-5)
     assert logits(model, torch.arange(8)[None]).isfinite().all()
     tokenizer = load_tokenizer(tmp_path / "model", "smollm2")
-    ids = tokenizer.encode("ab 12é<|end|>")
+    ids = tokenizer.encode("ab 12é<|im_end|>")
     assert ids[0] == len(gguf_file.TOKENS) - 1 and ids[-1] == 0
     assert [tokenizer.token(i) for i in ids[2:4]] == ["1", "2"]
-    assert tokenizer.decode(ids, skip_special_tokens=False) == "ab 12é<|end|>"
+    assert tokenizer.decode(ids, skip_special_tokens=False) == "ab 12é<|im_end|>"
 
 
 def test_rotary_pairs_move_half_a_head_apart() -> None:

@@ -9,7 +9,7 @@ from tokenizers import pre_tokenizers
 
 
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
-TOKENS = ["<|end|>", "<|start|>", *BYTES, "ab"]
+TOKENS = ["<|im_end|>", "<|im_start|>", *BYTES, "ab"]
 SIZES = {"embedding_length": 32, "feed_forward_length": 64, "block_count": 2}
 
 

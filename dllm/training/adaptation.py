@@ -1,0 +1,290 @@
+"""An autoregressive model turned into a block-diffusion model by a low-rank adapter.
+
+Block diffusion with shifted logits (Fast-dLLM v2, arXiv 2509.26328) on the model's own answers and
+on generated tasks, with blocks that grow in stages (progressive block size extension, TDAR, arXiv
+2602.09555). The base stays frozen. Batches are a function of seed and step, all else is in the
+saved state: the same command goes on after a kill.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dllm.errors import ConfigError
+from dllm.models.adapter import Adapted, AdapterSpec, save_adapter
+from dllm.models.tokenizers import Tokenizer
+from dllm.models.transformer import Transformer
+from dllm.tasks.base import Split
+from dllm.tasks.natural import NaturalTasks
+from dllm.training.checkpoints import load_state, save_state
+from dllm.training.distill import answers
+from dllm.training.shifted_blocks import BlockBatch, Row, ShiftedBlocks
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerData:
+    """What is trained on: the base's answers to questions of a file, and generated tasks."""
+
+    questions: str
+    """JSON lines with a key `question` (GSM8K's layout)."""
+    count: int
+    """Questions that the base answers."""
+    longest_question: int
+    """In tokens; longer ones are left out."""
+    longest_answer: int
+    """In tokens; answers are cut there."""
+    kinds: Mapping[str, float]
+    """Kind -> how often it is drawn; `questions` and the kinds of `dllm.tasks.natural`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    until: float
+    """Share of all steps."""
+    block: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptation:
+    """Everything that determines the adapter, and when is reported."""
+
+    adapter: AdapterSpec
+    data: AnswerData
+    stages: Mapping[str, Stage]
+    opening: float
+    """`ShiftedBlocks.opening`."""
+    total_steps: int
+    lanes: int
+    """Threads that share the microbatches of a step out among them."""
+    micros: int
+    """Microbatches per step, rows of similar length together."""
+    rows: int
+    """Rows per microbatch."""
+    rate: float
+    """Of AdamW; linear warm-up and decay."""
+    warmup_steps: int
+    decay: float
+    """Share of the steps over which the rate falls to 0."""
+    seed: int
+    log_every: int
+    """In steps."""
+    save_minutes: float
+
+    def block_at(self, step: int) -> int:
+        share = step / self.total_steps
+        stages = list(self.stages.values())
+        return next((s.block for s in stages if share < s.until), stages[-1].block)
+
+    def factor(self, step: int) -> float:
+        """Multiplier in [0, 1] of the rate at `step` (counted from 0)."""
+        left = (self.total_steps - step) / max(1.0, self.decay * self.total_steps)
+        return min(1.0, (step + 1) / max(1, self.warmup_steps), max(0.0, left))
+
+
+class Log(Protocol):
+    def log(self, metrics: Mapping[str, float], step: int) -> None: ...
+
+
+class Rows:
+    """Rows of one split, whole blocks of `multiple` tokens."""
+
+    def __init__(
+        self,
+        base: Transformer,
+        tokenizer: Tokenizer,
+        data: AnswerData,
+        split: Split,
+        cache: Path,
+        multiple: int,
+    ) -> None:
+        self.tokenizer, self.data, self.split, self.multiple = tokenizer, data, split, multiple
+        self.longest, self.eos = data.longest_answer, base.spec.eos_ids[0]
+        self.tasks = NaturalTasks([kind for kind in data.kinds if kind != "questions"] or None)
+        self.asked = questions(Path(data.questions), tokenizer, data.longest_question, data.count)
+        self.answered = answers(base, tokenizer, self.asked, cache, self.longest, batch=128)
+
+    def draw(self, rng: Random) -> Row:
+        (kind,) = rng.choices(list(self.data.kinds), list(self.data.kinds.values()))
+        if kind == "questions":
+            at = rng.randrange(len(self.asked))
+            return self.row(self.asked[at], self.answered[at])
+        sample = self.tasks.draw_from(self.split, kind, rng)
+        return self.row(sample.prompt, self.tokenizer.encode(sample.answer))
+
+    def row(self, question: str, answer: Sequence[int]) -> Row:
+        """The end token fills the last block; an answer that was cut ends with a whole block."""
+        prompt = self.tokenizer.chat(question)
+        ids = [*prompt, *answer]
+        if len(answer) < self.longest:
+            ids += [self.eos] * (self.multiple - len(ids) % self.multiple)
+        return Row(ids[: len(ids) // self.multiple * self.multiple], len(prompt))
+
+
+def questions(path: Path, tokenizer: Tokenizer, longest: int, count: int) -> list[str]:
+    """The first `count` in an order fixed once for all, of at most `longest` tokens."""
+    try:
+        lines = path.read_text().splitlines()
+        found = [json.loads(line)["question"] for line in lines]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ConfigError(
+            f"training.recipe.data.questions={path} is no file of JSON lines with a key 'question'"
+        ) from None
+    short = [text for text in found if len(tokenizer.encode(text)) <= longest]
+    Random(0).shuffle(short)
+    return short[:count]
+
+
+class Trainer:
+    def __init__(
+        self, base: Transformer, tokenizer: Tokenizer, recipe: Adaptation, folder: Path
+    ) -> None:
+        self.recipe, self.folder = recipe, folder
+        multiple = max(stage.block for stage in recipe.stages.values())
+        cache = folder / "answers.jsonl"
+        self.rows = Rows(base, tokenizer, recipe.data, "train", cache, multiple)
+        self.model = Adapted(base, recipe.adapter, recipe.seed)
+        self.learnt = self.model.tensors()
+        self.optimizer = torch.optim.AdamW(
+            list(self.learnt.values()), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.0
+        )
+        self.done = 0
+        self.totals = {"sequences": 0, "tokens": 0, "fed": 0, "seconds": 0.0}
+        # Threads that share an operation wait for the slowest after each one: a thread per
+        # microbatch instead.
+        torch.set_num_threads(1)
+        self._lanes = ThreadPoolExecutor(
+            recipe.lanes, initializer=partial(torch.set_num_threads, 1)
+        )
+
+    def resume(self) -> bool:
+        """Continues from the folder's saved state, if it has one."""
+        state = load_state(self.folder)
+        if state is None:
+            return False
+        for name, tensor in state["adapter"].items():
+            self.learnt[name].data.copy_(tensor)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.done, self.totals = state["step"], state["totals"]
+        return True
+
+    def save(self) -> None:
+        state = {
+            "adapter": {name: tensor.detach() for name, tensor in self.learnt.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.done,
+            "totals": self.totals,
+        }
+        save_state(self.folder, state)
+        save_adapter(self.folder / "adapter", self.recipe.adapter, self.learnt)
+
+    def export(self, folder: Path, command: str) -> None:
+        """The adapter, and beside it what its card says of the training."""
+        save_adapter(folder, self.recipe.adapter, self.learnt)
+        facts = {
+            "command": command,
+            "steps": self.done,
+            "seed": self.recipe.seed,
+            **self.totals,
+            "parameters": sum(tensor.numel() for tensor in self.learnt.values()),
+            "stages": {str(s.block): s.until for s in self.recipe.stages.values()},
+        }
+        (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+    def batches(self, step: int) -> list[BlockBatch]:
+        """Rows of similar length share a microbatch."""
+        recipe = self.recipe
+        rng = Random(f"{recipe.seed}/{step}")
+        rows = [self.rows.draw(rng) for _ in range(recipe.micros * recipe.rows)]
+        # The longest first: what is left for the end is short, no lane waits for another.
+        rows.sort(key=lambda row: -len(row.ids))
+        generator = torch.Generator().manual_seed(rng.getrandbits(63))
+        blocks = ShiftedBlocks(block=recipe.block_at(step), opening=recipe.opening)
+        spec = self.model.base.spec
+        parts = [rows[i * recipe.rows : (i + 1) * recipe.rows] for i in range(recipe.micros)]
+        return [blocks(part, spec.mask_id, spec.pad_id, generator) for part in parts]
+
+    def losses(self, batch: BlockBatch) -> Tensor:
+        """Cross entropy of every target [targets]."""
+        run = batch.attention(self.model.base.dtype)
+        hidden = self.model.base.hidden(batch.tokens, batch.positions, run=run)
+        logits = self.model.logits(hidden.flatten(0, 1)[batch.states])
+        return F.cross_entropy(logits.float(), batch.targets, reduction="none")
+
+    def _gradients(self, batch: BlockBatch, total: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        losses = self.losses(batch)
+        gradients = torch.autograd.grad(losses.sum() / total, list(self.learnt.values()))
+        return losses.detach(), gradients
+
+    def step(self) -> dict[str, float]:
+        started = time.perf_counter()
+        batches = self.batches(self.done)
+        total = sum(len(batch.targets) for batch in batches)
+        jobs = [self._lanes.submit(self._gradients, batch, total) for batch in batches]
+        results = [job.result() for job in jobs]
+        for tensor, *parts in zip(
+            self.learnt.values(), *(gradients for _, gradients in results), strict=True
+        ):
+            tensor.grad = torch.stack(parts).sum(0)
+        norm = torch.nn.utils.clip_grad_norm_(list(self.learnt.values()), 1.0)
+        factor = self.recipe.factor(self.done)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.rate * factor
+        self.optimizer.step()
+        block = self.recipe.block_at(self.done)
+        self.done += 1
+        seconds = time.perf_counter() - started
+        self.totals["sequences"] += sum(len(batch.tokens) for batch in batches)
+        self.totals["tokens"] += total
+        self.totals["fed"] += sum(batch.tokens.numel() for batch in batches)
+        self.totals["seconds"] += seconds
+        found = {"block": block, "rate": factor, "norm": float(norm), "seconds": seconds}
+        found["fed"] = sum(batch.tokens.numel() for batch in batches)
+        losses = torch.cat([loss for loss, _ in results])
+        place = torch.cat([batch.places for batch in batches])
+        found["loss"] = float(losses.mean())
+        for i in range(block):
+            found[f"loss/{i}"] = float(losses[place == i].mean())
+        return found
+
+    def run(self, log: Log) -> dict[str, Any]:
+        """Trains to the end; logs and saves every few minutes. Returns the totals."""
+        window: list[dict[str, float]] = []
+        saved = time.monotonic()
+        for numbers in self._steps():
+            window.append(numbers)
+            last = self.done == self.recipe.total_steps
+            if self.done % self.recipe.log_every == 0 or last:
+                log.log(_mean(window) | self.totals, step=self.done)
+                window = []
+            if time.monotonic() - saved > 60 * self.recipe.save_minutes or last:
+                self.save()
+                saved = time.monotonic()
+        return {**self.totals, "steps": self.done}
+
+    def _steps(self) -> Iterator[dict[str, float]]:
+        while self.done < self.recipe.total_steps:
+            yield self.step()
+
+
+def _mean(window: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    last = window[-1]
+    found = {}
+    for key in last:
+        values = [w[key] for w in window if key in w and w[key] == w[key]]
+        found[key] = sum(values) / max(1, len(values))
+    fed = sum(w["fed"] for w in window)
+    found["tokens_per_second"] = fed / sum(w["seconds"] for w in window)
+    del found["seconds"], found["fed"]
+    return found

@@ -1,0 +1,108 @@
+"""Adapting a tiny autoregressive model: answers of its own, training that goes on after a kill."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dllm.config import build, compose
+from dllm.errors import ConfigError
+from dllm.models.adapter import read_adapter
+from dllm.models.hub import ModelOptions, open_model
+from dllm.models.masks import attention_mask
+from dllm.models.transformer import Transformer
+from dllm.training.adaptation import Adaptation, Trainer
+from dllm.training.distill import answers, greedy
+
+
+def opened(folder: Path):
+    return open_model(ModelOptions(name="tiny", path=str(folder)))
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    path = tmp_path / "questions.jsonl"
+    path.write_text("".join(json.dumps({"question": f"{i} + {i}?"}) + "\n" for i in range(6)))
+    return path
+
+
+@pytest.fixture
+def recipe(questions: Path) -> Adaptation:
+    options = [
+        "model=smollm2-diffusion",
+        f"training.recipe.data.questions={questions}",
+        "training.recipe.data.count=4",
+        "training.recipe.data.longest_answer=10",
+        "training.recipe.adapter.rank=2",
+        "training.recipe.adapter.mask_id=1",
+        "training.recipe.total_steps=4",
+        "training.recipe.rows=2",
+        "training.recipe.warmup_steps=1",
+    ]
+    return build(compose(options, "train").training.recipe, "training.recipe")
+
+
+def test_greedy_answers_are_the_most_probable_tokens(tiny_llama: Path) -> None:
+    model, _ = opened(tiny_llama)
+    prompts = [[5, 6, 7], [9, 10, 11, 12, 13, 14], [20]]
+    found = greedy(model, prompts, longest=7)
+    for prompt, answer in zip(prompts, found, strict=True):
+        ids = list(prompt)
+        for token in answer:
+            assert token == following(model, ids)
+            ids.append(token)
+        assert len(answer) == 7 or following(model, ids) in model.spec.eos_ids
+
+
+def following(model: Transformer, ids: list[int]) -> int:
+    slots = torch.arange(len(ids))
+    mask = attention_mask(model.spec, slots, slots)
+    return int(model.logits(model.hidden(torch.tensor([ids]), mask=mask)[0, -1]).argmax())
+
+
+def test_answers_are_kept(tiny_llama: Path, tmp_path: Path) -> None:
+    model, tokenizer = opened(tiny_llama)
+    path = tmp_path / "answers.jsonl"
+    first = answers(model, tokenizer, ["a", "bc"], path, longest=3, batch=2)
+    with path.open("a") as file:
+        file.write('{"question": "d", "lon')
+    again = answers(model, tokenizer, ["bc", "d", "a"], path, longest=3, batch=2)
+    assert [again[2], again[0]] == first and len(path.read_text().splitlines()) == 3
+    assert answers(model, tokenizer, ["d"], path, longest=3, batch=2) == [again[1]]
+
+
+def test_training_goes_on_to_the_same_adapter(
+    tiny_llama: Path, recipe: Adaptation, tmp_path: Path
+) -> None:
+    whole = Trainer(*opened(tiny_llama), recipe, tmp_path / "whole")
+    blocks = [whole.step()["block"] for _ in range(4)]
+    assert blocks == [2, 8, 8, 8]
+    cut = Trainer(*opened(tiny_llama), recipe, tmp_path / "cut")
+    assert not cut.resume()
+    for _ in range(2):
+        cut.step()
+    cut.save()
+    rest = Trainer(*opened(tiny_llama), recipe, tmp_path / "cut")
+    assert rest.resume() and rest.done == 2
+    while rest.done < 4:
+        rest.step()
+    for name, tensor in whole.learnt.items():
+        assert torch.equal(tensor, rest.learnt[name]), name
+    assert read_adapter(tmp_path / "cut" / "adapter") == recipe.adapter
+    assert rest.totals["tokens"] == whole.totals["tokens"]
+
+
+def test_the_loss_falls(tiny_llama: Path, recipe: Adaptation, tmp_path: Path) -> None:
+    trainer = Trainer(*opened(tiny_llama), replace(recipe, total_steps=24), tmp_path)
+    losses = [trainer.step()["loss"] for _ in range(24)]
+    assert sum(losses[-4:]) < 0.9 * sum(losses[5:9])
+
+
+def test_questions_that_are_none(tiny_llama: Path, recipe: Adaptation, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"prompt": 1}\n')
+    for name in ("bad.jsonl", "absent.jsonl"):
+        data = replace(recipe.data, questions=str(tmp_path / name))
+        with pytest.raises(ConfigError, match=r"training\.recipe\.data\.questions=.*'question'"):
+            Trainer(*opened(tiny_llama), replace(recipe, data=data), tmp_path)
