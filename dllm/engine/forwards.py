@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from copy import copy
 from dataclasses import replace
 
 import torch
@@ -21,14 +22,17 @@ class Forwards:
     """What the loop has computed: forwards that the cache plans, on the store that it keeps."""
 
     def __init__(self, predictor: Predictor, cache: CachePolicy, capacity: int, batch_size: int):
-        self.predictor, self.cache, self.batch_size = predictor, cache, batch_size
+        self.predictor, self.batch_size = predictor, batch_size
+        self.cache = copy(cache)
+        """Its notes are this batch's own."""
+        self.cache.begin(predictor.spec)
         self.store: KVStore | None = None
-        cache.begin(predictor.spec)
         if cache.stores:
-            model = predictor.model
+            model, places = predictor.model, predictor.model.layer_devices
             self.store = KVStore(
-                predictor.spec, 0, capacity, model.dtype, model.device, model.layer_devices
+                predictor.spec, batch_size, capacity, model.dtype, model.device, places
             )
+            self.store.empty()
         self._most_drafts: int | None = None
         """Drafts per sequence that fit into memory; None = all so far."""
 
@@ -37,8 +41,13 @@ class Forwards:
         if self.store is not None:
             self.store.append()
 
+    def hand_on(self, row: int) -> None:
+        """Empties a row for the next sequence."""
+        if self.store is not None:
+            self.store.hand_on(row)
+
     def keep(self, rows: list[int]) -> None:
-        """Drops every sequence that is not in `rows`."""
+        """Makes the sequences in `rows` the only ones."""
         if self.store is not None:
             self.store.keep(rows)
 

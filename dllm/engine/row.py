@@ -11,8 +11,10 @@ from dllm.step.trace import Step, Trace
 
 @dataclass
 class Row:
-    """Notes about the sequence in row `b` of the canvas; `b` changes as others leave."""
+    """Notes about the sequence in row `b` of the canvas; `b` may change between steps."""
 
+    ticket: int
+    """The session's name for it."""
     prompt: Prompt
     entered: float
     """When it joined the batch, by the clock."""

@@ -64,9 +64,7 @@ class PartialForward:
         chosen = chosen.to(store.valid.device)
         tokens = F.pad(self.plan.tokens, (0, store.slots - self.width))
         store.valid |= chosen
-        store.token = tokens.where(chosen, store.token)
-        store.stamp = store.stamp.masked_fill(chosen, store.forwards)
-        store.forwards += 1
+        store.token[chosen] = tokens[chosen]
 
     def _changed(self, fresh: Tensor, stored: Tensor) -> Bool[Tensor, "batch rows"]:
         """The pool's rows whose values are least similar to the stored ones, which they replace."""

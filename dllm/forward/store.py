@@ -1,8 +1,8 @@
 """Position-indexed store of rotated keys and values.
 
-Slot = absolute position. Contents change only by a forward's `write`, `invalidate` and `clear`:
-nothing is appended, permuted or reallocated during decoding. One post-rotary store serves every
-family; it gave the same logits as the official pre-rotary ones.
+Slot = absolute position, row = sequence. All memory is allocated on construction, for as many rows
+as a batch may have; the rows in use are the first ones, and a finished sequence hands its row on.
+One post-rotary store serves every family; it gave the same logits as the official pre-rotary ones.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,8 @@ _Write = Callable[[int, Tensor, Tensor], None]
 
 
 class KVStore:
-    """Keys and values of `batch` sequences, `slots` positions each.
+    """Keys and values of up to `batch` sequences, `slots` positions each; at first every row is in
+    use.
 
     Bookkeeping lies on `device`; each layer's buffers on its own of `layer_devices` (a model spread
     over several devices), by default on the same.
@@ -39,18 +40,22 @@ class KVStore:
         shape = (batch, spec.n_kv_heads, slots, spec.head_dim)
         places = [device] * spec.n_layers if layer_devices is None else layer_devices
         # A store without slots is that of a cache-free forward, made for each: no buffers.
-        buffers = [torch.zeros(2, *shape, dtype=dtype, device=d) for d in places if slots]
-        self.keys: list[Tensor] = [both[0] for both in buffers]
+        self._buffers = [torch.zeros(2, *shape, dtype=dtype, device=d) for d in places if slots]
+        self._outputs: list[Tensor] = []
+        self._valid = torch.zeros((batch, slots), dtype=torch.bool, device=device)
+        self._token = torch.full((batch, slots), -1, dtype=torch.int64, device=device)
+        self._use(batch)
+
+    def _use(self, rows: int) -> None:
+        """Makes the first `rows` rows those in use; all public tensors are views of them."""
+        self.keys: list[Tensor] = [both[0, :rows] for both in self._buffers]
         """Per layer [batch, kv_heads, slots, head_dim], rotated."""
-        self.values: list[Tensor] = [both[1] for both in buffers]
-        self.valid = torch.zeros((batch, slots), dtype=torch.bool, device=device)
+        self.values: list[Tensor] = [both[1, :rows] for both in self._buffers]
+        self.valid = self._valid[:rows]
         """Slot holds keys and values."""
-        self.token = torch.full((batch, slots), -1, dtype=torch.int64, device=device)
+        self.token = self._token[:rows]
         """Token each slot was computed from, -1 = never; differs from the canvas = stale."""
-        self.stamp = torch.full((batch, slots), -1, dtype=torch.int32, device=device)
-        """Number of the forward that wrote the slot."""
-        self.forwards = 0
-        self.outputs: list[Tensor] = []
+        self.outputs = [buffer[:, :rows] for buffer in self._outputs]
         """Last outputs of attention and feed-forward per layer [2, batch, slots, d_model], for
         forwards that recompute some rows only; made when the first of them comes."""
 
@@ -61,30 +66,40 @@ class KVStore:
     def invalidate(self, mask: Bool[Tensor, "batch slots"]) -> None:
         self.valid &= ~mask
 
-    def clear(self) -> None:
-        self.valid.zero_()
-
-    def keep(self, rows: list[int]) -> None:
-        """Drops every sequence that is not in `rows`."""
-        for buffers in (self.keys, self.values):
-            buffers[:] = [buffer[rows] for buffer in buffers]
-        self.outputs = [buffer[:, rows] for buffer in self.outputs]
-        self.valid, self.token, self.stamp = self.valid[rows], self.token[rows], self.stamp[rows]
+    def empty(self) -> None:
+        """Takes every row out of use."""
+        self._use(0)
 
     def append(self) -> None:
-        """Adds one empty sequence as the last row."""
-        for buffers in (self.keys, self.values):
-            buffers[:] = [F.pad(buffer, (0, 0, 0, 0, 0, 0, 0, 1)) for buffer in buffers]
-        self.outputs = [F.pad(buffer, (0, 0, 0, 0, 0, 1)) for buffer in self.outputs]
-        self.valid = F.pad(self.valid, (0, 0, 0, 1))
-        self.token = F.pad(self.token, (0, 0, 0, 1), value=-1)
-        self.stamp = F.pad(self.stamp, (0, 0, 0, 1), value=-1)
+        """Takes one more row into use, for a new sequence."""
+        assert len(self.valid) < len(self._valid), "more sequences than the store has rows"
+        self._use(len(self.valid) + 1)
+        self.hand_on(len(self.valid) - 1)
+
+    def hand_on(self, row: int) -> None:
+        """Empties a row for the next sequence."""
+        self.valid[row] = False
+        self.token[row] = -1
+
+    @torch.inference_mode()
+    def keep(self, rows: list[int]) -> None:
+        """Makes the sequences in `rows` the first ones; only those that change their place are
+        copied, one layer at a time."""
+        moved = [(to, source) for to, source in enumerate(rows) if to != source]
+        if moved:
+            to, source = (list(side) for side in zip(*moved, strict=True))
+            for buffer in (*self._buffers, *self._outputs):
+                buffer[:, to] = buffer[:, source]
+            for notes in (self._valid, self._token):
+                notes[to] = notes[source]
+        self._use(len(rows))
 
     def feature_store(self, d_model: int) -> list[Tensor]:
         """`outputs`, made where there are none."""
-        if not self.outputs:
-            shape = (2, len(self.valid), self.slots, d_model)
-            self.outputs = [keys.new_zeros(shape) for keys in self.keys]
+        if not self._outputs:
+            shape = (2, len(self._valid), self.slots, d_model)
+            self._outputs = [both.new_zeros(shape) for both in self._buffers]
+            self._use(len(self.valid))
         return self.outputs
 
     def open(self, plan: Plan) -> tuple[KeyValueExchange | None, Bool[Tensor, "b 1 q k"] | None]:
@@ -92,7 +107,6 @@ class KVStore:
         the keys it returns (None = everything visible)."""
         stored, limit = self._visible(plan)
         keep = _written(plan)
-        self.forwards += 1
         if not limit and keep is None:
             return None, _mask(_own(plan))
         if keep is None:
@@ -101,7 +115,6 @@ class KVStore:
         slot = plan.slots[entry, row]
         self.valid[entry, slot] = True
         self.token[entry, slot] = plan.tokens[entry, row]
-        self.stamp[entry, slot] = self.forwards - 1
         write = self._writer(plan, entry, row, slot)
         if (
             limit

@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from dllm import config as configuration
 from dllm.cache.policy import CachePolicy
 from dllm.engine.legality import refusals
-from dllm.engine.loop import Constraint, Decoder
+from dllm.engine.loop import Decoder
+from dllm.engine.selection import Constraint
 from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
 from dllm.metrics.definitions import Comparison, SampleResult, Summary

@@ -108,68 +108,57 @@ class Canvas:
 
     def append(self, prompt: Prompt, layout: Layout, generator: torch.Generator) -> None:
         """Adds a sequence as a new last row; the canvas must have the capacity for its layout."""
-        start = len(prompt.tokens)
-        row = np.full((1, self.capacity), self.mask_id, dtype=np.int64)
-        row[0, :start] = prompt.tokens
-        self.tokens = np.concatenate((self.tokens, row))
-        for name, value in (
-            ("prompt_length", start),
-            ("length", layout.length),
-            ("limit", layout.capacity),
-            ("kept", layout.kept),
-            ("attention_block", layout.attention_block),
-            ("block_start", start),
-            ("block_end", start),
-            ("block_index", -1),
-            ("block_masks", 0),
-            ("step_in_block", 0),
-            ("step", 0),
-        ):
-            setattr(self, name, np.append(getattr(self, name), value))
+        for name, value in self._arrays():
+            setattr(
+                self,
+                name,
+                np.concatenate((value, np.zeros_like(value, shape=(1, *value.shape[1:])))),
+            )
         self.prompts.append(prompt)
         self.generators.append(generator)
+        self.hand_on(self.batch - 1, prompt, layout, generator)
+
+    def hand_on(self, row: int, prompt: Prompt, layout: Layout, generator: torch.Generator) -> None:
+        """Puts a sequence in the place of the one in `row`."""
+        start = len(prompt.tokens)
+        self.tokens[row] = self.mask_id
+        self.tokens[row, :start] = prompt.tokens
+        self.prompt_length[row] = self.block_start[row] = self.block_end[row] = start
+        self.length[row], self.limit[row], self.kept[row] = (
+            layout.length,
+            layout.capacity,
+            layout.kept,
+        )
+        self.attention_block[row] = layout.attention_block
+        self.block_index[row] = -1
+        self.block_masks[row] = self.step_in_block[row] = self.step[row] = 0
+        self.prompts[row], self.generators[row] = prompt, generator
 
     def keep(self, rows: list[int]) -> None:
         """Drops every sequence that is not in `rows`; order follows `rows`."""
-        self.tokens = self.tokens[rows]
-        for name in (
-            "prompt_length",
-            "length",
-            "limit",
-            "kept",
-            "attention_block",
-            "block_start",
-            "block_end",
-            "block_index",
-            "block_masks",
-            "step_in_block",
-            "step",
-        ):
-            setattr(self, name, getattr(self, name)[rows])
+        for name, value in self._arrays():
+            setattr(self, name, value[rows])
         self.prompts = [self.prompts[r] for r in rows]
         self.generators = [self.generators[r] for r in rows]
 
     def branched(self, count: int) -> Self:
         """A copy in which `count` rows in a row stand for each sequence."""
-        arrays = {
-            name: np.repeat(value, count, axis=0)
-            for name, value in vars(self).items()
-            if isinstance(value, np.ndarray)
-        }
+        arrays = {name: np.repeat(value, count, axis=0) for name, value in self._arrays()}
         prompts = [prompt for prompt in self.prompts for _ in range(count)]
         generators = [generator for generator in self.generators for _ in range(count)]
         return replace(self, **arrays, prompts=prompts, generators=generators)
 
     def take(self, row: int) -> Self:
         """A copy of one sequence; it draws from the same generator."""
-        arrays = {
-            name: value[row : row + 1].copy()
-            for name, value in vars(self).items()
-            if isinstance(value, np.ndarray)
-        }
+        arrays = {name: value[row : row + 1].copy() for name, value in self._arrays()}
         return replace(
             self, **arrays, prompts=[self.prompts[row]], generators=[self.generators[row]]
         )
+
+    def _arrays(self) -> list[tuple[str, np.ndarray]]:
+        return [
+            (name, value) for name, value in vars(self).items() if isinstance(value, np.ndarray)
+        ]
 
     def masked(self) -> Bool[np.ndarray, "batch canvas"]:
         """Undecided positions of the generation regions."""

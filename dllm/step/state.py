@@ -63,6 +63,12 @@ class SamplerState:
                 # A replaced tensor's own trailing axes end with its last sequence.
                 self._tensors[name] = self._fresh(field, 1, tensor.device)
 
+    @torch.inference_mode()
+    def hand_on(self, row: int) -> None:
+        """Makes a row that of a new sequence, in place."""
+        for name, field in self._fields.items():
+            self._tensors[name][row] = field.fill
+
     def keep(self, rows: list[int]) -> None:
         """Drops every sequence that is not in `rows`."""
         for name, tensor in self._tensors.items():

@@ -167,8 +167,9 @@ def test_invalidated_slots_are_gone_and_sequences_come_and_go() -> None:
     subset = torch.tensor([[5], [5]])
     logits = predict(plan(canvas.flip(0), subset, visible=everywhere(2)), store)
     torch.testing.assert_close(logits[:1], reference(canvas)[1:, [5]], **CLOSE)
-    store.clear()
+    store.hand_on(0)
     assert not store.valid.any()
+    assert (store.token == -1).all()
 
 
 def test_what_was_not_fed_is_not_valid() -> None:
@@ -184,7 +185,7 @@ def test_a_forward_without_wishes_predicts_nothing_but_writes() -> None:
     store = KVStore(SPEC, 1, LENGTH, torch.float32)
     given = plan(canvas, torch.arange(LENGTH)[None], logits_for=None, write="all")
     assert Predictor(MODEL).predict(given, store) is None
-    assert store.valid.all() and store.forwards == 1
+    assert store.valid.all()
 
 
 def test_each_layer_keeps_its_buffers_on_its_own_device() -> None:
@@ -200,8 +201,8 @@ def test_each_layer_keeps_its_buffers_on_its_own_device() -> None:
             for layer, device in enumerate(("cpu", "meta")):
                 fresh = torch.zeros(entries, SPEC.n_kv_heads, 2, SPEC.head_dim, device=device)
                 assert {seen.device.type for seen in exchange(layer, fresh, fresh)} == {device}
-        store.append()
-        store.keep([entries])
+        store.keep([entries - 1])
+        store.hand_on(0)
         assert [keys.device.type for keys in store.keys] == ["cpu", "meta"]
         assert not store.valid.any() and (store.token == -1).all()
         assert store.valid.device.type == "cpu"

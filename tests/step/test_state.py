@@ -34,6 +34,17 @@ def test_a_new_sequence_starts_afresh_beside_the_old() -> None:
     assert state["credit"][:, 0, 0].tolist() == [1.5, 0.5]
 
 
+def test_a_row_is_handed_on_in_place() -> None:
+    state = filled(2)
+    state["credit"] += 1
+    state["streak"] = torch.ones(2, 5, dtype=torch.int64)
+    places = [state[field.name].data_ptr() for field in FIELDS]
+    state.hand_on(0)
+    assert state["credit"][:, 0, 0].tolist() == [0.5, 1.5]
+    assert state["streak"].tolist() == [[0] * 5, [1] * 5]
+    assert [state[field.name].data_ptr() for field in FIELDS] == places
+
+
 def test_rows_are_dropped_and_reordered_together() -> None:
     state = filled(3)
     state["streak"] = torch.arange(9).view(3, 3)

@@ -1,0 +1,61 @@
+"""What decodes: a model, a sampler and the circumstances, checked before anything is computed."""
+
+from dataclasses import dataclass
+
+from dllm.cache.policy import CachePolicy
+from dllm.engine.legality import refusals
+from dllm.engine.selection import Constraint
+from dllm.errors import ConfigError
+from dllm.forward.predictor import Predictor
+from dllm.step.canvas import Layout, Prompt
+from dllm.step.eos import EosPolicy
+from dllm.step.sampler import Sampler
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model, a sampler and the circumstances under which they decode."""
+
+    predictor: Predictor
+    sampler: Sampler
+    cache: CachePolicy
+    eos: EosPolicy = EosPolicy.NONE
+    constraint: Constraint | None = None
+    batch_size: int = 1
+    seed: int = 0
+    record: bool = False
+    """Keep a trace of every sequence."""
+    positions: int | None = None
+    """Canvas positions per sequence, and no more (>= 1); None = as many as the first prompts need,
+    enlarged between batches where a later one needs more."""
+
+    def check_parts(self) -> None:
+        """Raises `ConfigError` for parts that can't decode together."""
+        reasons = refusals(self.sampler, self.cache, self.predictor.spec, self.batch_size)
+        if reasons:
+            raise ConfigError("; ".join(reasons))
+
+    def admit(self, prompt: Prompt) -> tuple[Prompt, Layout]:
+        """The prompt as the sampler decodes it, and how it lies on its canvas.
+
+        Raises `ConfigError` for a prompt that does not fit the model, the region or the schedule.
+        """
+        spec, sampler = self.predictor.spec, self.sampler
+        prompt = sampler.prepare(prompt)
+        layout = sampler.layout(prompt, spec)
+        asked = (
+            f"sample {prompt.sample_id}: prompt of {len(prompt.tokens)} tokens + "
+            f"gen_length={prompt.gen_length} exceeds"
+        )
+        if layout.length > spec.max_positions:
+            raise ConfigError(f"{asked} the model's {spec.max_positions} positions")
+        if self.positions is not None and layout.capacity > self.positions:
+            raise ConfigError(f"{asked} the {self.positions} positions of the session")
+        answer = len(prompt.reference or ())
+        if "reference" in sampler.needs and not 0 < answer <= prompt.gen_length:
+            raise ConfigError(
+                f"sample {prompt.sample_id}: {type(sampler).__name__} needs a reference answer "
+                f"of 1 to gen_length={prompt.gen_length} tokens, got {answer or 'none'}"
+            )
+        sampler.validate(prompt.gen_length)
+        return prompt, layout
