@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dllm.errors import ConfigError
@@ -73,20 +73,26 @@ class Window(Wrapper):
         cut = canvas.length < canvas.prompt_length + asked
         return (canvas.step % self.refresh_cycle == 0) | cut
 
+    def phase(self) -> int:
+        return self.refresh_cycle
+
     def plan(
         self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState
     ) -> Request:
+        return super().plan(canvas, self._window(canvas, eligible, state)[0], state)
+
+    def _window(
+        self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState
+    ) -> tuple[Bool[np.ndarray, "batch canvas"], Int[np.ndarray, "batch"]]:
+        """The candidates of this step, and where the window between refreshes ends."""
         refresh = self.refreshes(canvas)[:, None]
         index, rank = np.arange(canvas.capacity), eligible.cumsum(axis=1)
         beyond = eligible & (rank == self.active + 1)
         end = np.where(beyond.any(axis=1), beyond.argmax(axis=1), canvas.length)
         if not self.slide:
             end = np.where(refresh[:, 0], end, state["window_end"].cpu().numpy())
-        state["window_end"] = torch.from_numpy(end).to(state["window_end"].device)
         opening = eligible & (rank == 1) if self.refresh_candidates == "first_mask" else eligible
-        window = np.where(refresh, opening, eligible & (index < end[:, None]))
-        state["window"] = torch.from_numpy(window).to(state["window"].device)
-        return super().plan(canvas, window, state)
+        return np.where(refresh, opening, eligible & (index < end[:, None])), end
 
     def narrowed(self, view: View, state: SamplerState) -> View:
         """The view whose candidates lie in the window (a base may ask for more rows)."""
@@ -94,6 +100,10 @@ class Window(Wrapper):
         return replace(view, candidates=view.candidates & inside)
 
     def observe(self, view: View, state: SamplerState) -> None:
+        eligible = self.region.eligible(view.canvas)
+        window, end = self._window(view.canvas, eligible, state)
+        state["window"] = torch.from_numpy(window).to(view.device)
+        state["window_end"] = torch.from_numpy(end).to(view.device)
         super().observe(self.narrowed(view, state), state)
 
     def select(self, view: View, state: SamplerState) -> Decision:

@@ -4,11 +4,20 @@ One list of reasons for the loop, `scripts.run` and `scripts.inspect`; derived f
 declares, never from names.
 """
 
+from typing import Protocol, runtime_checkable
+
 from dllm.cache.policy import CachePolicy
 from dllm.errors import ConfigError
 from dllm.models.spec import ModelSpec
 from dllm.step.plan import Need
 from dllm.step.sampler import Sampler
+
+
+@runtime_checkable
+class _Phased(Protocol):
+    """A cache that is refreshed at fixed steps."""
+
+    refresh_cycle: int
 
 
 def needs(sampler: Sampler) -> frozenset[Need]:
@@ -43,6 +52,12 @@ def refusals(
                 f"sampler={rule} needs full attention and unshifted logits; the model's are "
                 f"{spec.attention} with a shift of {spec.logit_shift}"
             )
+    phase = sampler.phase()
+    if phase is not None and isinstance(cache, _Phased) and phase != cache.refresh_cycle:
+        found.append(
+            f"sampler.refresh_cycle={phase} and cache.refresh_cycle={cache.refresh_cycle} differ: "
+            f"sampler={rule} and cache={policy} are refreshed by the same steps"
+        )
     try:
         sampler.check_model(spec)
     except ConfigError as error:

@@ -149,6 +149,11 @@ class Sampler:
         """How the sequence lies on its canvas; default: as the region says."""
         return self.region.layout(prompt, spec)
 
+    def phase(self) -> int | None:
+        """Steps between two refreshes that the rule counts on its cache to make; None = it does not
+        count on any."""
+        return None
+
     def max_steps(self, gen_length: int) -> int | None:
         """Bound on the decisions of one sequence for rules that may commit nothing; None = the
         progress guard bounds them."""

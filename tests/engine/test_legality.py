@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from scripted import built
 from tiny_decoding import SPEC, decode, ragged_prompts, sampler
 
 from dllm.cache.none import NoCache
@@ -36,6 +37,16 @@ def test_twins_need_full_attention_and_no_cache() -> None:
     assert "masked twins in every forward" in reason
     (reason,) = refusals(wino, NoCache(), replace(SPEC, logit_shift=1))
     assert reason.endswith("full with a shift of 1")
+
+
+def test_a_window_and_its_cache_are_refreshed_together() -> None:
+    window = built("sampler=window", "sampler.refresh_cycle=16")
+    assert refusals(built("sampler=window"), cache("window"), SPEC) == []
+    assert refusals(window, NoCache(), SPEC) == []
+    (reason,) = refusals(window, cache("window"), SPEC)
+    assert reason.startswith("sampler.refresh_cycle=16 and cache.refresh_cycle=32 differ")
+    around = built("sampler=r2dllm", "sampler@sampler.base=window")
+    assert refusals(around, cache("window"), SPEC) == []
 
 
 def test_attention_of_the_cache() -> None:

@@ -182,6 +182,30 @@ def _consistent(outcome: Outcome, prompt: Prompt) -> None:
     assert tuple(canvas[: len(outcome.tokens)]) == outcome.tokens
 
 
+def test_memory_is_written_by_the_hooks_that_may(
+    fitting: Fitting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`plan`, `select` and `block_done` leave it as it was."""
+    kind = type(fitting.sampler)
+
+    def watched(name: str) -> Any:
+        hook = getattr(kind, name)
+
+        def call(self: Sampler, *arguments: Any) -> Any:
+            state = arguments[-1]
+            before = {field.name: state[field.name].clone() for field in self.fields()}
+            answer = hook(self, *arguments)
+            for field, value in before.items():
+                torch.testing.assert_close(state[field], value, rtol=0, atol=0, equal_nan=True)
+            return answer
+
+        return call
+
+    for name in ("plan", "select", "block_done"):
+        monkeypatch.setattr(kind, name, watched(name))
+    fitting.decode(prompts(5, 7), batch_size=min(fitting.batch, 2))
+
+
 class Flat(Predictor):
     """The same logits everywhere: all tokens equal, one certain, or nearly all impossible."""
 
