@@ -1,7 +1,6 @@
 """What an approximate cache costs: stale slots in every forward, and on demand what they
 changed."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,7 @@ from dllm.cache.none import NoCache
 from dllm.forward.predictor import Predictor
 from dllm.forward.store import KVStore
 from dllm.step.canvas import Canvas
-from dllm.step.decision import Decision
+from dllm.step.decision import HostDecision, RowChanges
 from dllm.step.plan import Plan, Request
 from dllm.step.prediction import Prediction, View
 
@@ -58,52 +57,44 @@ class Finding:
 
 
 class Audit:
-    """Repeats steps without a cache; its forwards are not counted."""
+    """Predicts without a cache; its forwards are not counted."""
 
     def __init__(self, predictor: Predictor):
         self.predictor = predictor
         self.reference = NoCache()
         self.reference.begin(predictor.spec)
 
-    def findings(
-        self,
-        canvas: Canvas,
-        request: Request,
-        view: View,
-        seen: Callable[[Prediction], View],
-        select: Callable[[View], Decision],
-    ) -> list[Finding | None]:
-        """One per sequence, None where nothing was wanted; `seen` makes a prediction a view,
-        `select` decides without changing any state."""
-        drawn = [generator.get_state() for generator in canvas.generators]
-        prediction = self.predictor.predict(self.reference.plan(canvas, request, None)[-1], None)
+    def predict(self, canvas: Canvas, request: Request) -> Prediction:
+        plan = self.reference.plan(canvas, request, None)[-1]
+        prediction = self.predictor.predict(plan, None)
         assert prediction is not None, "a step's plan predicts"
-        fresh = seen(prediction)
-        ours, free = (self._decided(v, select, drawn) for v in (view, fresh))
-        for generator, state in zip(canvas.generators, drawn, strict=True):
-            generator.set_state(state)
-        shared = view.candidates & fresh.candidates
-        p, q = (v.logits.double().log_softmax(dim=-1) for v in (fresh, view))
-        # Tokens that are ruled out on either side have no share in the divergence.
-        each = (p.exp() * (p - q).nan_to_num(0, 0, 0)).sum(dim=-1)
-        found: list[Finding | None] = []
-        for row in range(canvas.batch):
-            if not shared[row].any():
-                found.append(None)
-                continue
-            kl = float(each[row, shared[row]].mean().clamp(min=0))
-            found.append(Finding(kl, bool(ours[row] != free[row])))
-        return found
+        return prediction
 
-    def _decided(
-        self, view: View, select: Callable[[View], Decision], drawn: list[Tensor]
-    ) -> list[list[tuple[int, int]]]:
-        """(position, token) that each sequence would commit."""
-        for generator, state in zip(view.canvas.generators, drawn, strict=True):
-            generator.set_state(state)
-        decision = select(view)
-        commit = decision.commit & view.candidates
-        return [
-            torch.stack((view.positions[row], decision.tokens[row]), dim=1)[commit[row]].tolist()
-            for row in range(view.canvas.batch)
-        ]
+
+def findings(
+    view: View, free_view: View, free: HostDecision, decision: HostDecision
+) -> list[Finding | None]:
+    """The step's view and decision against the cache-free ones; one finding per sequence, None
+    where nothing was wanted."""
+    shared = view.candidates & free_view.candidates
+    p, q = (_log_probabilities(v) for v in (free_view, view))
+    # Tokens that are ruled out on either side have no share in the divergence.
+    each = (p.exp() * (p - q).nan_to_num(0, 0, 0)).sum(dim=-1)
+    found: list[Finding | None] = []
+    for row in range(view.canvas.batch):
+        if not shared[row].any():
+            found.append(None)
+            continue
+        kl = float(each[row, shared[row]].mean().clamp(min=0))
+        ours, other = (_committed(d.rows[row]) for d in (decision, free))
+        found.append(Finding(kl, ours != other))
+    return found
+
+
+def _log_probabilities(view: View) -> Tensor:
+    never = torch.tensor([view.canvas.mask_id], device=view.device)
+    return view.logits.double().index_fill(-1, never, -torch.inf).log_softmax(dim=-1)
+
+
+def _committed(changes: RowChanges) -> list[tuple[int, int]]:
+    return list(zip(changes.commit_positions, changes.commit_tokens, strict=True))

@@ -10,24 +10,28 @@ neighbours.
 
 import hashlib
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Int
 
-from dllm.cache.audit import Audit
+from dllm.cache.audit import Audit, Finding, findings
 from dllm.engine.forwards import Forwards
-from dllm.engine.resizing import end_answer, resize, shorten
+from dllm.engine.resizing import resize, shorten
 from dllm.engine.row import Row
 from dllm.engine.selection import decide, seen, sound
 from dllm.engine.setting import Setting
+from dllm.engine.settlement import Settlement
+from dllm.engine.writing import go_on, next_block, write
 from dllm.step.canvas import Canvas, Layout, Prompt
-from dllm.step.decision import Decision, HostDecision, RowChanges
-from dllm.step.eos import end_of_answer
+from dllm.step.constraint import Reviewer
+from dllm.step.decision import HostDecision, RowChanges
 from dllm.step.outcome import Outcome
 from dllm.step.plan import Request
-from dllm.step.prediction import Prediction, View
+from dllm.step.prediction import View
 from dllm.step.state import SamplerState
 from dllm.step.trace import Trace
 
@@ -74,8 +78,10 @@ class Batch:
 
     def cancel(self, ticket: int) -> None:
         """Ends a sequence without an outcome."""
-        for row in self.rows:
-            row.finished |= row.ticket == ticket
+        for b, row in enumerate(self.rows):
+            if row.ticket == ticket and not row.finished:
+                row.finished = True
+                row.leave(self.canvas, b)
 
     def close_gaps(self) -> None:
         """Takes the rows of finished sequences out of use; the last sequences move there."""
@@ -110,18 +116,13 @@ class Batch:
             self.state.hand_on(b)
             self.forwards.hand_on(b)
             self.rows[b] = row
-        self._next_block(b)
+        if self.setting.constraint is not None:
+            row.reviewer = self.setting.constraint.enter(self.canvas, b)
+        close = partial(self._close, [b])
+        row.finished = not next_block(self.sampler, self.canvas, self.state, b, close)
 
-    def _next_block(self, b: int) -> None:
-        """Enters the next block that is not complete yet."""
-        canvas, sampler = self.canvas, self.sampler
-        while (bounds := sampler.region.next_block(canvas, b)) is not None:
-            canvas.enter_block(b, *bounds)
-            self.state.enter_block(b)
-            if canvas.block_masks[b] or not sampler.block_done(canvas, b, self.state):
-                return
-            self.forwards.close_blocks(canvas, self.rows, [b])
-        self.rows[b].finished = True
+    def _close(self, done: list[int]) -> None:
+        self.forwards.close_blocks(self.canvas, self.rows, done)
 
     def step(self) -> tuple[list[tuple[int, Written]], list[tuple[int, Outcome]]]:
         """One decision for every sequence: what it wrote, and the sequences that it finished, by
@@ -137,19 +138,21 @@ class Batch:
         ends = sampler.refine(view, state)
         if ends is not None:
             canvas.end_blocks(ends)
-            inside = view.positions < view.column(canvas.block_end)
-            view = replace(view, candidates=view.candidates & inside)
+            view = view.before(canvas.block_end)
         sampler.observe(view, state)
+        audited = None
         if self.audit is not None:
-            self._audit(self.audit, request, eligible, view)
-        decision = decide(sampler, view, state, request.positions, self.setting.constraint)
+            fresh, _ = sound(seen(canvas, request, eligible, self.audit.predict(canvas, request)))
+            fresh = fresh if ends is None else fresh.before(canvas.block_end)
+            audited = fresh, self._without_a_trace(fresh, request)
+        decision, settlements = self._decided(view, [row.reviewer for row in self.rows], request)
+        if audited is not None:
+            self._audited(findings(view, *audited, decision))
         blocks = canvas.block_index.tolist()
-        canvas.apply(decision)
-        for name, value in decision.updates.items():
-            state[name] = value
-        sampler.committed(canvas, decision, state)
+        write(sampler, canvas, state, decision)
         for b, row in enumerate(self.rows):
             row.decided(canvas, b, plan, decision.rows[b], blocks[b])
+            row.reviewed(settlements[b])
             resize(canvas, b, row, decision.rows[b])
         self._advance(decision)
         share = (time.perf_counter() - started) / len(self.rows)
@@ -160,22 +163,33 @@ class Batch:
         ]
         return written, self._finished()
 
-    def _audit(self, audit: Audit, request: Request, eligible: np.ndarray, view: View) -> None:
+    def _decided(
+        self, view: View, reviewers: Sequence[Reviewer | None], request: Request
+    ) -> tuple[HostDecision, list[Settlement]]:
+        """What is decided under review; sequences that were given up are not reviewed."""
+        return decide(
+            self.sampler,
+            self.setting.eos,
+            view,
+            self.state,
+            request.positions,
+            [None if row.finished else by for row, by in zip(self.rows, reviewers, strict=True)],
+            [row.reopened for row in self.rows],
+        )
+
+    def _without_a_trace(self, view: View, request: Request) -> HostDecision:
+        """What would be decided on another view of this step; nothing remembers the question."""
+        generators = self.canvas.generators
+        drawn = [generator.get_state() for generator in generators]
+        forks = [row.reviewer and row.reviewer.fork() for row in self.rows]
+        decision, _ = self._decided(view, forks, request)
+        for generator, state in zip(generators, drawn, strict=True):
+            generator.set_state(state)
+        return decision
+
+    def _audited(self, found: list[Finding | None]) -> None:
         """Notes how far this step is from the one that a cache-free forward would lead to."""
-
-        def without_mask(given: View) -> View:
-            logits = given.logits.clone()
-            logits[..., self.spec.mask_id] = -torch.inf
-            return given.with_logits(logits)
-
-        def fresh(prediction: Prediction) -> View:
-            return without_mask(seen(self.canvas, request, eligible, prediction))
-
-        def select(given: View) -> Decision:
-            return self.sampler.select(given, self.state)
-
-        findings = audit.findings(self.canvas, request, without_mask(view), fresh, select)
-        for row, finding in zip(self.rows, findings, strict=True):
+        for row, finding in zip(self.rows, found, strict=True):
             if finding is not None:
                 row.cost.audited += 1
                 row.cost.audit_kl += finding.kl
@@ -183,30 +197,21 @@ class Batch:
 
     def _advance(self, decision: HostDecision) -> None:
         """Ends the blocks and the answers that are complete."""
-        canvas, sampler = self.canvas, self.sampler
+        sampler, canvas, state = self.sampler, self.canvas, self.state
         done = [
             b
             for b, row in enumerate(self.rows)
             if not row.finished
-            and (decision.rows[b].block_done or sampler.block_done(canvas, b, self.state))
+            and (decision.rows[b].block_done or sampler.block_done(canvas, b, state))
         ]
-        self.forwards.close_blocks(canvas, self.rows, done)
+        self._close(done)
         for b, row in enumerate(self.rows):
             if row.finished:
                 continue
-            end = end_of_answer(canvas, b, self.setting.eos, b in done)
-            if end is not None:
-                end_answer(canvas, b, row, end, self.setting.eos)
-            elif decision.rows[b].stop:
-                row.finished = True
-            elif b in done:
-                self._next_block(b)
-            limit = sampler.max_steps(row.prompt.gen_length)
-            bound = int(canvas.limit[b]) if limit is None else limit
-            if not row.finished and canvas.step[b] >= bound:
-                row.finished = True
-                if limit is None:  # only a constraint can bring the progress guard to a halt
-                    row.fail(f"no token is allowed for {canvas.masked()[b].sum()} positions")
+            changes, close = decision.rows[b], partial(self._close, [b])
+            go_on(sampler, self.setting.eos, canvas, state, b, row, changes, b in done, close)
+            if not row.finished:
+                row.check_written(canvas, b)
 
     def _finished(self) -> list[tuple[int, Outcome]]:
         """Reports finished sequences, or lets their next generation begin in their row."""
@@ -216,6 +221,8 @@ class Batch:
             if not row.finished:
                 continue
             shorten(self.canvas, b, row, int(self.canvas.kept[b]))
+            row.check_written(self.canvas, b)
+            row.leave(self.canvas, b)
             outcome = row.outcome(self.canvas, b, now)
             following: Prompt | Outcome = outcome
             if row.failure is None:

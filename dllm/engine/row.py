@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
+from dllm.engine.settlement import Settlement
 from dllm.step.canvas import Canvas, Prompt
+from dllm.step.constraint import Reviewer
 from dllm.step.decision import RowChanges
 from dllm.step.outcome import Cost, Outcome
 from dllm.step.plan import Plan
@@ -26,6 +30,15 @@ class Row:
     failure: str | None = None
     truncated: bool = False
     finished: bool = False
+    reviewer: Reviewer | None = None
+    """Its constraint; None = it has none."""
+    reopened: int = 0
+    """Positions that the constraint's replacements have masked again: as many more decisions may be
+    needed."""
+    accepted: np.ndarray | None = None
+    """The sequence as the constraint accepted it in this step."""
+    completion: str | None = None
+    """The answer as the constraint would complete it."""
 
     def fail(self, reason: str) -> None:
         """Gives the sequence up."""
@@ -60,6 +73,39 @@ class Row:
             )
         )
 
+    def reviewed(self, settlement: Settlement) -> None:
+        """What the constraint said to this step."""
+        review = settlement.review
+        self.accepted = settlement.after
+        if settlement.failure is not None:
+            self.fail(settlement.failure)
+        if review is None:
+            return
+        cost = self.cost
+        cost.checks += review.checks
+        cost.timeouts += review.timeouts
+        cost.constraint_seconds += review.seconds
+        cost.rejections += len(review.refused) + len(review.left_out)
+        cost.replacements += review.rewritten
+        if self.trace is not None:
+            self.trace.steps[-1].review = review
+        if review.rewritten:
+            self.reopened += settlement.changes.remask_positions.size
+            positions = self.prompt.gen_length
+            if cost.replacements > positions:
+                self.fail(f"the constraint has rewritten the answer {cost.replacements} times")
+
+    def check_written(self, canvas: Canvas, b: int) -> None:
+        """What was reviewed is what was written."""
+        if self.accepted is not None:
+            written = canvas.tokens[b, : canvas.length[b]]
+            assert np.array_equal(written, self.accepted), "a write has escaped the constraint"
+
+    def leave(self, canvas: Canvas, b: int) -> None:
+        """The sequence ends as it stands."""
+        if self.reviewer is not None:
+            self.completion = self.reviewer.leave(canvas.tokens[b, : canvas.length[b]].copy())
+
     def idle(self, canvas: Canvas, b: int, plan: Plan) -> None:
         """A forward after which nothing is decided (prefill, commit)."""
         if self.trace is not None and plan.fed[b]:
@@ -88,6 +134,7 @@ class Row:
             latency=now - self.entered,
             failure=self.failure,
             truncated=self.truncated,
+            completion=self.completion,
             trace=self.trace,
         )
         if self.earlier is None:

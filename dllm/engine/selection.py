@@ -1,25 +1,21 @@
-"""From a prediction to a decision: what the sampler sees, and asking again after every veto."""
+"""From a prediction to a decision: what the sampler sees, and what becomes of it under review."""
 
-from typing import Protocol
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
 
+from dllm.engine.review import Hearing
+from dllm.engine.settlement import Settlement
 from dllm.step.canvas import Canvas
+from dllm.step.constraint import Reviewer
 from dllm.step.decision import HostDecision, to_host
+from dllm.step.eos import EosPolicy
 from dllm.step.plan import Request
 from dllm.step.prediction import Prediction, View
 from dllm.step.sampler import Sampler
 from dllm.step.state import SamplerState
-
-
-class Constraint(Protocol):
-    """Refuses tokens; asked after every selection, before anything is written."""
-
-    def veto(self, canvas: Canvas, decision: HostDecision) -> list[tuple[int, int, int]]:
-        """(row, position, token) of every refused commit; empty = accepted."""
-        ...
 
 
 def seen(
@@ -74,33 +70,48 @@ def sound(view: View) -> tuple[View, Int[np.ndarray, "broken"]]:
 
 def decide(
     sampler: Sampler,
+    eos: EosPolicy,
     view: View,
     state: SamplerState,
     positions: Int[np.ndarray, "batch rows"],
-    constraint: Constraint | None,
-) -> HostDecision:
-    """The sampler's decision once nobody objects; every veto removes a token, so that this ends.
+    reviewers: Sequence[Reviewer | None],
+    reopened: Sequence[int],
+) -> tuple[HostDecision, list[Settlement]]:
+    """The decision to which no reviewer objects, and what they said.
 
-    The mask token is always refused (a proposer that samples may draw it). Each selection of a step
-    draws the same random numbers, so that a veto leaves the other sequences as they were.
+    The mask token is always refused (a proposer that samples may draw it). A sequence whose
+    constraint can't be satisfied gets no changes and a failure.
     """
     canvas, guard = view.canvas, not sampler.may_commit_nothing
     drawn = [generator.get_state() for generator in canvas.generators]
-    while True:
-        decision = sampler.select(view, state)
-        host = to_host(decision, positions, view.candidates.cpu().numpy(), guard)
-        vetoed = [
-            (b, int(position), canvas.mask_id)
-            for b, row in enumerate(host.rows)
-            for position in row.commit_positions[row.commit_tokens == canvas.mask_id]
-        ]
-        if constraint is not None:
-            vetoed += constraint.veto(canvas, host)
-        if not vetoed:
-            return host
-        refused = torch.zeros_like(view.logits, dtype=torch.bool)
-        for b, position, token in vetoed:
-            refused[b, int((positions[b] == position).argmax()), token] = True
-        view = view.veto(refused)
-        for generator, before in zip(canvas.generators, drawn, strict=True):
-            generator.set_state(before)
+    decision = sampler.select(view, state)
+    host = to_host(decision, positions, view.candidates.cpu().numpy(), guard)
+    settled = [
+        Settlement(changes, {name: value[b : b + 1] for name, value in host.updates.items()})
+        for b, changes in enumerate(host.rows)
+    ]
+    heard = [
+        b
+        for b, changes in enumerate(host.rows)
+        if reviewers[b] is not None or (changes.commit_tokens == canvas.mask_id).any()
+    ]
+    if not heard:
+        return host, settled
+    for b in heard:
+        Hearing(
+            sampler,
+            eos,
+            view.take(b),
+            state.take(b),
+            drawn[b],
+            reviewers[b],
+            reopened[b],
+            settled[b],
+        ).run()
+    updates = {
+        name: torch.cat(
+            [s.updates.get(name, state[name][b : b + 1]) for b, s in enumerate(settled)]
+        )
+        for name in {name for s in settled for name in s.updates}
+    }
+    return HostDecision(tuple(s.changes for s in settled), host.log, updates), settled

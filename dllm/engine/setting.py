@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from dllm.cache.policy import CachePolicy
 from dllm.engine.legality import refusals
-from dllm.engine.selection import Constraint
 from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
 from dllm.step.canvas import Layout, Prompt
+from dllm.step.constraint import BoundConstraint
 from dllm.step.eos import EosPolicy
 from dllm.step.sampler import Sampler
 
@@ -20,7 +20,7 @@ class Setting:
     sampler: Sampler
     cache: CachePolicy
     eos: EosPolicy = EosPolicy.NONE
-    constraint: Constraint | None = None
+    constraint: BoundConstraint | None = None
     batch_size: int = 1
     seed: int = 0
     record: bool = False
@@ -58,4 +58,6 @@ class Setting:
                 f"of 1 to gen_length={prompt.gen_length} tokens, got {answer or 'none'}"
             )
         sampler.validate(prompt.gen_length)
+        if self.constraint is not None:
+            self.constraint.check(prompt)
         return prompt, layout

@@ -13,7 +13,6 @@ from dllm import config as configuration
 from dllm.cache.policy import CachePolicy
 from dllm.engine.legality import refusals
 from dllm.engine.loop import Decoder
-from dllm.engine.selection import Constraint
 from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
 from dllm.metrics.definitions import Comparison, SampleResult, Summary
@@ -26,6 +25,7 @@ from dllm.runs.grading import encoded, grade
 from dllm.runs.progress import Progress
 from dllm.runs.tracked import track
 from dllm.step.canvas import Prompt
+from dllm.step.constraint import Constraint
 from dllm.step.eos import EosPolicy
 from dllm.step.sampler import Sampler
 from dllm.tasks.base import Sample, Task
@@ -281,12 +281,13 @@ class _Decoding:
         self.task, self.progress = parts.task, config.progress
         self.samples = {sample.id: sample for sample in samples}
         model, self.tokenizer = open_model(parts.model)
+        constraint = parts.constraint
         self.decoder = Decoder(
             Predictor(model),
             parts.sampler.with_tokenizer(self.tokenizer),
             parts.cache,
             parts.eos,
-            parts.constraint,
+            None if constraint is None else constraint.bind(self.tokenizer, model.spec),
             config.batch_size,
             config.seed,
             record=config.trace,

@@ -31,7 +31,7 @@ from jaxtyping import Int
 
 from dllm.models.spec import ModelSpec
 from dllm.models.tokenizers import Tokenizer
-from dllm.step.canvas import Canvas
+from dllm.step.canvas import Canvas, Prompt
 from dllm.step.decision import RowChanges
 from dllm.step.prediction import View
 
@@ -144,11 +144,12 @@ class Reviewer(Protocol):
 class BoundConstraint(Protocol):
     """A constraint that knows the run's tokens."""
 
-    def enter(self, canvas: Canvas, row: int) -> Reviewer:
-        """The reviewer of the sequence that has just entered as this row.
+    def check(self, prompt: Prompt) -> None:
+        """Raises `ConfigError` for a prompt that the constraint can't go with, before it enters."""
+        ...
 
-        Raises `ConfigError` for a prompt that the constraint can't go with.
-        """
+    def enter(self, canvas: Canvas, row: int) -> Reviewer:
+        """The reviewer of the sequence that has just entered as this row."""
         ...
 
 

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from constraining import Forbidding
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tiny_decoding import (
@@ -24,11 +25,11 @@ from tiny_decoding import (
 from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
 from dllm.forward.store import KVStore
-from dllm.step.canvas import Canvas, Prompt
-from dllm.step.decision import HostDecision
+from dllm.step.canvas import Prompt
+from dllm.step.constraint import Accepted, Proposal, Verdict
 from dllm.step.eos import EosPolicy
 from dllm.step.plan import ForwardKind, Plan, Request, pad_positions
-from dllm.step.prediction import Prediction
+from dllm.step.prediction import Prediction, View
 
 
 SAMPLERS = {
@@ -144,22 +145,6 @@ def test_a_predicted_mask_token_gives_way_to_the_next_best() -> None:
     assert outcome.tokens[1:] == (4, 5, 6)
 
 
-class Forbidding:
-    """A constraint that refuses some tokens everywhere."""
-
-    def __init__(self, tokens: set[int]):
-        self.tokens = tokens
-
-    def veto(self, canvas: Canvas, decision: HostDecision) -> list[tuple[int, int, int]]:
-        return [
-            (b, int(position), refused)
-            for b, row in enumerate(decision.rows)
-            for position, token in zip(row.commit_positions, row.commit_tokens, strict=True)
-            if int(token) in self.tokens
-            for refused in self.tokens
-        ]
-
-
 @pytest.mark.parametrize("name", ["threshold", "gumbel", "random", "one token per step"])
 def test_a_constraint_is_obeyed_whatever_the_batch(name: str) -> None:
     forbidden = Forbidding(set(range(2, 24, 2)))
@@ -174,9 +159,9 @@ def test_a_constraint_is_obeyed_whatever_the_batch(name: str) -> None:
 
 def test_a_veto_in_one_sequence_leaves_the_random_draws_of_the_others() -> None:
     class OnlyFirst(Forbidding):
-        def veto(self, canvas: Canvas, decision: HostDecision) -> list[tuple[int, int, int]]:
-            own = [canvas.prompts[b].sample_id == "s0" for b in range(canvas.batch)]
-            return [veto for veto in super().veto(canvas, decision) if own[veto[0]]]
+        def review(self, view: View, proposal: Proposal) -> Verdict:
+            first = view.canvas.prompts[0].sample_id == "s0"
+            return super().review(view, proposal) if first else Accepted()
 
     rule, prompts = sampler(*SAMPLERS["gumbel"]), ragged_prompts()
     free = decode(rule, prompts, batch_size=9)

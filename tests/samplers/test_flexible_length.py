@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from constraining import Forbidding
 from scripted import built
 from tiny_decoding import EOS, MASK, SPEC, WrittenPredictor, decode, random_model
 
@@ -13,11 +14,11 @@ from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
 from dllm.forward.store import KVStore
-from dllm.step.canvas import Canvas, Prompt
-from dllm.step.decision import HostDecision
+from dllm.step.canvas import Prompt
+from dllm.step.constraint import Accepted, Proposal, Verdict, Vetoes
 from dllm.step.outcome import Outcome
 from dllm.step.plan import Plan
-from dllm.step.prediction import Prediction
+from dllm.step.prediction import Prediction, View
 from dllm.step.sampler import Sampler
 from samplers.rho_eos import RhoEOS
 
@@ -193,21 +194,20 @@ def test_sampled_structure_follows_the_seed_alone():
     assert any(windows(other[name]) != windows(outcome) for name, outcome in first.items())
 
 
-class Objection:
+class Objection(Forbidding):
     """Refuses what the first selections that open a window would commit."""
 
     def __init__(self) -> None:
+        super().__init__(set())
         self.asked: Counter[tuple[str, int]] = Counter()
 
-    def veto(self, canvas: Canvas, decision: HostDecision) -> list[tuple[int, int, int]]:
-        found = []
-        for row, changes in enumerate(decision.rows):
-            mark = canvas.prompts[row].sample_id, int(canvas.block_start[row])
-            if canvas.step_in_block[row] == 0 and self.asked[mark] < 12:
-                self.asked[mark] += 1
-                pairs = zip(changes.commit_positions, changes.commit_tokens, strict=True)
-                found += [(row, int(position), int(token)) for position, token in pairs]
-        return found
+    def review(self, view: View, proposal: Proposal) -> Verdict:
+        canvas = view.canvas
+        mark = canvas.prompts[0].sample_id, int(canvas.block_start[0])
+        if canvas.step_in_block[0] or self.asked[mark] >= 12 or not proposal.commits:
+            return Accepted()
+        self.asked[mark] += 1
+        return Vetoes(tuple((c.position, c.token) for c in proposal.commits))
 
 
 @pytest.mark.parametrize("inference", ["map", "sample"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from constraining import Forbidding
 from scripted import built
 from tiny_decoding import SPEC, random_model
 from torch import Tensor
@@ -307,17 +308,6 @@ def test_fewer_drafts_where_memory_is_short() -> None:
         list(decoder.decode([prompt, replace(prompt, sample_id="two")]))
 
 
-class Refusing:
-    """Refuses one token everywhere."""
-
-    def veto(self, canvas: Any, decision: Any) -> list[tuple[int, int, int]]:
-        return [
-            (row, int(position), 5)
-            for row, changes in enumerate(decision.rows)
-            for position in changes.commit_positions[changes.commit_tokens == 5]
-        ]
-
-
 def test_constraints_reach_every_branch() -> None:
     static = built("sampler=low_confidence", "sampler.region.block_length=8")
     free = freedave("low_confidence", 4)
@@ -325,7 +315,7 @@ def test_constraints_reach_every_branch() -> None:
     for number in range(4):
         prompt = Prompt(str(number), (5, 6, 7 + number), 8)
         plain, drafted = (
-            next(Decoder(predictor, rule, NoCache(), constraint=Refusing()).decode([prompt]))
+            next(Decoder(predictor, rule, NoCache(), constraint=Forbidding({5})).decode([prompt]))
             for rule in (static, free)
         )
         assert 5 not in drafted.tokens

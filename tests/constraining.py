@@ -1,0 +1,93 @@
+"""Constraints for tests: one that refuses tokens, one that rewrites blocks, both on the watch for
+writes that they were not shown."""
+
+from copy import copy
+from typing import Self
+
+import numpy as np
+
+from dllm.step.canvas import Canvas, Prompt
+from dllm.step.constraint import Accepted, Proposal, Replacement, Verdict, Vetoes
+from dllm.step.prediction import View
+
+
+class Forbidding:
+    """Refuses some tokens everywhere, all of them where one is proposed; remembers nothing."""
+
+    def __init__(self, tokens: set[int]):
+        self.tokens = tokens
+
+    def check(self, prompt: Prompt) -> None:
+        pass
+
+    def enter(self, canvas: Canvas, row: int) -> Self:
+        return self
+
+    def fork(self) -> Self:
+        return self
+
+    def leave(self, sequence: np.ndarray) -> str | None:
+        return None
+
+    def review(self, view: View, proposal: Proposal) -> Verdict:
+        changes = proposal.changes
+        at = np.concatenate((changes.commit_positions, changes.edit_positions))
+        tokens = np.concatenate((changes.commit_tokens, changes.edit_tokens))
+        refused = tuple(
+            (int(position), token)
+            for position in at[np.isin(tokens, list(self.tokens))]
+            for token in self.tokens
+        )
+        return Vetoes(refused) if refused else Accepted()
+
+
+class Watching(Forbidding):
+    """Follows a sequence from entry to end: what it accepts is all that ever changes."""
+
+    def __init__(self, tokens: set[int]):
+        super().__init__(tokens)
+        self.seen = np.zeros(0)
+        """The sequence as it was accepted last."""
+
+    def enter(self, canvas: Canvas, row: int) -> Self:
+        own = copy(self)
+        own.seen = canvas.tokens[row, : canvas.length[row]].copy()
+        return own
+
+    def fork(self) -> Self:
+        return copy(self)
+
+    def leave(self, sequence: np.ndarray) -> str | None:
+        assert sequence.tolist() == self.seen.tolist()
+        return None
+
+    def verdict(self, view: View, proposal: Proposal) -> Verdict:
+        return super().review(view, proposal)
+
+    def review(self, view: View, proposal: Proposal) -> Verdict:
+        assert proposal.before.tolist() == self.seen.tolist()
+        canvas = view.canvas
+        assert canvas.tokens[0, : canvas.length[0]].tolist() == self.seen.tolist()
+        assert view.logits.shape[0] == canvas.batch == 1
+        scores = [commit.score for commit in proposal.commits[proposal.accepted :]]
+        assert scores == sorted(scores, reverse=True)
+        verdict = self.verdict(view, proposal)
+        if isinstance(verdict, Accepted):
+            self.seen = proposal.after.copy()
+        return verdict
+
+
+class Rewriting(Watching):
+    """Replaces what the first decision of every block would write by a block of its own."""
+
+    def __init__(self, token: int):
+        super().__init__(set())
+        self.token = token
+
+    def verdict(self, view: View, proposal: Proposal) -> Verdict:
+        canvas = view.canvas
+        if proposal.rewritten or canvas.step_in_block[0]:
+            return Accepted()
+        start = int(max(canvas.block_start[0], canvas.prompt_length[0]))
+        end = int(min(canvas.block_end[0], canvas.length[0]))
+        return Replacement(dict.fromkeys(range(start, end), self.token))
