@@ -4,8 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from scripted import built
 from tiny_decoding import SPEC, ragged_prompts, random_model
+from walk import Walk
 
 from dllm.cache.policy import CachePolicy
 from dllm.config import build, compose
@@ -86,6 +88,35 @@ def test_idle_forward_of_the_first_official_version(name: str) -> None:
         at_once = sum(blocks.count(block) == 1 for block in set(blocks))
         assert old.cost.nfe == new.cost.nfe + at_once
         assert sum(not step.positions for step in old.trace.steps) == at_once
+
+
+def test_a_step_of_the_dual_cache_keeps_its_rows() -> None:
+    """An answer that is cut goes on attending to its tail as the last step left it."""
+    predictor = Predictor(random_model())
+    walk = Walk("cache=dual", masks=6)
+    for _ in range(2):
+        predictor.predict(walk.plan(), walk.store)
+        assert walk.store.token[0].tolist() == walk.canvas.tokens[0].tolist()
+        walk.decide(4)
+
+
+@pytest.mark.parametrize("name", CACHES)
+def test_a_refresh_forgets_what_was_cut_off(name: str) -> None:
+    """After an answer was cut, the next block is predicted as if it had never been longer."""
+    predictor = Predictor(random_model())
+    logits = []
+    for longer in (True, False):
+        walk = Walk(f"cache={name}", masks=9)
+        if longer:
+            predictor.predict(walk.plan(), walk.store)
+        walk.canvas.truncate(0, 9)
+        walk.canvas.enter_block(0, 3, 6)
+        predictor.predict(walk.plan(), walk.store)
+        walk.decide(4)
+        step = predictor.predict(walk.plan([3, 5]), walk.store)
+        assert step is not None
+        logits.append(step.logits)
+    torch.testing.assert_close(*logits)
 
 
 @pytest.mark.parametrize("name", CACHES)

@@ -18,7 +18,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 PLACES = Places(checkpoints=(GOLDEN / "models",))
 EVERY = 6
 """Of the cases of a file; `scripts.conform` replays whole files."""
-WHOLE = ("fastdllm_dual_cache",)
+WHOLE = ("learn2pd_eot_dual",)
 """Files whose first cases do not tell a broken method from a working one."""
 
 

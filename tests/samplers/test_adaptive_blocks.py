@@ -67,6 +67,20 @@ def test_block_sizes(block, threshold, delimiters, generated, expected):
     assert size(region(block, threshold, [NEWLINE, COMMA]), delimiters, generated) == expected
 
 
+@pytest.mark.parametrize(("threshold", "expected"), [(0.5, 2), (0.5001, 4)])
+def test_a_delimiter_at_the_threshold_ends_the_block(threshold: float, expected: int) -> None:
+    blocks = region(4, threshold, [COMMA])
+    canvas = canvas_of([MASK] * 32, prompt=(3, 4))
+    canvas.enter_block(0, *(blocks.next_block(canvas, 0) or (0, 0)))
+    positions = torch.arange(canvas.block_start[0], canvas.block_end[0])[None]
+    logits = torch.full((*positions.shape, SPEC.vocab_size), -1e9)
+    logits[..., WORD] = 0.0
+    logits[0, 1, WORD] = -1e9
+    logits[0, 1, [COMMA, NEWLINE]] = 0.0
+    ends = blocks.refine(View(canvas, positions, logits, torch.ones_like(positions).bool()))
+    assert ends is not None and int(ends[0]) - canvas.block_start[0] == expected
+
+
 TOKENS = [7, 8, NEWLINE, 9, 10, NEWLINE, 11, 12, 13, 14, 15, NEWLINE, 16, 17, 18, NEWLINE]
 SURE = [0.95, 0.5, 0.8, 0.92, 0.7, 0.6, 0.99, 0.99, 0.99, 0.3, 0.99, 0.2, 0.99, 0.4, 0.99, 0.99]
 

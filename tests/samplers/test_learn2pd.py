@@ -80,6 +80,17 @@ def test_filter_without_neighbours(diag: str) -> None:
     assert accepted_and_committed(diag, [Twin(0.99), 0.81, 0.817, 0.8179]) == ({3}, {3})
 
 
+def test_acceptance_is_strict(tmp_path: Path) -> None:
+    """A filter whose every answer is one half."""
+    half = network(bias=0.0)
+    torch.nn.init.zeros_(half.linear2.weight)
+    save_filter(half, tmp_path / "half.safetensors")
+    for threshold, accepted in ((0.5, set()), (0.4999, {0, 1, 2, 3})):
+        rule = learn2pd(str(tmp_path / "half.safetensors"), f"sampler.accept_threshold={threshold}")
+        step = step_of(rule, [0.9, 0.5, 0.8, 0.3])
+        assert offsets(step.decide().marks["accepted"], step.view)[0] == accepted
+
+
 def test_filter_sees_the_confidence_of_decided_neighbours(nb: str) -> None:
     assert accepted_and_committed(nb, [Twin(0.99), 0.75, 0.60, 0.90]) == ({1, 3}, {1, 3})
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from scripted import Script, built
-from tiny_decoding import decode
+from tiny_decoding import SPEC, decode
 from written import PROMPT, offsets, proposal, spread, step_of
 
 from dllm.errors import ConfigError
@@ -82,6 +82,27 @@ def test_token_clusters() -> None:
     assert drawn in ({0, 1, 2, 6}, {0, 1, 2, 7})
     taken = (0.84, 0.86, 0.50, 0.30, 0.30, 0.30, 0.30, 0.30)
     assert committed(r2dllm(*off), taken, "xxxdefgh") == {1}
+
+
+def at_one_half(*options: str) -> set[int]:
+    """What is committed of eight positions that predict one token with probability 1/2 exactly."""
+    two = [0.0 if token in (10, 11) else -1e9 for token in range(SPEC.vocab_size)]
+    step = step_of(
+        r2dllm("cluster_size=null", *options), [0.5] * 8, logits=dict.fromkeys(range(8), two)
+    )
+    return offsets(step.decide().commit, step.view)[0]
+
+
+def test_a_run_at_the_threshold_is_no_cluster() -> None:
+    assert at_one_half("temporal_steps=null", "spatial_threshold=0.5") == {0}
+    assert at_one_half("temporal_steps=null", "spatial_threshold=0.4999") == {0, 1}
+
+
+@pytest.mark.parametrize("value", ["last", "mean", "max"])
+def test_a_streak_at_the_threshold_counts(value: str) -> None:
+    streak = ("token_cluster=null", "temporal_steps=1", f"temporal_value={value}")
+    assert at_one_half(*streak, "temporal_threshold=0.5") == set(range(8))
+    assert at_one_half(*streak, "temporal_threshold=0.5001") == {0}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scripted import built
 from tiny_decoding import SPEC, canvas_of
+from written import picked
 
 from dllm.errors import ConfigError
 from dllm.step.canvas import Canvas
@@ -83,10 +84,14 @@ def test_distance_counts_window_positions() -> None:
     assert chosen(sampler, answer, ENTROPY) == [0, 2, 5]
 
 
-def test_threshold_is_strict() -> None:
-    """Nothing below, so the smallest."""
+def test_nothing_below_so_the_smallest() -> None:
     sampler = rule(entropy_threshold=0.39, position_penalty=0.0)
     assert chosen(sampler, [0, 0], (0.5, 0.4)) == [1]
+
+
+def test_threshold_is_strict() -> None:
+    sampler = rule(entropy_threshold=0.375, position_penalty=0.0)
+    assert picked(sampler, -0.375, -0.25, -0.5) == {1}
 
 
 def drawn(**options: object) -> set[int]:

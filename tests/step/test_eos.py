@@ -103,6 +103,18 @@ def test_an_end_token_in_the_prompt_ends_nothing() -> None:
         assert end_of_answer(canvas, 0, policy, block_done=True) is None
 
 
+def test_an_end_token_of_the_prompt_in_a_shared_block_ends_nothing() -> None:
+    """Blocks counted from position 0: the first one holds the prompt's tail."""
+    canvas = canvas_of([5, 6, 7, 8, 9], prompt=(4, 4, EOS))
+    for policy in EosPolicy:
+        canvas.enter_block(0, 0, 4)
+        assert end_of_answer(canvas, 0, policy, block_done=True) is None
+    canvas = canvas_of([EOS, MASK, MASK, MASK, MASK], prompt=(4, 4, 4))
+    canvas.enter_block(0, 0, 4)
+    # The prompt's tokens do not make a block of end tokens alone another one.
+    assert end_of_answer(canvas, 0, EosPolicy.FILL_AFTER_END_BLOCK, block_done=True) == 4
+
+
 def test_any_of_several_end_tokens_counts() -> None:
     canvas = canvas_of([4, 9, 1, 8])
     assert first_eos(canvas.generated(0), (1, 9)) == 1

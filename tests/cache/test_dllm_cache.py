@@ -1,0 +1,33 @@
+"""dLLM-Cache: when prompt and response are computed whole."""
+
+from walk import Walk
+
+
+def test_intervals_of_prompt_and_response() -> None:
+    """Intervals 25 and 5."""
+    walk = Walk(
+        "cache=dllm_cache", "cache.prompt_interval=25", "cache.response_interval=5", masks=8
+    )
+    whole = {}
+    for step in range(26):
+        plan = walk.plan()
+        assert plan.partial is not None
+        whole[step] = (bool(plan.partial.whole[0, 0]), bool(plan.partial.whole[0, 5]))
+        walk.decide()
+    assert whole[0] == whole[25] == (True, True)
+    assert all(whole[step] == (False, True) for step in (5, 10, 15, 20))
+    assert all(whole[step] == (False, False) for step in (1, 2, 3, 4, 6, 24))
+
+
+def test_a_grown_answer_is_computed_whole() -> None:
+    """Rows that were not there have no outputs to be kept."""
+    walk = Walk("cache=dllm_cache", masks=6)
+    walk.canvas.truncate(0, 7)
+    for grown in (0, 0, 2):
+        walk.canvas.grow(0, grown)
+        partial = walk.plan().partial
+        assert partial is not None
+        expected = walk.canvas.step[0] == 0 or grown > 0
+        assert bool(partial.whole[0, : walk.canvas.length[0]].all()) == expected
+        assert not partial.pool[0].any() if expected else partial.pool[0, 3:].all()
+        walk.decide()

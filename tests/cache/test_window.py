@@ -1,0 +1,62 @@
+"""Window-Diffusion's cache: which rows a forward feeds and sees, on LLaDA and on Dream."""
+
+import torch
+from walk import Walk, first, rows, seen
+
+
+def test_window_partition_on_llada() -> None:
+    """8.1: W = 6, A = 3; the refresh decodes 5, the steps 4, 7 and 3."""
+    walk = Walk("cache=window", "cache.outer_window=6", masks=12)
+    assert rows(walk.plan()) == list(range(15))
+    fed = []
+    for decided in (5, 4, 7, 3):
+        walk.decide(decided)
+        plan = walk.plan(first(walk.canvas, 3))
+        fed.append(rows(plan))
+        assert seen(plan) == list(range(10))
+    assert fed == [[3, 4, 5, 6], [3, 4, 6, 7], [3, 4, 6, 7, 8], [3, 4, 6, 7, 8, 9]]
+
+
+def test_window_far_field_decision() -> None:
+    """8.2: a refresh may decode far ahead; what lies between stays invisible."""
+    walk = Walk("cache=window", "cache.outer_window=6", masks=12)
+    walk.plan()
+    walk.decide(13)
+    plan = walk.plan(first(walk.canvas, 3))
+    assert rows(plan) == [3, 4, 5, 13]
+    assert seen(plan) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 13]
+
+
+def test_a_row_outside_the_visible_set_is_no_key() -> None:
+    walk = Walk("cache=window", "cache.outer_window=2", masks=8)
+    walk.plan()
+    walk.decide(3)
+    plan = walk.plan([4, 5, 6])
+    assert rows(plan) == [3, 4, 5, 6]
+    assert isinstance(plan.within, torch.Tensor)
+    assert plan.within[0].tolist() == [[True, True, True, False]] * 4
+
+
+def test_window_partition_on_dream() -> None:
+    """8.3: O = 7 keeps six masks, I = 3; 3, 5 and 4 are decoded, then the next refresh."""
+    options = ("cache=window_dream", "cache.outer_window=6", "cache.refresh_cycle=4")
+    walk = Walk(*options, masks=12)
+    assert rows(walk.plan([3])) == list(range(9))
+    spans = []
+    for decided in (3, 5, 4):
+        walk.decide(decided)
+        spans.append(rows(walk.plan(first(walk.canvas, 3))))
+    assert spans == [[3, 4, 5, 6], [3, 4, 5, 6, 7], [3, 4, 5, 6, 7, 8]]
+    walk.decide()
+    assert rows(walk.plan([6])) == list(range(12))
+
+
+def test_window_span_keeps_a_decided_tail() -> None:
+    """8.3: ranks 0 0 1 1 2 2 2 3 4, I = 2: five rows, not three."""
+    walk = Walk("cache=window_dream", masks=7)
+    walk.canvas.tokens[0] = [5, 6, 0, 9, 0, 9, 9, 0, 0, 0]
+    walk.canvas.prompt_length[0] = 2
+    walk.canvas.length[0] = 9
+    walk.plan([2])
+    walk.decide()
+    assert rows(walk.plan([2, 4])) == [2, 3, 4, 5, 6]
