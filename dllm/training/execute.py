@@ -60,7 +60,8 @@ def adapt(config: DictConfig) -> None:
     trainer = AdapterTrainer(model, tokenizer, recipe, output)
     resumed = trainer.resume()
     if export_to is not None:
-        trainer.export(Path(export_to), config.command)
+        course = config.training.get("course", "as in the recipe")
+        trainer.export(Path(export_to), config.command, course)
         return
     print(f"{'resumed at' if resumed else 'starting at'} step {trainer.done}", flush=True)
     _train(config, trainer)

@@ -14,8 +14,8 @@ from dllm.models.masks import attention_mask
 from dllm.models.transformer import Transformer
 
 
-SPEC = AdapterSpec(base="tiny", rank=3, scale=2.0, mask_id=1, block_size=4)
-TOKENS = torch.tensor([[5, 9, 1, 7, 1, 1, 12, 3]])
+SPEC = AdapterSpec(base="tiny", rank=3, scale=2.0, mask_id=2, block_size=4)
+TOKENS = torch.tensor([[5, 9, 2, 7, 2, 2, 12, 3]])
 
 
 def hidden(model: Transformer) -> torch.Tensor:
@@ -77,7 +77,7 @@ def test_a_model_is_opened_with_its_adapter(folders: tuple[Path, Path]) -> None:
     base, adapter = map(str, folders)
     options = ModelOptions(name="mine", path=base, adapter=adapter)
     model, _ = open_model(options)
-    assert (model.spec.mask_id, model.spec.block_size, model.spec.logit_shift) == (1, 4, 1)
+    assert (model.spec.mask_id, model.spec.block_size, model.spec.logit_shift) == (2, 4, 1)
     assert open_spec(options) == model.spec
     plain, _ = open_model(ModelOptions(name="mine", path=base))
     assert plain.spec.attention == "causal"

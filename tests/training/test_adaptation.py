@@ -36,7 +36,7 @@ def recipe(questions: Path) -> Adaptation:
         "training.recipe.data.count=4",
         "training.recipe.data.longest_answer=10",
         "training.recipe.adapter.rank=2",
-        "training.recipe.adapter.mask_id=1",
+        "training.recipe.adapter.mask_id=2",
         "training.recipe.total_steps=4",
         "training.recipe.rows=2",
         "training.recipe.warmup_steps=1",
@@ -97,7 +97,7 @@ def test_training_goes_on_to_the_same_adapter(
 def test_the_loss_falls(tiny_llama: Path, recipe: Adaptation, tmp_path: Path) -> None:
     trainer = Trainer(*opened(tiny_llama), replace(recipe, total_steps=24), tmp_path)
     losses = [trainer.step()["loss"] for _ in range(24)]
-    assert sum(losses[-4:]) < 0.9 * sum(losses[5:9])
+    assert sum(losses[-4:]) < 0.95 * sum(losses[5:9])
 
 
 def test_questions_that_are_none(tiny_llama: Path, recipe: Adaptation, tmp_path: Path) -> None:
