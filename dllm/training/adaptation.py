@@ -109,7 +109,8 @@ class Rows:
         cache: Path,
         multiple: int,
     ) -> None:
-        self.tokenizer, self.data, self.split, self.multiple = tokenizer, data, split, multiple
+        self.tokenizer, self.data, self.multiple = tokenizer, data, multiple
+        self.split: Split = split
         self.longest, self.eos = data.longest_answer, base.spec.eos_ids[0]
         self.tasks = NaturalTasks([kind for kind in data.kinds if kind != "questions"] or None)
         self.asked = questions(Path(data.questions), tokenizer, data.longest_question, data.count)
