@@ -79,7 +79,7 @@ def open_model(options: ModelOptions | Mapping[str, Any]) -> tuple[Transformer, 
     """The model on its device and the tokenizer, checked against each other."""
     options = _options(options)
     folder = checkpoint_folder(options)
-    spec = open_spec(options)
+    spec = folder_spec(options, folder)
     # The tokenizer first: a wrong folder should not cost minutes of loading.
     tokenizer = open_tokenizer(options, spec, folder)
     model = load_model(
@@ -117,6 +117,11 @@ def open_spec(options: ModelOptions | Mapping[str, Any]) -> ModelSpec:
         folder = Path(_download(options.hub, options.revision, "config.json")).parent
     else:
         folder = checkpoint_folder(options)
+    return folder_spec(options, folder)
+
+
+def folder_spec(options: ModelOptions, folder: Path) -> ModelSpec:
+    """What the checkpoint in `folder` is, with the adapter that the options give it."""
     spec = read_spec(folder, options.overrides, options.family)
     adapter = adapter_folder(options)
     if adapter is None:

@@ -16,8 +16,7 @@ from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
 from dllm.metrics.definitions import Comparison, SampleResult, Summary
-from dllm.models.hub import ModelOptions, checkpoint_folder, open_model, open_tokenizer
-from dllm.models.loading import read_spec
+from dllm.models.hub import ModelOptions, checkpoint_folder, folder_spec, open_model, open_tokenizer
 from dllm.models.spec import ModelSpec
 from dllm.runs.environment import describe
 from dllm.runs.folder import RunFolder
@@ -172,7 +171,7 @@ def _checked_spec(config: DictConfig, parts: Parts) -> ModelSpec:
     the baseline to be told.
     """
     folder = checkpoint_folder(parts.model)
-    spec = read_spec(folder, parts.model.overrides, parts.model.family)
+    spec = folder_spec(parts.model, folder)
     sampler = parts.sampler.with_tokenizer(open_tokenizer(parts.model, spec, folder))
     reasons = refusals(sampler, parts.cache, spec, config.batch_size)
     if reasons:
@@ -191,7 +190,7 @@ def _run(
     parts = build_parts(config)
     samples = _samples(parts.task, config)
     checkpoint = checkpoint_folder(parts.model)
-    read_spec(checkpoint, parts.model.overrides, parts.model.family)
+    folder_spec(parts.model, checkpoint)
     mark = configuration.fingerprint(config)
     folder = RunFolder(Path(config.output) / name / mark)
     label = _label(config, name)
