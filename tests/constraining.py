@@ -46,6 +46,8 @@ class Watching(Forbidding):
 
     def __init__(self, tokens: set[int]):
         super().__init__(tokens)
+        self.kinds: set[str] = set()
+        """Kinds of write that were accepted, over all sequences."""
         self.seen = np.zeros(0)
         """The sequence as it was accepted last."""
 
@@ -74,7 +76,27 @@ class Watching(Forbidding):
         verdict = self.verdict(view, proposal)
         if isinstance(verdict, Accepted):
             self.seen = proposal.after.copy()
+            self.kinds |= kinds(proposal)
         return verdict
+
+
+def kinds(proposal: Proposal) -> set[str]:
+    """What an accepted proposal writes."""
+    changes = proposal.changes
+    shorter = proposal.after.size < proposal.before.size
+    found = {
+        "commits": changes.commit_positions.size,
+        "edits": changes.edit_positions.size,
+        "remasks": changes.remask_positions.size,
+        "insertions": changes.inserted,
+        "cuts": shorter and not changes.inserted,
+        "growth": proposal.after.size > proposal.before.size,
+        "fills": proposal.filled,
+        "forced": changes.forced,
+        "drafts": "drafted" in changes.marks,
+        "rewritten": proposal.rewritten,
+    }
+    return {kind for kind, there in found.items() if there}
 
 
 class Rewriting(Watching):

@@ -6,7 +6,7 @@ texts are supplied, whoever asks for them.
 
 import ast
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from constraining import Rewriting, Watching
 from omegaconf import DictConfig, OmegaConf
 from tiny_decoding import MASK, SPEC, random_model
 from torch import Tensor
@@ -28,6 +29,7 @@ from dllm.forward.store import KVStore
 from dllm.models.filter import FilterFacts, FilterNetwork, save_filter
 from dllm.models.spec import ModelSpec
 from dllm.step.canvas import Prompt
+from dllm.step.eos import EosPolicy
 from dllm.step.outcome import Outcome
 from dllm.step.plan import Plan
 from dllm.step.prediction import Prediction
@@ -73,6 +75,8 @@ def _supplied(config: DictConfig, folder: Path) -> DictConfig:
                 node.filter = _filter(folder)
             elif name == "final_gen_length":
                 node[name] = GEN_LENGTH
+            elif name == "initial_length":
+                node[name] = BLOCK
             elif name != text and (text in node or f"{text}s" in node):
                 # Ids in place of texts, which would need a tokenizer, and of real models' ids.
                 node[name] = [3, 5]
@@ -82,11 +86,17 @@ def _supplied(config: DictConfig, folder: Path) -> DictConfig:
 class Fitting:
     """A sampler with a cache and a model that it goes with."""
 
-    def __init__(self, name: str, folder: Path):
-        config = compose([f"sampler={name}"])
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        policies: Sequence[str] = CACHES,
+        options: Sequence[str] = (),
+    ):
+        config = compose([f"sampler={name}", *options])
         self.sampler: Sampler = build(_supplied(config.sampler, folder), "sampler")
         reasons = []
-        for policy in CACHES:
+        for policy in policies:
             for spec in SPECS:
                 self.cache, self.spec = _cache(policy), spec
                 found = refusals(self.sampler, self.cache, spec)
@@ -113,7 +123,8 @@ class Fitting:
 
 @cache
 def _cache(policy: str) -> CachePolicy:
-    return build(compose([f"cache={policy}"]).cache, "cache")
+    config = compose([f"cache={policy}"]).cache
+    return build(config, "cache")
 
 
 @cache
@@ -238,6 +249,86 @@ def test_degenerate_predictions(fitting: Fitting, kind: str) -> None:
     assert outcome.failure is None
     if not fitting.sampler.may_commit_nothing and len(outcome.tokens) == GEN_LENGTH:
         assert MASK not in outcome.tokens
+
+
+REFUSED = set(range(2, 24, 3))
+
+
+def constraint(kind: str) -> Watching:
+    return Watching(REFUSED) if kind == "refusing" else Rewriting(token=7)
+
+
+@pytest.mark.parametrize("kind", ["refusing", "rewriting"])
+def test_constraint(fitting: Fitting, kind: str) -> None:
+    """The constraint sees every write (it says so itself), whoever makes it, in every batch."""
+    if kind == "refusing" and "reference" in fitting.sampler.needs:
+        return  # has nothing else to say than its reference
+    wanted = prompts(4, 9)
+    alone = fitting.decode(wanted, constraint=constraint(kind), eos=EosPolicy.CUT)
+    for prompt, outcome in zip(wanted, alone, strict=True):
+        assert outcome.failure is None
+        if kind == "refusing":
+            assert not REFUSED & set(outcome.tokens)
+        assert outcome.cost.checks >= outcome.cost.steps
+        _consistent(outcome, prompt)
+    assert any(outcome.cost.rejections or outcome.cost.replacements for outcome in alone)
+    together = fitting.decode(
+        wanted, constraint=constraint(kind), eos=EosPolicy.CUT, batch_size=fitting.batch
+    )
+    for one, other in zip(alone, together, strict=True):
+        assert one.tokens == other.tokens
+        assert one.cost.nfe == other.cost.nfe
+        assert one.cost.rejections == other.cost.rejections
+
+
+EXPANDING = ("low_threshold=1", "eos_threshold=0", "expansion_threshold=1", "expansion=2")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "options"),
+    [
+        ("commits", "low_confidence", ()),
+        ("edits", "llada2_edit", ()),
+        ("remasks", "wino", ()),
+        ("remasks", "dystruct", ("weld_threshold=1",)),
+        ("insertions", "daedal", ("eos_window=2", *EXPANDING)),
+        ("growth", "daedal", ()),
+        ("fills", "daedal", ("eos_window=2", *EXPANDING)),
+        ("growth", "rho_eos", ()),
+        ("cuts", "rho_eos", ("low_density=0", "high_density=0")),
+        ("cuts", "eotp", ()),
+        ("cuts", "window", ("early_stop=true", "refresh_cycle=4")),
+        ("cuts", "wedlm", ()),
+        ("drafts", "freedave", ()),
+    ],
+)
+def test_every_kind_of_write_is_reviewed(
+    folder: Path, kind: str, name: str, options: Sequence[str]
+) -> None:
+    fitting = Fitting(name, folder, options=[f"sampler.{option}" for option in options])
+    watching = Watching({2})
+    fitting.decode(prompts(*range(3, 11)), constraint=watching)
+    assert kind in watching.kinds
+
+
+def _first_with(policy: str, folder: Path) -> Fitting:
+    for name in ("threshold", "wedlm", *NAMES):
+        try:
+            return Fitting(name, folder, [policy])
+        except AssertionError:
+            continue
+    raise AssertionError(f"{policy} goes with no sampler")
+
+
+@pytest.mark.parametrize("policy", CACHES)
+def test_constraint_with_every_cache(policy: str, folder: Path) -> None:
+    fitting = _first_with(policy, folder)
+    for kind in ("refusing", "rewriting"):
+        wanted = prompts(4, 8, 11)
+        alone = fitting.decode(wanted, constraint=constraint(kind))
+        together = fitting.decode(wanted, constraint=constraint(kind), batch_size=fitting.batch)
+        assert [o.tokens for o in alone] == [o.tokens for o in together]
+        assert not any(outcome.failure for outcome in alone)
 
 
 @pytest.mark.parametrize("name", NAMES)

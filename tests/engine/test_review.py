@@ -1,0 +1,255 @@
+"""A decision under review: the order of the checks, what a veto changes and what it leaves."""
+
+from collections.abc import Callable
+
+import pytest
+from constraining import Forbidding, Watching
+from tiny_decoding import (
+    EOS,
+    MASK,
+    decode,
+    decode_written,
+    ragged_prompts,
+    sampler,
+)
+
+from dllm.config import build, compose
+from dllm.step.canvas import Prompt
+from dllm.step.constraint import (
+    Accepted,
+    Proposal,
+    Replacement,
+    Unsatisfiable,
+    Verdict,
+    Vetoes,
+)
+from dllm.step.eos import EosPolicy
+from dllm.step.outcome import Outcome
+from dllm.step.prediction import View
+
+
+class Told(Watching):
+    """Answers as it is told, and notes what it was shown."""
+
+    def __init__(self, answer: Callable[[View, Proposal], Verdict]):
+        super().__init__(set())
+        self.answer = answer
+        self.shown: list[Proposal] = []
+
+    def verdict(self, view: View, proposal: Proposal) -> Verdict:
+        self.shown.append(proposal)
+        return self.answer(view, proposal)
+
+
+def pairs(proposal: Proposal) -> list[tuple[int, int]]:
+    return [(commit.position, commit.token) for commit in proposal.commits]
+
+
+ALL = ("sampler=threshold", "sampler.threshold=0")
+ANSWER, SURE = [4, 5, 6, 7], [0.5, 0.9, 0.6, 0.8]
+"""At positions 3 to 6, so that the order of the checks is 4, 6, 5, 3."""
+
+
+def written(constraint: Told, *options: str, **more: object) -> Outcome:
+    return decode_written(
+        sampler(*(options or ALL)), ANSWER, SURE, constraint=constraint, record=True, **more
+    )
+
+
+def test_commits_come_in_the_order_of_their_scores() -> None:
+    told = Told(lambda view, proposal: Accepted())
+    outcome = written(told)
+    (proposal,) = told.shown
+    assert pairs(proposal) == [(4, 5), (6, 7), (5, 6), (3, 4)]
+    assert proposal.before.tolist() == [5, 6, 7, MASK, MASK, MASK, MASK]
+    assert proposal.after.tolist() == [5, 6, 7, *ANSWER]
+    assert proposal.ends and not proposal.filled and not proposal.accepted
+    assert outcome.cost.checks == 1 and not outcome.cost.rejections
+
+
+def test_what_was_accepted_keeps_its_place_at_the_head() -> None:
+    """As in the authors' loop: a refused position may rise above those already accepted, since its
+    confidence is that of the remaining tokens (section 3.2 of arXiv 2508.10111)."""
+
+    def answer(view: View, proposal: Proposal) -> Verdict:
+        if (5, 6) in pairs(proposal):
+            return Vetoes(tuple((5, token) for token in range(24) if token != 9), accepted=2)
+        return Accepted()
+
+    told = Told(answer)
+    outcome = written(told)
+    first, second = told.shown
+    assert (first.accepted, second.accepted) == (0, 2)
+    assert pairs(second) == [(4, 5), (6, 7), (5, 9), (3, 4)]
+    assert second.commits[2].score == pytest.approx(1)
+    assert outcome.tokens == (4, 5, 9, 7)
+    assert outcome.cost.rejections == 1  # of 23 refused tokens one was proposed
+    assert outcome.cost.checks == 2
+
+
+def test_confidences_may_stay_those_of_all_tokens() -> None:
+    def answer(view: View, proposal: Proposal) -> Verdict:
+        if (5, 6) in pairs(proposal):
+            return Vetoes(tuple((5, t) for t in range(24) if t != 9), renormalise=False)
+        return Accepted()
+
+    told = Told(answer)
+    assert written(told).tokens == (4, 5, 9, 7)
+    assert told.shown[1].commits[-1].position == 5
+    assert told.shown[1].commits[-1].score == pytest.approx(0.4 / 23)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_draws_after_a_veto(fresh: bool) -> None:
+    """The same noise, or new noise for all but what was accepted."""
+    rule = sampler(*ALL, "sampler/proposer=gumbel", "sampler.proposer.temperature=5")
+    object.__setattr__(rule, "fresh_draws", fresh)
+    drawn: dict[str, list[list[tuple[int, int]]]] = {}
+
+    def answer(view: View, proposal: Proposal) -> Verdict:
+        prompt = view.canvas.prompts[0].sample_id
+        seen = drawn.setdefault(prompt, [])
+        seen.append(pairs(proposal))
+        if prompt == "a" and len(seen) < 4:
+            return Vetoes((pairs(proposal)[1],), accepted=1)
+        return Accepted()
+
+    prompts = [Prompt("a", (3, 4), 4), Prompt("b", (5,), 4)]
+    try:
+        decode(rule, prompts, constraint=Told(answer), batch_size=2)
+        first, second = drawn["a"][:2]
+        assert second[0] == first[0]
+        others = {pair for pair in first[2:] if pair not in second}
+        assert bool(others) == fresh
+        alone = decode(rule, prompts, constraint=Told(lambda v, p: Accepted()))["b"]
+        both = decode(rule, prompts, constraint=Told(answer), batch_size=2)["b"]
+        assert alone.tokens == both.tokens
+    finally:
+        object.__delattr__(rule, "fresh_draws")
+
+
+def test_a_replacement_is_written_and_what_follows_from_it_is_reviewed() -> None:
+    def answer(view: View, proposal: Proposal) -> Verdict:
+        return Accepted() if proposal.rewritten else Replacement({3: 8, 4: EOS})
+
+    told = Told(answer)
+    outcome = written(told, eos=EosPolicy.STOP_UNTIL_EOS)
+    assert outcome.tokens == (8, EOS, EOS, EOS)
+    assert [proposal.rewritten for proposal in told.shown] == [False, True]
+    assert told.shown[1].filled == (5, EOS) and told.shown[1].ends
+    assert told.shown[1].after.tolist() == [5, 6, 7, 8, EOS, EOS, EOS]
+    assert outcome.cost.replacements == 1
+    assert outcome.trace is not None and outcome.trace.steps[0].review is not None
+    assert outcome.trace.steps[0].review.rewritten
+    assert outcome.trace.steps[0].positions == [0, 1]
+
+
+def test_a_replacement_masks_and_edits_what_was_decided() -> None:
+    def answer(view: View, proposal: Proposal) -> Verdict:
+        if proposal.rewritten or view.canvas.step[0] != 2:
+            return Accepted()
+        return Replacement({3: 9, 4: MASK, 5: 6, 6: 8})  # 4 and 6 were decided first
+
+    told = Told(answer)
+    outcome = written(told, "sampler=threshold", "sampler.threshold=1")
+    changes = next(p.changes for p in told.shown if p.rewritten)
+    assert changes.remask_positions.tolist() == [4]
+    assert changes.edit_positions.tolist() == [6]
+    assert changes.commit_positions.tolist() == [3, 5]
+    assert outcome.tokens == (9, 5, 6, 8)
+    assert outcome.trace is not None
+    assert tuple(list(outcome.trace.replay())[-1]) == outcome.tokens
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "writes"),
+    [
+        ("edit", ("sampler=hierarchy_remask",), lambda p: p.changes.edit_positions.size),
+        (
+            "remask",
+            ("sampler=hierarchy_remask",),
+            lambda p: p.changes.remask_positions.size,
+        ),
+        (
+            "length",
+            ("sampler=eotp", "sampler.base.region.block_length=4"),
+            lambda p: p.after.size < p.before.size,
+        ),
+        ("end", ("sampler=threshold",), lambda p: p.filled),
+    ],
+)
+def test_a_kind_of_change_is_left_out(
+    kind: str, options: tuple[str, ...], writes: Callable[[Proposal], object]
+) -> None:
+    """The rest of the decision stands, and the sampler goes on."""
+
+    def answer(view: View, proposal: Proposal) -> Verdict:
+        return Vetoes(kinds=frozenset({kind})) if writes(proposal) else Accepted()  # type: ignore[arg-type]
+
+    prompts = ragged_prompts()
+    eos = EosPolicy.STOP_UNTIL_EOS if kind == "end" else EosPolicy.NONE
+    rule = build(compose(options).sampler, "sampler") if kind == "length" else sampler(*options)
+    with_it, without = Told(lambda view, proposal: Accepted()), Told(answer)
+    free = decode(rule, prompts, constraint=with_it, eos=eos)
+    bound = decode(rule, prompts, constraint=without, eos=eos, record=True)
+    assert any(writes(proposal) for proposal in with_it.shown)
+    assert not any(o.failure for o in free.values())
+    left_out = [o for o in bound.values() if o.cost.rejections]
+    assert left_out
+    for outcome in left_out:
+        assert outcome.trace is not None
+        said = [step.review.left_out for step in outcome.trace.steps if step.review is not None]
+        assert {k for kinds in said for k in kinds} == {kind}
+        assert len(outcome.tokens) == next(
+            p.gen_length for p in prompts if p.sample_id == outcome.sample_id
+        )
+
+
+def always(verdict: Verdict) -> Told:
+    return Told(lambda view, proposal: verdict)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "reason"),
+    [
+        (always(Unsatisfiable("budget of 100 spent")), "budget of 100 spent"),
+        (always(Vetoes()), "the constraint refuses what can't be taken back: nothing"),
+        (
+            always(Vetoes(((0, 5),))),
+            "the constraint refuses what can't be taken back: token 5 at 0",
+        ),
+        (always(Replacement({3: 7})), "the constraint refuses its own replacement"),
+        (
+            always(Replacement({2: 7})),
+            "the constraint writes at 2, outside the answer [3, 7)",
+        ),
+        (Forbidding(set(range(24))), "no token is allowed for 4 positions"),
+        (
+            Told(lambda view, p: Accepted() if p.rewritten else Replacement({3: MASK})),
+            "the constraint has rewritten the answer 5 times",
+        ),
+    ],
+)
+def test_what_cannot_be_satisfied_ends_in_one_line(constraint: Watching, reason: str) -> None:
+    outcome = written(constraint)  # type: ignore[arg-type]
+    assert outcome.failure == f"sample one: {reason}"
+    assert set(outcome.tokens) == {MASK}
+    others = decode(
+        sampler(*ALL),
+        [Prompt("one", (5, 6, 7), 4), Prompt("two", (5, 6, 7, 8), 4)],
+        constraint=OnlyOf("one", constraint),
+        batch_size=2,
+    )
+    assert others["two"].failure is None and MASK not in others["two"].tokens
+
+
+class OnlyOf(Forbidding):
+    """Another constraint for one sample, none for the rest."""
+
+    def __init__(self, sample: str, constraint: Forbidding):
+        super().__init__(set())
+        self.sample, self.constraint = sample, constraint
+
+    def enter(self, canvas, row):
+        mine = canvas.prompts[row].sample_id == self.sample
+        return self.constraint.enter(canvas, row) if mine else self
