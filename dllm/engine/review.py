@@ -249,7 +249,7 @@ class Hearing:
         record = Trace("", 0, canvas.mask_id, [Step(ForwardKind.STEP, 0, 0)])
         row = Row(-1, canvas.prompts[0], 0.0, record, None, reopened=self.reopened)
         drawn = canvas.generators[0].get_state()
-        write(sampler, canvas, state, HostDecision((changes,), {}, self.settlement.updates))
+        write(sampler, canvas, state, HostDecision((changes,), self.settlement.updates))
         resize(canvas, 0, row, changes)
         done = changes.block_done or sampler.block_done(canvas, 0, state)
         go_on(sampler, self.eos, canvas, state, 0, row, changes, done, lambda: None)

@@ -114,4 +114,4 @@ def decide(
         )
         for name in {name for s in settled for name in s.updates}
     }
-    return HostDecision(tuple(s.changes for s in settled), host.log, updates), settled
+    return HostDecision(tuple(s.changes for s in settled), updates), settled

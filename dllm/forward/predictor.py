@@ -14,16 +14,11 @@ from dllm.step.prediction import Prediction
 
 
 class Predictor:
-    """Runs plans on a transformer; removes the logit shift of models adapted from AR ones.
+    """Runs plans on a transformer; removes the logit shift of models adapted from AR ones."""
 
-    `edge` says what predicts a position whose row was not fed (a shifted model's first row):
-    `strict` marks it invalid, `duplicate` reads the position's own row as the official codes do.
-    """
-
-    def __init__(self, model: Transformer, edge_duplicate: bool = False):
+    def __init__(self, model: Transformer):
         self.model = model
         self.spec = model.spec
-        self.edge_duplicate = edge_duplicate
         self._nothing = KVStore(self.spec, 0, 0, model.dtype, model.device)
         """What a forward without a store meets."""
 
@@ -91,7 +86,4 @@ class Predictor:
         index = np.full((len(slots), last + 1), -1)
         index[entries, slots] = np.arange(count)
         index[:, -1] = -1
-        rows = index[entries, source]
-        if self.edge_duplicate:
-            rows = np.where(rows >= 0, rows, index[entries, wanted])
-        return rows
+        return index[entries, source]

@@ -83,9 +83,6 @@ class ModelSpec:
     """Block of `block_causal` attention, counted from absolute position 0."""
     logit_shift: Literal[0, 1] = 0
     """1: the row of position i-1 predicts position i (models adapted from autoregressive ones)."""
-    shift_in_block: bool = False
-    """The first position of a block is predicted by the last row of the block before it, when that
-    is run for the last time (Fast-dLLM v2); False: by row i-1 of any forward (Dream)."""
     logits_fp32: bool = False
     trained_positions: int | None = None
     """Positions of the diffusion training where `max_positions` promises more (Dream: 2,048)."""

@@ -38,7 +38,7 @@ def _architecture(spec: ModelSpec) -> Iterator[str]:
     logits = "row i predicts position i"
     if spec.logit_shift:
         logits = "row i-1 predicts position i"
-        if spec.shift_in_block:
+        if spec.attention == "block_causal":
             logits += "; a block's first position comes from the last row of the block before"
     rotary = f"theta {spec.rope_theta:g}, {spec.rotary_dim} of {spec.head_dim} dimensions"
     yield f"  {'family':<24}{spec.family}"

@@ -33,8 +33,6 @@ class Decision:
     is missing is masked."""
     tail: Int[Tensor, "batch"] | None = None
     """Token that `length` adds instead of masks; -1 = masks."""
-    log: Mapping[str, float] = field(default_factory=dict)
-    """Scalars for the tracker (thresholds used, anchors found)."""
     marks: Mapping[str, Bool[Tensor, "batch rows"]] = field(default_factory=dict)
     """Named sets of rows that explain the decision, for the trace."""
     updates: Mapping[str, Tensor] = field(default_factory=dict)
@@ -78,7 +76,6 @@ class RowChanges:
 @dataclass(frozen=True)
 class HostDecision:
     rows: tuple[RowChanges, ...]
-    log: Mapping[str, float]
     updates: Mapping[str, Tensor]
 
 
@@ -137,7 +134,7 @@ def to_host(
                 tail=-1 if tail is None else int(tail[b]),
             )
         )
-    return HostDecision(tuple(rows), decision.log, decision.updates)
+    return HostDecision(tuple(rows), decision.updates)
 
 
 def _host(values: Tensor | None) -> np.ndarray | None:

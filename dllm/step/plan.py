@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-Need = Literal["hypotheses", "twins", "reference", "fresh_logits", "attention", "hidden", "history"]
+Need = Literal["twins", "reference", "fresh_logits"]
 """What a rule may ask of the engine; `fresh_logits`: every prediction is computed from the whole
 current canvas."""
 

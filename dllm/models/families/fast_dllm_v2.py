@@ -1,8 +1,10 @@
-"""Fast-dLLM v2: a Qwen2.5 body fine-tuned to block diffusion, logits shifted inside the block.
+"""Fast-dLLM v2: a Qwen2.5 body fine-tuned to block diffusion, logits shifted.
 
 Format of Efficient-Large-Model/Fast_dLLM_v2_*. The public config.json has no mask id (151665 by
 default); the official forward takes its block length as an argument, `bd_size` is what it was
-trained with. The 1.5B model has no LM head of its own.
+trained with. The 1.5B model has no LM head of its own. A block's first token is predicted by the
+last row of the finished block before it; the official loop commits it without a test, as
+`sampler=opening` does.
 """
 
 from typing import Any
@@ -32,7 +34,6 @@ def read(config: CheckpointConfig) -> ModelSpec:
         attention="block_causal",
         block_size=config.block_size("bd_size", BLOCK_SIZE),
         logit_shift=1,
-        shift_in_block=True,
     )
 
 
