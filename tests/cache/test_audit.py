@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from constraining import Watching
 from scripted import built
 from tiny_decoding import SPEC, canvas_of, ragged_prompts, random_model
 
@@ -63,3 +64,15 @@ def test_audit_finds_what_a_stale_cache_changes() -> None:
     )
     assert sum(o.cost.audit_kl for o in exact) == pytest.approx(0, abs=1e-9)
     assert sum(o.cost.audit_changed for o in exact) == 0
+
+
+def test_audit_asks_a_copy_of_the_constraint() -> None:
+    """The cache-free decision is under review, too: an exact cache leads to the same one."""
+    exact = ("cache=dllm_cache", "cache.prompt_interval=1", "cache.response_interval=1")
+    watching = Watching(set(range(2, 24, 3)))
+    audited = outcomes(*exact, "cache.audit=true", constraint=watching)
+    assert sum(o.cost.rejections for o in audited) > 10
+    assert sum(o.cost.audit_changed for o in audited) == 0
+    plain = outcomes(*exact, constraint=watching)
+    assert [o.tokens for o in audited] == [o.tokens for o in plain]
+    assert [o.cost.checks for o in audited] == [o.cost.checks for o in plain]

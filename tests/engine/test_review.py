@@ -1,8 +1,11 @@
 """A decision under review: the order of the checks, what a veto changes and what it leaves."""
 
+import json
 from collections.abc import Callable
 
+import numpy as np
 import pytest
+import torch
 from constraining import Forbidding, Watching
 from tiny_decoding import (
     EOS,
@@ -10,10 +13,16 @@ from tiny_decoding import (
     decode,
     decode_written,
     ragged_prompts,
+    random_model,
     sampler,
 )
 
+from dllm.cache.none import NoCache
 from dllm.config import build, compose
+from dllm.engine.session import Session
+from dllm.engine.setting import Setting
+from dllm.errors import ConfigError
+from dllm.forward.predictor import Predictor
 from dllm.step.canvas import Prompt
 from dllm.step.constraint import (
     Accepted,
@@ -26,6 +35,9 @@ from dllm.step.constraint import (
 from dllm.step.eos import EosPolicy
 from dllm.step.outcome import Outcome
 from dllm.step.prediction import View
+from dllm.step.state import SamplerState
+from dllm.step.trace import Trace
+from samplers.threshold import Threshold
 
 
 class Told(Watching):
@@ -253,3 +265,61 @@ class OnlyOf(Forbidding):
     def enter(self, canvas, row):
         mine = canvas.prompts[row].sample_id == self.sample
         return self.constraint.enter(canvas, row) if mine else self
+
+
+class Completing(Watching):
+    """Offers a completion when a sequence leaves; goes with short prompts only."""
+
+    def __init__(self) -> None:
+        super().__init__(set())
+        self.left: list[list[int]] = []
+
+    def check(self, prompt: Prompt) -> None:
+        if len(prompt.tokens) > 3:
+            raise ConfigError(f"sample {prompt.sample_id}: prompt of {len(prompt.tokens)} tokens")
+
+    def leave(self, sequence: np.ndarray) -> str | None:
+        super().leave(sequence)
+        self.left.append(sequence.tolist())
+        return "}"
+
+
+def test_a_reviewer_leaves_with_its_sequence() -> None:
+    completing = Completing()
+    outcome = written(completing)
+    assert completing.left == [[5, 6, 7, *outcome.tokens]]
+    assert outcome.completion == "}"
+    setting = Setting(
+        Predictor(random_model()), sampler(*ALL[:1]), NoCache(), constraint=completing
+    )
+    session = Session(setting)
+    ticket = session.submit(Prompt("one", (5, 6, 7), 8))
+    session.step()
+    session.cancel(ticket)
+    assert len(completing.left) == 2 and MASK in completing.left[1]
+    with pytest.raises(ConfigError, match="sample two: prompt of 4 tokens"):
+        session.submit(Prompt("two", (5, 6, 7, 8), 8))
+
+
+def test_seconds_and_time_outs_are_counted() -> None:
+    told = always(Accepted(checks=3, timeouts=2))
+    outcome = written(told, "sampler=threshold", "sampler.threshold=1")
+    assert outcome.cost.steps == 4
+    assert (outcome.cost.checks, outcome.cost.timeouts) == (12, 8)
+    assert 0 < outcome.cost.constraint_seconds < outcome.cost.seconds
+    trace = outcome.trace
+    assert trace is not None
+    assert Trace.from_json(json.loads(json.dumps(trace.to_json()))) == trace
+    reviews = [step.review for step in trace.steps if step.review is not None]
+    assert sum(review.seconds for review in reviews) == outcome.cost.constraint_seconds
+
+
+def test_the_guards_commits_are_reviewed() -> None:
+    class Idle(Threshold):
+        def choose(self, score: torch.Tensor, view: View, state: SamplerState) -> torch.Tensor:
+            return torch.zeros_like(view.candidates)
+
+    told = Told(lambda v, p: Vetoes(((4, 5),)) if (4, 5) in pairs(p) else Accepted())
+    outcome = decode_written(Idle(**vars(sampler(*ALL))), ANSWER, SURE, constraint=told)
+    assert all(proposal.changes.forced for proposal in told.shown)
+    assert outcome.tokens[1] != 5 and outcome.cost.rejections >= 1
