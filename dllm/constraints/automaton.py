@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dllm.constraints.clock import NEVER, Deadline
-from dllm.constraints.errors import GrammarError
+from dllm.constraints.errors import EmptyLanguage, GrammarError
 
 
 ByteRange = tuple[int, int]
@@ -213,7 +213,7 @@ def _trimmed(classes: bytes, rows: list[list[int]], accepting: list[bool]) -> Df
                 useful.add(source)
                 waiting.append(source)
     if 0 not in useful:
-        raise GrammarError("a terminal matches no text at all")
+        raise EmptyLanguage("a terminal matches no text at all")
     order = sorted(useful)
     rename = {state: i for i, state in enumerate(order)}
     rename[DEAD] = DEAD

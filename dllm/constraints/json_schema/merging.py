@@ -1,0 +1,118 @@
+"""Several schemas that all hold, as one: `allOf`, references with siblings, branches with what
+stands beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dllm.constraints.errors import GrammarError
+
+
+Schema = Mapping[str, Any] | bool
+
+
+def both(left: Schema, right: Schema, where: str) -> Schema:
+    """The schema that accepts what both accept.
+
+    Raises `GrammarError` for two keywords that can't be expressed as one.
+    """
+    if left is True or right is False:
+        return right
+    if right is True or left is False:
+        return left
+    assert isinstance(left, Mapping) and isinstance(right, Mapping)
+    merged = dict(left)
+    objects = {"properties", "patternProperties", "additionalProperties"}
+    if objects & left.keys() and objects & right.keys():
+        merged.update(_members(left, right))
+        right = {key: value for key, value in right.items() if key not in objects}
+    for key, value in right.items():
+        if key not in merged or merged[key] == value:
+            merged[key] = value
+        elif key in _RULES:
+            merged[key] = _RULES[key](merged[key], value)
+        elif key not in _NOTES:
+            raise GrammarError(f"{where}: two values of {key} can't be merged")
+    return merged
+
+
+def types(value: Any) -> list[str]:
+    """A `type` as a list."""
+    return [value] if isinstance(value, str) else list(value)
+
+
+def of_member(schema: Mapping[str, Any], name: str) -> list[Schema]:
+    """The schemas that hold for one property of an object."""
+    found = [
+        value
+        for pattern, value in schema.get("patternProperties", {}).items()
+        if re.search(pattern, name)
+    ]
+    if name in schema.get("properties", {}):
+        found.append(schema["properties"][name])
+    return found or [schema.get("additionalProperties", True)]
+
+
+def _members(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
+    names = [*left.get("properties", {}), *right.get("properties", {})]
+    patterns: dict[str, Schema] = dict(left.get("patternProperties", {}))
+    for pattern, value in right.get("patternProperties", {}).items():
+        patterns[pattern] = _all([patterns.get(pattern, True), value])
+    rest = [left.get("additionalProperties", True), right.get("additionalProperties", True)]
+    merged: dict[str, Any] = {
+        "properties": {
+            name: _all([*of_member(left, name), *of_member(right, name)])
+            for name in dict.fromkeys(names)
+        },
+        "additionalProperties": _all(rest),
+    }
+    if patterns:
+        if not all(isinstance(value, bool) and value for value in rest):
+            raise GrammarError("patternProperties can't be merged with additionalProperties")
+        merged["patternProperties"] = patterns
+    return merged
+
+
+def _all(schemas: list[Schema]) -> Schema:
+    if False in schemas:
+        return False
+    kept = [schema for schema in schemas if schema is not True and schema != {}]
+    if not kept:
+        return True
+    return kept[0] if len(kept) == 1 else {"allOf": kept}
+
+
+def _common_types(left: Any, right: Any) -> list[str]:
+    a, b = types(left), types(right)
+    # Every integer is a number.
+    return [t for t in a if t in b or (t == "integer" and "number" in b)] + [
+        "integer" for t in b if t == "integer" and "number" in a and "integer" not in a
+    ]
+
+
+_NOTES = frozenset(
+    ("title", "description", "default", "examples", "$schema", "$id", "id", "$comment")
+    + ("definitions", "$defs", "format", "readOnly", "writeOnly", "deprecated")
+)
+_RULES: dict[str, Callable[[Any, Any], Any]] = {
+    "type": _common_types,
+    "enum": lambda a, b: [value for value in a if value in b],
+    "required": lambda a, b: list(dict.fromkeys([*a, *b])),
+    "minimum": max,
+    "maximum": min,
+    "exclusiveMinimum": max,
+    "exclusiveMaximum": min,
+    "minLength": max,
+    "maxLength": min,
+    "minItems": max,
+    "maxItems": min,
+    "minProperties": max,
+    "maxProperties": min,
+    "uniqueItems": lambda a, b: a or b,
+    "items": lambda a, b: {"allOf": [a, b]},
+    "allOf": lambda a, b: [*a, *b],
+    "anyOf": lambda a, b: [{"allOf": [x, y]} for x in a for y in b],
+    "dependencies": lambda a, b: {**a, **b},
+}

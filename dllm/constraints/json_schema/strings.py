@@ -1,0 +1,104 @@
+"""JSON strings as automata: every character has one spelling where a schema says more than "string"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dllm.constraints.automaton import ByteRange, Dfa, Nfa, determinise, intersection
+from dllm.constraints.clock import Deadline
+from dllm.constraints.regex import LAST, compile_pattern, compile_search, utf8
+
+
+QUOTE, BACKSLASH = 0x22, 0x5C
+MAX_LENGTH = 1024
+"""Longest string where a length is counted: each character costs states."""
+
+ANY = (
+    r'"([^"\\\x00-\x1f]|\\(["\\/bfnrt]'
+    r"|u([0-9a-cefA-CEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2})))*" + '"'
+)
+
+_TIME = (
+    r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+)
+# Day 29 to 31 only in months that always have it.
+_DATE = (
+    r"[0-9]{4}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
+    r"|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)"
+)
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,30}[A-Za-z0-9])?"
+_HOST = rf"{_LABEL}(\.{_LABEL}){{0,4}}"
+_BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+FORMATS = {
+    "date": _DATE,
+    "time": _TIME,
+    "date-time": f"{_DATE}T{_TIME}",
+    "email": rf"[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@{_HOST}",
+    "hostname": _HOST,
+    "ipv4": rf"({_BYTE}\.){{3}}{_BYTE}",
+    "ipv6": r"([0-9a-f]{1,4}:){7}[0-9a-f]{1,4}",
+    "uuid": r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
+    "uri": rf"[a-z][a-z0-9+.-]*://{_HOST}(:[0-9]{{1,4}})?(/[A-Za-z0-9._~%/-]*)?",
+}
+"""Formats that are enforced; others are notes, as in the standard."""
+
+
+def characters(low: int, high: int) -> list[tuple[ByteRange, ...]]:
+    """How the code points low..high are spelled inside a JSON string, one spelling each.
+
+    Control characters have none: nobody misses them, and their escapes are many.
+    """
+    found = [((0x5C, 0x5C), (code, code)) for code in (QUOTE, BACKSLASH) if low <= code <= high]
+    return [*plain(low, high), *found]
+
+
+def plain(low: int, high: int) -> list[tuple[ByteRange, ...]]:
+    """As `characters`, without those that need an escape."""
+    found = []
+    for first, last in ((0x20, 0x21), (0x23, 0x5B), (0x5D, 0x7E), (0x80, LAST)):
+        found += utf8(max(low, first), min(high, last))
+    return found
+
+
+def texts(
+    patterns: Iterable[str],
+    format_: str | None,
+    least: int,
+    most: int | None,
+    deadline: Deadline,
+) -> Dfa:
+    """Contents of strings that match all patterns and the format, with a length in [least, most].
+
+    Raises `GrammarError` for a pattern that is not regular, `EmptyLanguage` if nothing is left.
+    """
+    parts = [compile_search(pattern, characters, deadline) for pattern in patterns]
+    if format_ in FORMATS:
+        parts.append(compile_pattern(FORMATS[format_], characters, deadline).dfa)
+    if least or most is not None or not parts:
+        bound = "" if most is None else min(most, max(least, MAX_LENGTH))
+        spelled = characters if parts else plain
+        parts.append(compile_pattern(f"(?s:.){{{least},{bound}}}", spelled, deadline).dfa)
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = intersection(whole, part, deadline)
+    return whole
+
+
+def quoted(content: Dfa, after: bytes, deadline: Deadline) -> Dfa:
+    """The contents in quotes, `after` right behind."""
+    nfa = Nfa()
+    start, opened, closing, end = (nfa.state() for _ in range(4))
+    nfa.chain(start, opened, [(0x22, 0x22)])
+    for accepted in nfa.embed(content, opened):
+        nfa.empty[accepted].append(closing)
+    nfa.chain(closing, end, [(byte, byte) for byte in b'"' + after])
+    return determinise(nfa, start, {end}, deadline)
+
+
+def one_of(texts_: Iterable[str], deadline: Deadline) -> Dfa:
+    """Exactly these texts."""
+    nfa = Nfa()
+    start, end = nfa.state(), nfa.state()
+    for text in texts_:
+        nfa.chain(start, end, [(byte, byte) for byte in text.encode()])
+    return determinise(nfa, start, {end}, deadline)
