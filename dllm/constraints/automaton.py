@@ -134,6 +134,41 @@ def determinise(nfa: Nfa, start: int, accepting: Iterable[int], deadline: Deadli
     return _trimmed(bytes(classes), rows, [not final.isdisjoint(subset) for subset in subsets])
 
 
+def concatenation(parts: Sequence[Dfa], deadline: Deadline = NEVER) -> Dfa:
+    """Texts of all parts, one after the other; raises as `determinise`."""
+    nfa = Nfa()
+    start = here = nfa.state()
+    for part in parts:
+        ends = nfa.embed(part, here)
+        here = nfa.state()
+        for end in ends:
+            nfa.empty[end].append(here)
+    return determinise(nfa, start, {here}, deadline)
+
+
+def repetition(one: Dfa, least: int, most: int | None) -> Dfa:
+    """`least` to `most` (None = any number) texts of `one`, none of which begins another."""
+    last = least if most is None else most
+    size = len(one.rows)
+    if (last + 1) * size > MAX_STATES:
+        raise GrammarError(f"a terminal needs more than {MAX_STATES} automaton states")
+    rows, accepting = [], []
+    for count in range(last + 1):
+        following = count if count == last and most is None else count + 1
+        for state, row in enumerate(one.rows):
+            accepting.append(state == 0 and count >= least)
+            moved = []
+            for target in row:
+                if target == DEAD or following > last:
+                    moved.append(DEAD)
+                elif one.accepting[target]:
+                    moved.append(following * size)
+                else:
+                    moved.append(count * size + target)
+            rows.append(moved)
+    return _trimmed(one.classes, rows, accepting)
+
+
 def intersection(left: Dfa, right: Dfa, deadline: Deadline = NEVER) -> Dfa:
     """Texts in both; raises as `determinise`."""
     return _product(left, right, False, deadline)
@@ -214,7 +249,13 @@ def _trimmed(classes: bytes, rows: list[list[int]], accepting: list[bool]) -> Df
                 waiting.append(source)
     if 0 not in useful:
         raise EmptyLanguage("a terminal matches no text at all")
-    order = sorted(useful)
+    reached, waiting = {0}, [0]
+    while waiting:
+        for target in rows[waiting.pop()]:
+            if target in useful and target not in reached:
+                reached.add(target)
+                waiting.append(target)
+    order = sorted(reached)
     rename = {state: i for i, state in enumerate(order)}
     rename[DEAD] = DEAD
     kept = [[rename.get(target, DEAD) for target in rows[state]] for state in order]

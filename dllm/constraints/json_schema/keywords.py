@@ -10,23 +10,79 @@ from dllm.constraints.errors import GrammarError
 
 
 ANNOTATIONS = frozenset(
-    ("$schema", "$id", "id", "$comment", "$anchor", "title", "description", "default", "examples")
-    + ("example", "readOnly", "writeOnly", "deprecated", "definitions", "$defs", "$vocabulary")
-    + ("contentEncoding", "contentMediaType", "format")
+    [
+        "$schema",
+        "$id",
+        "id",
+        "$comment",
+        "$anchor",
+        "title",
+        "description",
+        "default",
+        "examples",
+        "example",
+        "readOnly",
+        "writeOnly",
+        "deprecated",
+        "definitions",
+        "$defs",
+        "$vocabulary",
+        "contentEncoding",
+        "contentMediaType",
+        "format",
+    ]
 )
 """Say nothing about which values are valid (`format` is enforced where it is known)."""
 
 UNDERSTOOD = frozenset(
-    ("type", "enum", "const", "$ref", "allOf", "anyOf", "oneOf", "not")
-    + ("properties", "patternProperties", "additionalProperties", "required", "propertyNames")
-    + ("minProperties", "maxProperties", "dependencies", "dependentRequired")
-    + ("items", "prefixItems", "additionalItems", "minItems", "maxItems", "uniqueItems")
-    + ("minLength", "maxLength", "pattern")
-    + ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+    [
+        "type",
+        "enum",
+        "const",
+        "$ref",
+        "allOf",
+        "anyOf",
+        "oneOf",
+        "not",
+        "properties",
+        "patternProperties",
+        "additionalProperties",
+        "required",
+        "propertyNames",
+        "minProperties",
+        "maxProperties",
+        "dependencies",
+        "dependentRequired",
+        "items",
+        "prefixItems",
+        "additionalItems",
+        "minItems",
+        "maxItems",
+        "uniqueItems",
+        "minLength",
+        "maxLength",
+        "pattern",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "multipleOf",
+    ]
 )
 STANDARD = frozenset(
-    ("if", "then", "else", "contains", "minContains", "maxContains", "dependentSchemas")
-    + ("unevaluatedProperties", "unevaluatedItems", "$dynamicRef", "$recursiveRef")
+    [
+        "if",
+        "then",
+        "else",
+        "contains",
+        "minContains",
+        "maxContains",
+        "dependentSchemas",
+        "unevaluatedProperties",
+        "unevaluatedItems",
+        "$dynamicRef",
+        "$recursiveRef",
+    ]
 )
 """Restrict values, but a grammar can't say how."""
 

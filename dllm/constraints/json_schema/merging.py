@@ -93,8 +93,22 @@ def _common_types(left: Any, right: Any) -> list[str]:
 
 
 _NOTES = frozenset(
-    ("title", "description", "default", "examples", "$schema", "$id", "id", "$comment")
-    + ("definitions", "$defs", "format", "readOnly", "writeOnly", "deprecated")
+    [
+        "title",
+        "description",
+        "default",
+        "examples",
+        "$schema",
+        "$id",
+        "id",
+        "$comment",
+        "definitions",
+        "$defs",
+        "format",
+        "readOnly",
+        "writeOnly",
+        "deprecated",
+    ]
 )
 _RULES: dict[str, Callable[[Any, Any], Any]] = {
     "type": _common_types,

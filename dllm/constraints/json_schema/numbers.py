@@ -23,15 +23,15 @@ def integers(low: int | None, high: int | None) -> str:
     if low is None and high is None:
         return INTEGER
     limit = 10 ** max(DIGITS, len(str(abs(low or 0))) + 1, len(str(abs(high or 0))) + 1) - 1
-    low = -limit if low is None else low
-    high = limit if high is None else high
-    if low > high:
-        raise EmptyLanguage(f"no integer is in [{low}, {high}]")
+    first = -limit if low is None else low
+    last = limit if high is None else high
+    if first > last:
+        raise EmptyLanguage(f"no integer is in [{first}, {last}]")
     parts = []
-    if low < 0:
-        parts.append(f"-({_natural(max(1, -high), -low)})")
-    if high >= 0:
-        parts.append(_natural(max(0, low), high))
+    if first < 0:
+        parts.append(f"-({_natural(max(1, -last), -first)})")
+    if last >= 0:
+        parts.append(_natural(max(0, first), last))
     return "|".join(parts)
 
 

@@ -1,21 +1,29 @@
-"""JSON strings as automata: every character has one spelling where a schema says more than "string"."""
+"""JSON strings as automata; where a schema says more, every character has one spelling."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dllm.constraints.automaton import ByteRange, Dfa, Nfa, determinise, intersection
+from dllm.constraints.automaton import (
+    ByteRange,
+    Dfa,
+    Nfa,
+    concatenation,
+    determinise,
+    intersection,
+    repetition,
+)
 from dllm.constraints.clock import Deadline
 from dllm.constraints.regex import LAST, compile_pattern, compile_search, utf8
 
 
 QUOTE, BACKSLASH = 0x22, 0x5C
-MAX_LENGTH = 1024
+MAX_LENGTH = 256
 """Longest string where a length is counted: each character costs states."""
 
 ANY = (
-    r'"([^"\\\x00-\x1f]|\\(["\\/bfnrt]'
-    r"|u([0-9a-cefA-CEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2})))*" + '"'
+    r'([^"\\\x00-\x1f]|\\(["\\/bfnrt]'
+    r"|u([0-9a-cefA-CEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2})))*"
 )
 
 _TIME = (
@@ -75,24 +83,19 @@ def texts(
     if format_ in FORMATS:
         parts.append(compile_pattern(FORMATS[format_], characters, deadline).dfa)
     if least or most is not None or not parts:
-        bound = "" if most is None else min(most, max(least, MAX_LENGTH))
+        most = None if most is None else min(most, max(least, MAX_LENGTH))
         spelled = characters if parts else plain
-        parts.append(compile_pattern(f"(?s:.){{{least},{bound}}}", spelled, deadline).dfa)
+        parts.append(repetition(compile_pattern("(?s:.)", spelled).dfa, least, most))
     whole = parts[0]
     for part in parts[1:]:
         whole = intersection(whole, part, deadline)
     return whole
 
 
-def quoted(content: Dfa, after: bytes, deadline: Deadline) -> Dfa:
-    """The contents in quotes, `after` right behind."""
-    nfa = Nfa()
-    start, opened, closing, end = (nfa.state() for _ in range(4))
-    nfa.chain(start, opened, [(0x22, 0x22)])
-    for accepted in nfa.embed(content, opened):
-        nfa.empty[accepted].append(closing)
-    nfa.chain(closing, end, [(byte, byte) for byte in b'"' + after])
-    return determinise(nfa, start, {end}, deadline)
+def quoted(content: Dfa, deadline: Deadline) -> Dfa:
+    """The contents in quotes."""
+    quote = one_of(['"'], deadline)
+    return concatenation([quote, content, quote], deadline)
 
 
 def one_of(texts_: Iterable[str], deadline: Deadline) -> Dfa:

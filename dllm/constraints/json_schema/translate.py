@@ -1,5 +1,9 @@
 """A JSON Schema as grammar rules.
 
+Lexemes are cut where tokens usually are: the quotes of a string belong to the punctuation around
+it, as in `":"` and `","`. A value is therefore two symbols, its strings without their quotes and
+everything else.
+
 Properties come in the schema's order, others after them; a string whose characters are restricted
 spells each in one way; of `oneOf` a branch is used as far as it keeps clear of the others.
 """
@@ -7,11 +11,13 @@ spells each in one way; of `oneOf` a branch is used as far as it keeps clear of 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
-from dllm.constraints.automaton import Dfa, difference, intersection
+from dllm.constraints.automaton import Dfa, concatenation, difference, intersection
 from dllm.constraints.clock import NEVER, Deadline
 from dllm.constraints.errors import EmptyLanguage, GrammarError
 from dllm.constraints.grammar import Grammar
@@ -23,12 +29,21 @@ from dllm.constraints.regex import Pattern, compile_pattern
 
 
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
-BLANKS = r"[ \t\n\r]+"
-MAX_ITEMS = 256
+BLANKS = r"[ \t\n\r]*"
+MAX_ITEMS = 64
 """Longest array where the number of items is counted, without an upper bound of the schema."""
 _KEYWORDS = {
-    "object": ("properties", "patternProperties", "additionalProperties", "required")
-    + ("minProperties", "maxProperties", "propertyNames", "dependencies", "dependentRequired"),
+    "object": [
+        "properties",
+        "patternProperties",
+        "additionalProperties",
+        "required",
+        "minProperties",
+        "maxProperties",
+        "propertyNames",
+        "dependencies",
+        "dependentRequired",
+    ],
     "array": ("items", "prefixItems", "additionalItems", "minItems", "maxItems", "uniqueItems"),
     "string": ("minLength", "maxLength", "pattern", "format"),
     "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
@@ -39,18 +54,39 @@ _COMBINING = ("$ref", "allOf", "anyOf", "oneOf")
 def read_json_schema(
     schema: Any, ignore_unknown: bool = False, deadline: Deadline = NEVER
 ) -> Grammar:
-    """The grammar of a schema's valid values, blanks allowed between lexemes.
+    """The grammar of a schema's valid values, blanks allowed around punctuation.
 
     Raises `GrammarError` for a schema that is none, can't be expressed, or accepts nothing;
     `Undecided` at the deadline.
     """
     translator = _Translator(schema, ignore_unknown, deadline)
     try:
-        start = translator.value(schema, "#")
+        value = translator.value(schema, "#")
     except RecursionError:
         raise GrammarError("the schema is nested too deeply") from None
-    blanks = compile_pattern(BLANKS).dfa
-    return Grammar.of(start, translator.rules, translator.lexemes, blanks, deadline)
+    blanks, opening = translator.regex(BLANKS), translator.regex(f'{BLANKS}"')
+    closing = translator.regex(f'"{BLANKS}')
+    translator.rules += [
+        ("start", (blanks, value.plain)),
+        ("start", (opening, value.text, closing)),
+    ]
+    return Grammar.of("start", translator.rules, translator.lexemes, None, deadline)
+
+
+@dataclass(frozen=True)
+class Value:
+    """The symbols of a schema's values."""
+
+    plain: str
+    """Those that are no strings, with the blanks after them."""
+    text: str
+    """What stands between the quotes of strings."""
+
+
+Body = tuple[bool, tuple[str, ...]]
+"""Whether it is a string's content, and the symbols."""
+After = Literal["start", "plain", "text"]
+"""What stands before the next element of an object or array."""
 
 
 class _Translator:
@@ -58,21 +94,23 @@ class _Translator:
         self.root, self.ignore_unknown, self.deadline = root, ignore_unknown, deadline
         self.rules: list[tuple[str, tuple[str, ...]]] = []
         self.lexemes: dict[str, Pattern] = {}
-        self._symbols: dict[str, str] = {}
+        self._values: dict[str, Value] = {}
         self._automata: dict[Dfa, str] = {}
+        self._patterns: dict[str, Dfa] = {}
 
-    def value(self, schema: Any, where: str) -> str:
-        """The symbol of a schema's values; equal schemas share one, which makes recursion end."""
+    def value(self, schema: Any, where: str) -> Value:
+        """The symbols of a schema's values; equal schemas share them, which makes recursion end."""
         self.deadline.check()
         if not isinstance(schema, Mapping | bool):
             raise GrammarError(f"{where}: {json.dumps(schema)[:40]} is no schema")
         key = json.dumps(schema, sort_keys=True)
-        symbol = self._symbols.get(key)
-        if symbol is None:
-            symbol = self._symbols[key] = f"value{len(self._symbols)}"
-            for body in self._alternatives(schema, where):
-                self.rules.append((symbol, body))
-        return symbol
+        value = self._values.get(key)
+        if value is None:
+            number = len(self._values)
+            value = self._values[key] = Value(f"plain{number}", f"text{number}")
+            for is_text, body in self._alternatives(schema, where):
+                self.rules.append((value.text if is_text else value.plain, body))
+        return value
 
     def terminal(self, dfa: Dfa) -> str:
         name = self._automata.get(dfa)
@@ -82,37 +120,35 @@ class _Translator:
         return name
 
     def regex(self, text: str) -> str:
-        return self.terminal(compile_pattern(text, deadline=self.deadline).dfa)
+        return self.terminal(self.pattern(text))
 
-    def text(self, text: str) -> str:
-        return self.terminal(strings.one_of([text], self.deadline))
+    def pattern(self, text: str) -> Dfa:
+        if text not in self._patterns:
+            self._patterns[text] = compile_pattern(text, deadline=self.deadline).dfa
+        return self._patterns[text]
 
-    def list_of(self, least: int, most: int | None, items: Sequence[str], rest: str | None) -> str:
-        """The symbol of `least` to `most` values and commas: first `items`, then `rest`."""
-        comma = self.text(",")
-        name = f"list{len(self.rules)}"
-        counted = least if most is None else most
-        counted = max(counted, len(items) if most is None else 0)
-        for count in range(counted + 1):
-            here, following = f"{name}.{count}", f"{name}.{count + 1}"
-            if count >= least:
-                self.rules.append((here, ()))
-            item = items[count] if count < len(items) else rest
-            if item is None or count == counted:
-                break
-            self.rules.append((here, (*((comma,) if count else ()), item, following)))
-        if most is None and rest is not None:
-            # Left-recursive: the number of open constituents does not grow with the list.
-            tail = f"{name}.tail"
-            self.rules.append((tail, ()))
-            self.rules.append((tail, (tail, comma, rest)))
-            body = (tail,) if counted else (rest, tail)
-            self.rules.append((f"{name}.{counted}", body))
-        return f"{name}.0"
+    def literal(self, text: str) -> str:
+        """A text that is no string, with blanks after it."""
+        return self.regex(f"{re.escape(text)}{BLANKS}")
+
+    def element(self, after: After, opening: str, key: Dfa | None, is_text: bool) -> str:
+        """What ends the element before, the key, an opening quote."""
+        lead = {"start": re.escape(opening), "plain": ",", "text": f'"{BLANKS},'}[after]
+        parts = [self.pattern(f"{lead}{BLANKS}")]
+        if key is not None:
+            parts += [key, self.pattern(f"{BLANKS}:{BLANKS}")]
+        if is_text:
+            parts.append(strings.one_of(['"'], self.deadline))
+        return self.terminal(concatenation(parts, self.deadline))
+
+    def end(self, after: After, opening: str, closing: str) -> str:
+        """The punctuation that ends an object or array."""
+        lead = {"start": f"{re.escape(opening)}{BLANKS}", "plain": "", "text": f'"{BLANKS}'}[after]
+        return self.regex(f"{lead}{re.escape(closing)}{BLANKS}")
 
     # ---- what a schema accepts ----
 
-    def _alternatives(self, schema: Schema, where: str) -> list[tuple[str, ...]]:
+    def _alternatives(self, schema: Schema, where: str) -> list[Body]:
         if schema is False:
             return []
         if schema is True:
@@ -127,7 +163,7 @@ class _Translator:
             return self._constants(schema["enum"], schema, where)
         if "not" in schema:
             return self._negated(schema, where)
-        found: list[tuple[str, ...]] = []
+        found: list[Body] = []
         for kind in self._types(schema, where):
             try:
                 found.append(self._of_type(kind, schema, where))
@@ -147,20 +183,20 @@ class _Translator:
         meant = [kind for kind, words in _KEYWORDS.items() if any(w in schema for w in words)]
         return meant or ["object", "array", "string", "number", "boolean", "null"]
 
-    def _of_type(self, kind: str, schema: Mapping[str, Any], where: str) -> tuple[str, ...]:
-        if kind == "null":
-            return (self.text("null"),)
-        if kind == "boolean":
-            return (self.terminal(strings.one_of(["true", "false"], self.deadline)),)
+    def _of_type(self, kind: str, schema: Mapping[str, Any], where: str) -> Body:
         if kind == "string":
-            return (self._string(schema),)
+            return True, (self._string(schema),)
+        if kind == "null":
+            return False, (self.literal("null"),)
+        if kind == "boolean":
+            return False, (self.regex(f"(true|false){BLANKS}"),)
         if kind in ("number", "integer"):
-            return (self._number(kind, schema, where),)
+            return False, (self._number(kind, schema, where),)
         if kind == "array":
-            return self._array(schema, where)
-        return self._object(schema, where)
+            return False, (self._array(schema, where),)
+        return False, (self._object(schema, where),)
 
-    def _combined(self, schema: Mapping[str, Any], where: str) -> list[tuple[str, ...]]:
+    def _combined(self, schema: Mapping[str, Any], where: str) -> list[Body]:
         rest: Schema = {key: value for key, value in schema.items() if key not in _COMBINING}
         seen = []
         pending = [schema]
@@ -185,7 +221,7 @@ class _Translator:
             pending += part.get("allOf", [])
             alternatives += [(k, part[k]) for k in ("anyOf", "oneOf") if k in part]
         if not alternatives:
-            return [(self.value(rest, where),)]
+            return _either(self.value(rest, where))
         kind, branches = alternatives[0]
         if not isinstance(branches, list) or not branches:
             raise GrammarError(f"{where}: {kind} needs a list of schemas")
@@ -196,17 +232,12 @@ class _Translator:
         if kind == "oneOf" and len(branches) > 1:
             flat = [self._flat(branch, where) for branch in whole]
             whole = exclusive(flat, where)
-        return [
-            (
-                self.value(
-                    branch
-                    if "allOf" not in branch or len(branch["allOf"]) > 1
-                    else branch["allOf"][0],
-                    f"{where}/{kind}/{i}",
-                ),
-            )
-            for i, branch in enumerate(whole)
-        ]
+        found = []
+        for i, branch in enumerate(whole):
+            parts = branch.get("allOf", []) if isinstance(branch, Mapping) else []
+            single = parts[0] if len(parts) == 1 else branch
+            found += _either(self.value(single, f"{where}/{kind}/{i}"))
+        return found
 
     def _flat(self, schema: Any, where: str) -> Any:
         """A branch with its references and `allOf` put together, as far as that goes."""
@@ -225,20 +256,24 @@ class _Translator:
             pending += part.get("allOf", [])
         return merged
 
-    def _constants(
-        self, values: Any, schema: Mapping[str, Any], where: str
-    ) -> list[tuple[str, ...]]:
+    def _constants(self, values: Any, schema: Mapping[str, Any], where: str) -> list[Body]:
         if not isinstance(values, list):
             raise GrammarError(f"{where}: enum needs a list of values")
         valid = self._validity(schema, where)
-        spelled = [
-            json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-            for value in values
-            if valid(value)
+        kept = [value for value in values if valid(value)]
+        texts = [json.dumps(v, ensure_ascii=False)[1:-1] for v in kept if isinstance(v, str)]
+        others = [
+            re.escape(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+            for value in kept
+            if not isinstance(value, str)
         ]
-        if not spelled:
-            return []
-        return [(self.terminal(strings.one_of(dict.fromkeys(spelled), self.deadline)),)]
+        found: list[Body] = []
+        if texts:
+            content = strings.one_of(dict.fromkeys(texts), self.deadline)
+            found.append((True, (self.terminal(content),)))
+        if others:
+            found.append((False, (self.regex(f"({'|'.join(others)}){BLANKS}"),)))
+        return found
 
     def _validity(self, schema: Mapping[str, Any], where: str) -> Callable[[Any], bool]:
         """Whether a value satisfies all that the schema says."""
@@ -254,7 +289,7 @@ class _Translator:
         except SchemaError as error:
             raise GrammarError(f"{where}: {error.message}") from None
 
-    def _negated(self, schema: Mapping[str, Any], where: str) -> list[tuple[str, ...]]:
+    def _negated(self, schema: Mapping[str, Any], where: str) -> list[Body]:
         refused = schema["not"]
         rest = {key: value for key, value in schema.items() if key != "not"}
         if isinstance(refused, Mapping):
@@ -265,7 +300,8 @@ class _Translator:
                 kept = [k for k in self._types(rest, where) if k not in types(refused["type"])]
                 return self._alternatives({**rest, "type": kept}, where)
             if refused.keys() == {"enum"} and self._types(rest, where) == ["string"]:
-                return [(self._string(rest, [v for v in refused["enum"] if isinstance(v, str)]),)]
+                names = [v for v in refused["enum"] if isinstance(v, str)]
+                return [(True, (self._string(rest, names),))]
         raise GrammarError(f"{where}: this use of not is not supported")
 
     # ---- values of one type ----
@@ -280,7 +316,7 @@ class _Translator:
         if refused:
             names = [json.dumps(name, ensure_ascii=False)[1:-1] for name in refused]
             content = difference(content, strings.one_of(names, self.deadline), self.deadline)
-        return self.terminal(strings.quoted(content, b"", self.deadline))
+        return self.terminal(content)
 
     def _number(self, kind: str, schema: Mapping[str, Any], where: str) -> str:
         low, high = _fraction(schema.get("minimum")), _fraction(schema.get("maximum"))
@@ -299,7 +335,7 @@ class _Translator:
         if "multipleOf" in schema:
             return self._multiples(schema, low, high, open_low, open_high, where)
         build = numbers.whole if kind == "integer" else numbers.numbers
-        return self.regex(build(low, high, open_low, open_high))
+        return self.regex(f"({build(low, high, open_low, open_high)}){BLANKS}")
 
     def _multiples(
         self,
@@ -314,10 +350,10 @@ class _Translator:
         if step is None or step <= 0 or step.denominator != 1 or step > 1000:
             raise GrammarError(f"{where}: multipleOf={schema['multipleOf']} is not supported")
         whole = compile_pattern(numbers.whole(low, high, open_low, open_high)).dfa
-        remainders = numbers.multiples(int(step))
-        return self.terminal(intersection(whole, remainders, self.deadline))
+        divisible = intersection(whole, numbers.multiples(int(step)), self.deadline)
+        return self.terminal(concatenation([divisible, self.pattern(BLANKS)], self.deadline))
 
-    def _array(self, schema: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    def _array(self, schema: Mapping[str, Any], where: str) -> str:
         items, rest = schema.get("prefixItems", []), schema.get("items", True)
         if isinstance(rest, list):
             items, rest = rest, schema.get("additionalItems", True)
@@ -333,32 +369,42 @@ class _Translator:
             most = min(most, max(least, MAX_ITEMS))
             if least > most:
                 raise EmptyLanguage(f"{where}: no array has {least} items")
-        symbols = [self.value(item, f"{where}/items/{i}") for i, item in enumerate(items)]
+        values = [self.value(item, f"{where}/items/{i}") for i, item in enumerate(items)]
         other = None if rest is False else self.value(rest, f"{where}/items")
-        return (
-            self.text("["),
-            self.list_of(least, most, symbols, other),
-            self.text("]"),
-        )
+        name = f"array{len(self.rules)}"
+        last = max(least, len(values), 1) if most is None else most
+        self.rules.append((f"{name}.0.start", ()))
+        for count in range(last + 1):
+            value = values[count] if count < len(values) else other
+            for after in _afters(count):
+                here = f"{name}.{count}.{after}"
+                if count >= least:
+                    self.rules.append((name, (here, self.end(after, "[", "]"))))
+                if value is not None and count != most:
+                    self._then(here, f"{name}.{min(count + 1, last)}", after, "[", None, value)
+        return name
 
-    def _object(self, schema: Mapping[str, Any], where: str) -> tuple[str, ...]:
-        named = dict(schema.get("properties", {}))
+    def _then(
+        self, here: str, there: str, after: After, opening: str, key: Dfa | None, value: Value
+    ) -> None:
+        """One element more: left-recursive, so that nothing stays open behind it."""
+        for kind, symbol in (("plain", value.plain), ("text", value.text)):
+            lead = self.element(after, opening, key, kind == "text")
+            self.rules.append((f"{there}.{kind}", (here, lead, symbol)))
+
+    def _object(self, schema: Mapping[str, Any], where: str) -> str:
         required = self._required(schema, where)
-        for name in required:
-            named.setdefault(name, None)
-        members: list[tuple[str, bool]] = []
-        """Symbol of key and value; whether it has to be there."""
-        for name in named:
-            subschemas = of_member(schema, name)
-            subschema = subschemas[0] if len(subschemas) == 1 else {"allOf": subschemas}
-            value = self.value(subschema, f"{where}/properties/{name}")
-            key = json.dumps(name, ensure_ascii=False)
-            symbol = f"member{len(self.rules)}"
-            self.rules.append((symbol, (self._key(strings.one_of([key], self.deadline)), value)))
-            members.append((symbol, name in required))
-        extra = self._extra(schema, list(named), where)
-        body = self._members(members, extra, schema, where)
-        return self.text("{"), body, self.text("}")
+        named = list(dict.fromkeys([*schema.get("properties", {}), *required]))
+        members = []
+        for member in named:
+            held = of_member(schema, member)
+            value = self.value(
+                held[0] if len(held) == 1 else {"allOf": held}, f"{where}/properties/{member}"
+            )
+            spelled = json.dumps(member, ensure_ascii=False)
+            members.append((strings.one_of([spelled], self.deadline), value, member in required))
+        extras = self._extras(schema, named, where)
+        return self._members(members, extras, schema, where)
 
     def _required(self, schema: Mapping[str, Any], where: str) -> list[str]:
         required = schema.get("required", [])
@@ -372,134 +418,99 @@ class _Translator:
             found += [name for name in names if name not in found]
         return found
 
-    def _key(self, quoted_: Dfa) -> str:
-        """A key together with its colon."""
-        from dllm.constraints.automaton import Nfa, determinise
-
-        nfa = Nfa()
-        start, blank, end = nfa.state(), nfa.state(), nfa.state()
-        for accepted in nfa.embed(quoted_, start):
-            nfa.empty[accepted].append(blank)
-        for byte in b" \t\n\r":
-            nfa.chain(blank, blank, [(byte, byte)])
-        nfa.chain(blank, end, [(0x3A, 0x3A)])
-        return self.terminal(determinise(nfa, start, {end}, self.deadline))
-
-    def _extra(self, schema: Mapping[str, Any], named: list[str], where: str) -> str | None:
-        """The symbol of a member that `properties` does not name."""
-        patterns = list(schema.get("patternProperties", {}).items())
-        rest = schema.get("additionalProperties", True)
-        symbol = f"extra{len(self.rules)}"
+    def _extras(
+        self, schema: Mapping[str, Any], named: list[str], where: str
+    ) -> list[tuple[Dfa, Value]]:
+        """Keys, quoted, and values of members that `properties` does not name."""
         names = schema.get("propertyNames", True)
         if names is False:
-            return None
-        if isinstance(names, Mapping):
-            check(names, f"{where}/propertyNames", self.ignore_unknown)
+            return []
         limits = names if isinstance(names, Mapping) else {}
-        content = strings.texts(
-            [limits["pattern"]] if "pattern" in limits else [],
-            limits.get("format"),
-            limits.get("minLength", 0),
-            limits.get("maxLength"),
-            self.deadline,
-        )
-        if "enum" in limits:
-            allowed = [json.dumps(name, ensure_ascii=False)[1:-1] for name in limits["enum"]]
-            content = intersection(content, strings.one_of(allowed, self.deadline), self.deadline)
-        found = False
-        taken = [json.dumps(name, ensure_ascii=False)[1:-1] for name in named]
-        try:
-            if taken:
-                taken_ = strings.one_of(taken, self.deadline)
-                content = difference(content, taken_, self.deadline)
-        except EmptyLanguage:
-            return None
-        matching = [
-            strings.texts([pattern], None, 0, None, self.deadline) for pattern, _ in patterns
+        check(limits, f"{where}/propertyNames", self.ignore_unknown)
+        patterns = list(schema.get("patternProperties", {}).items())
+        keyed = [strings.texts([pattern], None, 0, None, self.deadline) for pattern, _ in patterns]
+        sources: list[tuple[Dfa | None, list[Dfa], Any, str]] = [
+            (keyed[i], keyed[:i] + keyed[i + 1 :], value, f"{where}/patternProperties/{i}")
+            for i, (_, value) in enumerate(patterns)
         ]
-        for i, (_, subschema) in enumerate(patterns):
+        if schema.get("additionalProperties") is not False:
+            value = schema.get("additionalProperties", True)
+            sources.append((None, keyed, value, f"{where}/additionalProperties"))
+        found = []
+        for wanted, others, value, place in sources:
             try:
-                # Keys that match another pattern as well are left out.
-                keys = intersection(content, matching[i], self.deadline)
-                for other in matching[:i] + matching[i + 1 :]:
+                keys = self._names(limits, named)
+                if wanted is not None:
+                    keys = intersection(keys, wanted, self.deadline)
+                for other in others:  # keys that match several patterns are left out
                     keys = difference(keys, other, self.deadline)
             except EmptyLanguage:
                 continue
-            value = self.value(subschema, f"{where}/patternProperties/{i}")
-            key = self._key(strings.quoted(keys, b"", self.deadline))
-            self.rules.append((symbol, (key, value)))
-            found = True
-        if rest is not False:
-            try:
-                keys = content
-                for other in matching:
-                    keys = difference(keys, other, self.deadline)
-            except EmptyLanguage:
-                return symbol if found else None
-            value = self.value(rest, f"{where}/additionalProperties")
-            key = self._key(strings.quoted(keys, b"", self.deadline))
-            self.rules.append((symbol, (key, value)))
-            found = True
-        return symbol if found else None
+            quoted = strings.quoted(keys, self.deadline)
+            found.append((quoted, self.value(value, place)))
+        return found
+
+    def _names(self, limits: Mapping[str, Any], taken: list[str]) -> Dfa:
+        """Names of members that are within the limits of `propertyNames` and not taken."""
+        patterns = [limits["pattern"]] if "pattern" in limits else []
+        least, most = limits.get("minLength", 0), limits.get("maxLength")
+        names = strings.texts(patterns, limits.get("format"), least, most, self.deadline)
+        if "enum" in limits:
+            names = intersection(names, self._spelled(limits["enum"]), self.deadline)
+        return difference(names, self._spelled(taken), self.deadline) if taken else names
+
+    def _spelled(self, texts: Sequence[str]) -> Dfa:
+        spelled = [json.dumps(text, ensure_ascii=False)[1:-1] for text in texts]
+        return strings.one_of(spelled, self.deadline)
 
     def _members(
         self,
-        members: list[tuple[str, bool]],
-        extra: str | None,
+        members: list[tuple[Dfa, Value, bool]],
+        extras: list[tuple[Dfa, Value]],
         schema: Mapping[str, Any],
         where: str,
     ) -> str:
-        """The symbol of everything between the braces: members in order, then others.
+        """The symbol of an object: members in order, then others.
 
-        `count` says how many came before, as far as that matters.
+        A state says how many of `members` are behind, how many members there are, as far as that
+        matters, and what stands before.
         """
         least, most = schema.get("minProperties", 0), schema.get("maxProperties")
-        most_matters = most is not None and (extra is not None or most < len(members))
-        limit = max(least, most if most_matters else 0, 1)
-        if limit > MAX_ITEMS:
+        if max(least, most or 0) > MAX_ITEMS:
             raise GrammarError(f"{where}: minProperties or maxProperties above {MAX_ITEMS}")
-        comma = self.text(",")
-        name = f"members{len(self.rules)}"
-        end = len(members)
-
-        def state(at: int, count: int) -> str:
-            return f"{name}.{at}.{min(count, limit)}"
-
-        full = limit if most_matters else None
-        for at, (member, needed) in enumerate(members):
+        limit = max(least, 1) if most is None else most
+        name = f"object{len(self.rules)}"
+        self.rules.append((f"{name}.0.0.start", ()))
+        for at, (key, value, needed) in enumerate(members):
             for count in range(min(at, limit) + 1):
-                here = state(at, count)
-                if count != full:
-                    begin = (comma,) if count else ()
-                    self.rules.append((here, (*begin, member, state(at + 1, count + 1))))
-                if not needed:
-                    self.rules.append((here, (state(at + 1, count),)))
-        tail = f"{name}.tail"
-        for count in range(min(end, limit) + 1):
-            here = state(end, count)
-            if count >= least:
-                self.rules.append((here, ()))
-            if extra is None or count == full:
-                continue
-            begin = (comma,) if count else ()
-            if full is not None:
-                self.rules += [
-                    (here, (*begin, f"{name}.more.{count + 1}")),
-                ]
-            elif count + 1 >= least:
-                # Members without a name of their own may repeat it: only one is sure to count.
-                self.rules.append((here, (*begin, extra, tail)))
-        if extra is not None and full is not None:
-            for count in range(1, full + 1):
-                here = f"{name}.more.{count}"
+                for after in _afters(count):
+                    here = f"{name}.{at}.{count}"
+                    if count != most:
+                        more = f"{name}.{at + 1}.{min(count + 1, limit)}"
+                        self._then(f"{here}.{after}", more, after, "{", key, value)
+                    if not needed:
+                        skipped = f"{name}.{at + 1}.{count}.{after}"
+                        self.rules.append((skipped, (f"{here}.{after}",)))
+        for count in range(limit + 1):
+            for after in _afters(count):
+                here = f"{name}.{len(members)}.{count}"
                 if count >= least:
-                    self.rules.append((here, (extra,)))
-                if count < full:
-                    self.rules.append((here, (extra, comma, f"{name}.more.{count + 1}")))
-        if extra is not None:
-            self.rules.append((tail, ()))
-            self.rules.append((tail, (tail, comma, extra)))
-        return state(0, 0)
+                    self.rules.append((name, (f"{here}.{after}", self.end(after, "{", "}"))))
+                # Other members may repeat a name: only one of them is sure to count.
+                if count != most and count + 1 >= least:
+                    more = f"{name}.{len(members)}.{min(count + 1, limit)}"
+                    for key, value in extras:
+                        self._then(f"{here}.{after}", more, after, "{", key, value)
+        return name
+
+
+def _afters(count: int) -> tuple[After, ...]:
+    """What can stand before the element after so many others."""
+    return ("plain", "text") if count else ("start",)
+
+
+def _either(value: Value) -> list[Body]:
+    return [(False, (value.plain,)), (True, (value.text,))]
 
 
 def _fraction(value: Any) -> Fraction | None:

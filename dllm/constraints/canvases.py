@@ -1,0 +1,190 @@
+"""Whether a canvas of tokens and masks can still become a valid answer of its length.
+
+The answer is the text before the first end token, and only end tokens follow it. A run of masks is
+a gap of exactly so many tokens. `YES` has a filling in which every token lies within one lexeme; a
+canvas that needs a token across lexemes is `UNKNOWN`, and `NO` has no filling of any number of
+tokens.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+import numpy as np
+
+from dllm.constraints.chart import Chart, Frame
+from dllm.constraints.checker import Checker, Hole, Verdict
+from dllm.constraints.clock import NEVER, Deadline
+from dllm.constraints.errors import Undecided
+from dllm.constraints.grammar import Grammar
+from dllm.constraints.lengths import Lengths, bits
+from dllm.constraints.tables import Tables
+from dllm.constraints.units import tokens
+from dllm.constraints.vocabulary import Vocabulary
+
+
+class CanvasChecker:
+    """Answers about canvases of up to `longest` tokens for one grammar and vocabulary."""
+
+    def __init__(
+        self,
+        grammar: Grammar,
+        vocabulary: Vocabulary,
+        mask_id: int,
+        ends: Sequence[int],
+        longest: int,
+        counted: bool = True,
+        deadline: Deadline = NEVER,
+    ) -> None:
+        """With `counted` false, a run of masks is any text."""
+        tables = Tables.of(grammar)
+        self.chart = Chart(tables)
+        units = tokens(tables, vocabulary)
+        self._checker = Checker(
+            self.chart, Lengths(tables, self.chart.lexer, units, longest, deadline)
+        )
+        self.vocabulary, self.longest, self.counted = vocabulary, longest, counted
+        self.mask_id, self.ends = mask_id, frozenset(ends)
+        self._texts: list[bytes] | None = None
+        self._members: dict[bytes, list[int]] = {}
+        self._options: dict[Frame, list[tuple[Frame, np.ndarray]]] = {}
+        self.start = self.chart.initial
+
+    def begin(self, text: bytes) -> bool:
+        """Counts a text before the canvas as part of the answer; whether an answer can begin so."""
+        frame = self.chart.read(self.chart.initial, text)
+        if frame is not None:
+            self.start = frame
+        return frame is not None
+
+    def shortest(self) -> int | None:
+        """Tokens of the shortest answer, each within one lexeme; None = none of `longest`."""
+        return next(bits(self._checker.gap(self.start).ends), None)
+
+    def verdict(self, canvas: np.ndarray, deadline: Deadline = NEVER) -> Verdict:
+        """For the tokens of a generation region."""
+        return self._judged(self.start, canvas, deadline)
+
+    def finished(self, canvas: np.ndarray) -> bool:
+        """Whether the answer is valid as it stands, nothing being written any more."""
+        end = self._end(canvas)
+        text = canvas[:end]
+        while len(text) and text[-1] == self.mask_id:
+            text = text[:-1]
+        if (text == self.mask_id).any():
+            return False
+        frame = self._walk(self.start, text)
+        return frame is not None and frame.root
+
+    def allowed(self, canvas: np.ndarray, position: int, deadline: Deadline) -> np.ndarray:
+        """Ids that can stand at a masked position, as a mask over the vocabulary.
+
+        Raises `Undecided` at the deadline.
+        """
+        found = np.zeros(len(self.vocabulary.texts), dtype=bool)
+        self.chart.deadline = deadline
+        before = self._walk(self.start, canvas[:position])
+        if before is None:
+            return found
+        rest = canvas[position + 1 :]
+        for frame, ids in self._followers(before):
+            if self._judged(frame, rest, deadline) is Verdict.YES:
+                found[ids] = True
+        for end in self.ends:
+            changed = canvas.copy()
+            changed[position] = end
+            found[end] = self.verdict(changed, deadline) is Verdict.YES
+        return found
+
+    def _judged(self, frame: Frame, canvas: np.ndarray, deadline: Deadline) -> Verdict:
+        self.chart.deadline = deadline
+        end = self._end(canvas)
+        if not all(token in self.ends or token == self.mask_id for token in canvas[end:].tolist()):
+            return Verdict.NO
+        filled = np.flatnonzero(canvas[:end] != self.mask_id)
+        last = int(filled[-1]) + 1 if filled.size else 0
+        try:
+            here = self._walk(frame, canvas[:last])
+            if here is not None and self._can_end(here, end - last, end == len(canvas)):
+                return Verdict.YES
+            if not self.counted:
+                return Verdict.NO
+            here = self._walk(frame, canvas[:last], counted=False)
+            if here is None or not self.chart.skip(here).root:
+                return Verdict.NO
+        except Undecided:
+            pass
+        return Verdict.UNKNOWN
+
+    def _can_end(self, frame: Frame, room: int, to_the_edge: bool) -> bool:
+        """Whether the answer can end within so many more tokens."""
+        if not self.counted:
+            return self.chart.skip(frame).root if room else frame.root
+        ends = self._checker.gap(frame).ends
+        if to_the_edge and not self.ends:
+            return bool(ends >> room & 1)
+        return bool(ends & ((2 << room) - 1))
+
+    def _end(self, canvas: np.ndarray) -> int:
+        """Where the first end token stands; the length if there is none."""
+        for position, token in enumerate(canvas.tolist()):
+            if token in self.ends:
+                return position
+        return len(canvas)
+
+    def _walk(self, frame: Frame, canvas: np.ndarray, counted: bool = True) -> Frame | None:
+        """The frame after tokens and masks."""
+        here: Frame | None = frame
+        masks = 0
+        for token in [*canvas.tolist(), None]:
+            if token == self.mask_id:
+                masks += 1
+                continue
+            if masks:
+                exact = counted and self.counted
+                here = self._checker.after(here, Hole(masks if exact else None))
+                masks = 0
+            if token is None or here is None:
+                return here
+            text = self.vocabulary.texts[token]
+            here = None if text is None else self.chart.read(here, text)
+            if here is None:
+                return None
+        return here
+
+    def _followers(self, frame: Frame) -> list[tuple[Frame, np.ndarray]]:
+        """What one more token can lead to, with the ids that do."""
+        if frame in self._options:
+            return self._options[frame]
+        if self._texts is None:
+            classes = self.chart.lexer.classes
+            for token, text in enumerate(self.vocabulary.texts):
+                if text:
+                    self._members.setdefault(text.translate(classes), []).append(token)
+            self._texts = sorted(self._members)
+        found: dict[Frame, list[int]] = {}
+        path: list[Frame] = [frame]
+        previous, at = b"", 0
+        while at < len(self._texts):
+            text = self._texts[at]
+            shared = 0
+            while shared < min(len(text), len(previous)) and text[shared] == previous[shared]:
+                shared += 1
+            del path[shared + 1 :]
+            previous = text
+            for depth in range(len(path) - 1, len(text)):
+                following = self.chart.step(path[-1], text[depth])
+                if following is None:
+                    # Nothing that begins like this is possible: on behind all of that.
+                    dead = text[: depth + 1]
+                    previous = dead[:-1]
+                    at = bisect_left(self._texts, dead[:-1] + bytes([dead[-1] + 1]), at + 1)
+                    break
+                path.append(following)
+            else:
+                found.setdefault(path[-1], []).extend(self._members[text])
+                at += 1
+        result = [(following, np.array(ids)) for following, ids in found.items()]
+        self._options[frame] = result
+        return result
