@@ -45,16 +45,17 @@ def numbers(low: Fraction | None, high: Fraction | None, open_low: bool, open_hi
     first = None if low is None else _above(low, open_low)
     last = None if high is None else _below(high, open_high)
     parts = []
-    fraction = rf"\.[0-9]{{1,{DIGITS}}}"
+    # Few digits: rounded to a float, a fraction must not reach the next integer.
+    fraction = r"\.[0-9]{1,6}"
     if first is None or last is None or first <= last:
         parts.append(f"({integers(first, last)})")
     # n.f lies in [n, n + 1), -n.f in (-n - 1, -n].
-    lowest, highest = first, None if last is None else last - 1
+    lowest, highest = first, None if high is None else math.floor(high) - 1
     if highest is None or highest >= 0:
         from_zero = 0 if lowest is None else max(0, lowest)
         if highest is None or from_zero <= highest:
             parts.append(f"({integers(from_zero, highest)}){fraction}")
-    lowest, highest = None if first is None else first + 1, last
+    lowest, highest = None if low is None else math.ceil(low) + 1, last
     if lowest is None or lowest <= 0:
         to_zero = 0 if highest is None else min(0, highest)
         if lowest is None or lowest <= to_zero:

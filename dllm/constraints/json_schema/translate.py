@@ -198,10 +198,11 @@ class _Translator:
 
     def _combined(self, schema: Mapping[str, Any], where: str) -> list[Body]:
         rest: Schema = {key: value for key, value in schema.items() if key not in _COMBINING}
-        seen = []
+        seen: set[str] = set()
         pending = [schema]
         alternatives: list[tuple[str, Any]] = []
         while pending:
+            self.deadline.check()
             part = pending.pop()
             if part is not schema:
                 if isinstance(part, Mapping):
@@ -216,7 +217,7 @@ class _Translator:
                 reference = part["$ref"]
                 if reference in seen:
                     raise GrammarError(f"{where}: $ref {reference} refers to itself")
-                seen.append(reference)
+                seen.add(reference)
                 pending.append(resolve(self.root, reference, where))
             pending += part.get("allOf", [])
             alternatives += [(k, part[k]) for k in ("anyOf", "oneOf") if k in part]
@@ -242,7 +243,7 @@ class _Translator:
     def _flat(self, schema: Any, where: str) -> Any:
         """A branch with its references and `allOf` put together, as far as that goes."""
         merged: Schema = {}
-        pending, seen = [schema], []
+        pending, seen = [schema], set()
         while pending:
             part = pending.pop()
             if not isinstance(part, Mapping):
@@ -251,7 +252,7 @@ class _Translator:
             own = {key: value for key, value in part.items() if key not in ("$ref", "allOf")}
             merged = both(merged, own, where)
             if "$ref" in part and part["$ref"] not in seen:
-                seen.append(part["$ref"])
+                seen.add(part["$ref"])
                 pending.append(resolve(self.root, part["$ref"], where))
             pending += part.get("allOf", [])
         return merged

@@ -1,0 +1,161 @@
+"""Schemas as grammars: what is derived is valid, what is valid and plain can be derived."""
+
+import json
+import random
+from typing import Any
+
+import jsonschema
+import pytest
+from derivations import sentence
+
+from dllm.constraints.checker import Checker, Verdict
+from dllm.constraints.errors import EmptyLanguage, GrammarError
+from dllm.constraints.json_schema.translate import read_json_schema
+
+
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "age": {"type": "integer", "minimum": 0}},
+    "required": ["name"],
+    "additionalProperties": False,
+}
+TREE = {
+    "$ref": "#/definitions/node",
+    "definitions": {
+        "node": {
+            "type": "object",
+            "properties": {
+                "value": {"type": "number"},
+                "children": {"type": "array", "items": {"$ref": "#/definitions/node"}},
+            },
+            "required": ["children"],
+        }
+    },
+}
+SCHEMAS: list[tuple[Any, list[Any], list[Any]]] = [
+    (True, [1, "a", None, [], {}, {"a": [1, {"b": "c"}]}, ["a", 1, "b"]], []),
+    (PERSON, [{"name": "Ana"}, {"name": "", "age": 3}], [{}, {"name": 1}, {"name": "a", "x": 1}]),
+    (TREE, [{"children": [{"children": []}, {"value": 1, "children": []}]}], [{"value": 1}]),
+    ({"type": "integer", "minimum": -12, "maximum": 345}, [-12, 0, 7, 99, 345], [-13, 346, 1.5]),
+    ({"type": "integer", "minimum": 7}, [7, 70, 123456], [6, -7]),
+    ({"type": "integer", "maximum": -7}, [-7, -70], [-6, 7]),
+    ({"type": "number", "minimum": 0, "exclusiveMaximum": 1}, [0, 0.5], [1, -0.5]),
+    ({"type": "number", "minimum": 0.25, "maximum": 0.75}, [0.3, 0.7], [0, 1, 0.8]),
+    ({"type": "number", "minimum": -3, "maximum": 2.5}, [-2.5, 1.5, -3, 2], [2.6, -3.5]),
+    ({"type": "integer", "multipleOf": 7, "minimum": 1}, [7, 49], [1, 8, 0]),
+    ({"type": "string", "minLength": 2, "maxLength": 3}, ["ab", "é€x"], ["a", "abcd"]),
+    ({"type": "string", "pattern": "^[a-c]+$"}, ["abc"], ["", "abd"]),
+    ({"type": "string", "pattern": "b"}, ["abc", "b"], ["", "ac"]),
+    ({"type": "string", "pattern": '^"x\\\\$'}, ['"x\\'], ["x"]),
+    ({"type": "string", "format": "date"}, ["2024-02-28", "2024-12-31"], ["2024-13-01", "x"]),
+    ({"enum": ["a", 1, None, [2]]}, ["a", 1, None, [2]], ["b", 2]),
+    ({"type": "string", "enum": ["a", 1]}, ["a"], [1]),
+    ({"const": 5}, [5], [6, "5"]),
+    (
+        {"type": "array", "items": {"type": "boolean"}, "minItems": 1, "maxItems": 2},
+        [[True], [True, False]],
+        [[], [True] * 3],
+    ),
+    (
+        {"type": "array", "prefixItems": [{"type": "null"}], "items": {"type": "string"}},
+        [[None], [None, "a", "b"]],
+        [["a"]],
+    ),
+    (
+        {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+        [[], ["a"]],
+        [["a", "a"]],
+    ),
+    ({"type": "object", "minProperties": 1}, [{"a": 1}], [{}]),
+    ({"type": "object", "maxProperties": 1}, [{}, {"a": 1}], [{"a": 1, "b": 2}]),
+    (
+        {
+            "type": "object",
+            "patternProperties": {"^x": {"type": "integer"}},
+            "additionalProperties": False,
+        },
+        [{}, {"xa": 1, "x": 2}],
+        [{"a": 1}, {"x": "a"}],
+    ),
+    (
+        {"properties": {"a": {"type": "integer"}}, "additionalProperties": {"type": "string"}},
+        [{"a": 1, "b": "c"}, {"b": "c"}],
+        [{"a": "c"}, {"b": 1}],
+    ),
+    ({"allOf": [PERSON, {"required": ["age"]}]}, [{"name": "a", "age": 1}], [{"name": "a"}]),
+    ({"anyOf": [{"type": "string"}, {"type": "null"}]}, ["a", None], [1]),
+    (
+        {
+            "type": "object",
+            "properties": {"a": {"type": "null"}, "b": {"type": "null"}},
+            "oneOf": [{"required": ["a"]}, {"required": ["b"]}],
+        },
+        [{"a": None}, {"b": None}],
+        [{}, {"a": None, "b": None}],
+    ),
+    ({"oneOf": [{"type": "integer"}, {"type": "number", "minimum": 5}]}, [], [6]),
+    ({"type": "object", "dependencies": {"a": ["b"]}}, [{"b": 1}], [{"a": 1}]),
+    ({"not": {"type": "object"}, "type": ["object", "null"]}, [None], [{}]),
+]
+
+
+def plain(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(("schema", "valid", "invalid"), SCHEMAS, ids=range(len(SCHEMAS)))
+def test_what_is_derived_is_valid(schema: Any, valid: list[Any], invalid: list[Any]) -> None:
+    try:
+        grammar = read_json_schema(schema)
+    except GrammarError:
+        assert not valid
+        return
+    checker = Checker.of(grammar, 8)
+    validator = jsonschema.validators.validator_for(schema)(schema)
+    rng = random.Random(0)
+    for _ in range(60):
+        text = sentence(grammar, rng)
+        validator.validate(json.loads(text))
+        assert checker.completable([text], True) is Verdict.YES
+    for value in valid:
+        assert checker.completable([plain(value)], True) is Verdict.YES, value
+        compact = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+        assert checker.completable([b" \n" + compact + b" "], True) is Verdict.YES, value
+    for value in invalid:
+        assert checker.completable([plain(value)], True) is Verdict.NO, value
+
+
+@pytest.mark.parametrize(
+    ("schema", "complaint"),
+    [
+        (False, "no text can be derived"),
+        ({"type": "integer", "minimum": 3, "maximum": 2}, "no text can be derived"),
+        ({"type": "object", "required": ["a"], "properties": {"a": False}}, "no text"),
+        ({"$ref": "#"}, "refers to itself"),
+        ({"$ref": "#/definitions/a"}, "points at nothing"),
+        ({"$ref": "http://example.org/a"}, "is not within the schema"),
+        ({"properties": {"a": {"typo": 1}}}, "#/properties/a: unknown keyword typo"),
+        ({"if": {}, "then": {}}, "keyword if is not supported"),
+        ({"type": "text"}, "text is no type"),
+        ([1], "is no schema"),
+        ({"type": "string", "pattern": "(?<=a)b"}, "assert is not supported"),
+    ],
+)
+def test_schemas_that_cannot_be_used(schema: Any, complaint: str) -> None:
+    with pytest.raises(GrammarError, match=complaint):
+        read_json_schema(schema)
+
+
+def test_unknown_keywords_can_be_passed_over() -> None:
+    read_json_schema({"type": "null", "typo": 1}, ignore_unknown=True)
+
+
+def test_a_chain_of_references_does_not_exhaust_the_stack() -> None:
+    chain = {str(i): {"$ref": f"#/definitions/{i + 1}"} for i in range(100_000)}
+    chain["100000"] = {"type": "null"}
+    read_json_schema({"$ref": "#/definitions/0", "definitions": chain})
+
+
+def test_an_empty_branch_is_left_out() -> None:
+    with pytest.raises(EmptyLanguage):
+        read_json_schema({"anyOf": [False, {"type": "string", "minLength": 2, "maxLength": 1}]})
