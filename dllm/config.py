@@ -6,10 +6,13 @@ Imports nothing heavy: `--help` and `--cfg job` must not wait for torch.
 
 import hashlib
 import json
+import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import resources
+from pathlib import Path
 from typing import Any, Literal
 
 from hydra import compose as hydra_compose
@@ -17,7 +20,7 @@ from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dllm.errors import ConfigError
@@ -26,7 +29,18 @@ from dllm.errors import ConfigError
 TRUSTED = ("dllm.", "samplers.")
 """Packages whose classes a configuration may name; another one needs `allow_external=true`."""
 
-WITHOUT_EFFECT = ("hydra", "tracker", "output", "progress", "baseline", "allow_external", "trace")
+WITHOUT_EFFECT = (
+    "hydra",
+    "tracker",
+    "output",
+    "progress",
+    "baseline",
+    "allow_external",
+    "trace",
+    "overwrite",
+    "wait_minutes",
+    "objective",
+)
 """Top-level keys that cannot change a sample's result: not part of the fingerprint."""
 
 
@@ -46,8 +60,9 @@ def compose(overrides: Sequence[str] = (), config_name: str = "config") -> DictC
 
 
 def choices(group: str) -> list[str]:
-    """Names of the configurations in a group."""
-    files = resources.files("conf").joinpath(group).iterdir()
+    """Names of the configurations in a group; none where there is no such group."""
+    folder = resources.files("conf").joinpath(group)
+    files = folder.iterdir() if folder.is_dir() else ()
     return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
 
 
@@ -61,56 +76,70 @@ def fingerprint(config: DictConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def differences(config: DictConfig, default: DictConfig, prefix: str = "") -> list[str]:
-    """`key=value` of everything in a sampler's `config` that differs from `default`, parts by their
-    dotted name; a part of another class by its name in `conf` and what differs from that."""
-    found = []
-    for key in config:
-        ours, theirs = config[key], default.get(key)
-        if _class(ours) != _class(theirs) and isinstance(ours, DictConfig):
-            name, theirs = option_of(f"sampler/{key}", ours)
-            found.append(f"{prefix}{key}={name}")
-        if isinstance(ours, DictConfig) and isinstance(theirs, DictConfig):
-            found += differences(ours, theirs, f"{prefix}{key}.")
-        elif ours != theirs:
-            found.append(f"{prefix}{key}={_plain(ours)}")
-    return found
-
-
-def _class(part: Any) -> str | None:
-    return part.get("_target_") if isinstance(part, DictConfig) else None
-
-
-def option_of(group: str, part: DictConfig) -> tuple[str, DictConfig]:
-    """Name and defaults of the group's first option with the class of `part`; where there is none,
-    the class and the part itself."""
-    folder = resources.files("conf").joinpath(group)
-    for name in choices(group) if folder.is_dir() else ():
-        default = OmegaConf.create(folder.joinpath(f"{name}.yaml").read_text())
-        assert isinstance(default, DictConfig)
-        if _class(default) == _class(part):
-            return name, default
-    return str(_class(part)).rsplit(".", 1)[-1], part
-
-
-def build(config: DictConfig, option: str, allow_external: bool = False) -> Any:
+def build(config: DictConfig, option: str, allow_external: bool = False, kind: Any = Any) -> Any:
     """The object described by `config`, None if it names no class.
 
-    Raises `ConfigError` naming `option` for an unknown class, a missing, unknown or wrongly typed
-    field.
+    Raises `ConfigError` naming `option` for a class that is unknown or no `kind`, and for a
+    missing, unknown or wrongly typed field.
     """
     if "_target_" not in config:
+        for name in config:
+            raise ConfigError(f"{option}.{name} is no option of {option}=none")
         return None
-    _check(config, option, allow_external)
+    _check(config, option, allow_external, kind)
     try:
         return instantiate(config, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
-        if isinstance(cause, ConfigError):
-            raise cause from None
-        if isinstance(cause, (TypeError, ValueError)):
-            raise ConfigError(f"{option}: {_flat(cause)}") from None
-        raise
+        if not isinstance(cause, (ConfigError, TypeError, ValueError)):
+            raise
+        located = with_full_path(_flat(cause), config, option)
+        if located == _flat(cause) and not isinstance(cause, ConfigError):
+            located = f"{option}: {located}"
+        raise ConfigError(located) from None
+
+
+@contextmanager
+def full_paths(config: DictConfig, option: str) -> Iterator[None]:
+    """Within it the errors of `option`'s parts name what was typed."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(with_full_path(str(error), config, option)) from None
+
+
+def with_full_path(message: str, config: DictConfig, option: str) -> str:
+    """A part's message with the full path of the option that it begins with.
+
+    A part does not know where it was put: inside another sampler it says `sampler.threshold=1.5`,
+    typed was `sampler.base.threshold=1.5`. The option is found by its last names and its value.
+    """
+    begins = re.match(r"(?:\w+: )?([A-Za-z_][\w.]*)=", message)
+    if begins is None:
+        return message
+    names, rest = begins[1].split("."), message[begins.end() :]
+    places = [path for path, value in _leaves(config, option) if _begins_with(rest, value)]
+    for cut in range(len(names)):
+        ending = ".".join(names[cut:])
+        found = [path for path in places if f".{path}".endswith(f".{ending}")]
+        if found:
+            return f"{min(found, key=len)}={rest}"
+    return message
+
+
+def _leaves(config: DictConfig, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Full path and value of every option that is no part."""
+    for key in config:
+        value = config[key]
+        if isinstance(value, DictConfig):
+            yield from _leaves(value, f"{prefix}.{key}")
+        else:
+            yield f"{prefix}.{key}", _plain(value)
+
+
+def _begins_with(text: str, value: Any) -> bool:
+    spelled = (str(value), repr(value), "null" if value is None else str(value))
+    return any(re.match(re.escape(s) + r"(?![\w.])", text) for s in spelled)
 
 
 TOP_LEVEL: Mapping[str, Any] = {
@@ -124,12 +153,15 @@ TOP_LEVEL: Mapping[str, Any] = {
     "progress": bool,
     "allow_external": bool,
     "output": str,
+    "overwrite": bool,
+    "wait_minutes": float,
+    "objective": str,
 }
 """Types of the options outside the groups; whole numbers but the seed are >= 1."""
 
 
 def check_complete(config: DictConfig) -> None:
-    """Resolves the configuration in place.
+    """Resolves the configuration in place, `~` at the start of a path included.
 
     Raises `ConfigError` for an interpolation of nothing and for a value still to be given (`???`).
     """
@@ -140,14 +172,44 @@ def check_complete(config: DictConfig) -> None:
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise ConfigError(f"{', '.join(missing)} must be given")
+    _expand_home(config)
+
+
+def _expand_home(config: Any) -> None:
+    keys = range(len(config)) if isinstance(config, ListConfig) else list(config)
+    for key in keys:
+        value = config[key]
+        if OmegaConf.is_config(value):
+            _expand_home(value)
+        elif isinstance(value, str) and (value == "~" or value.startswith("~/")):
+            config[key] = home(value)
+
+
+def home(path: str) -> str:
+    """The path with the user's home folder for a leading `~`."""
+    return str(Path(path).expanduser())
+
+
+OmegaConf.register_new_resolver("home", home, replace=True)
+
+
+def check_keys(config: DictConfig, config_name: str) -> None:
+    """Raises `ConfigError` for a top-level option that conf/<config_name>.yaml does not have."""
+    known = {str(name) for name in compose((), config_name)}
+    for name in sorted(str(name) for name in config if str(name) not in known):
+        raise ConfigError(f"{name} is no option; there are {', '.join(sorted(known))}")
 
 
 def check_top_level(config: DictConfig) -> None:
     """Raises `ConfigError` for an option outside the groups that is wrongly typed or out of range,
     and for a group without a choice."""
+    for name in config:
+        if str(name) not in (*TOP_LEVEL, *GROUPS):
+            known = ", ".join(sorted([*TOP_LEVEL, *GROUPS]))
+            raise ConfigError(f"{name} is no option; there are {known}")
     for name, hint in TOP_LEVEL.items():
         value = config[name]
-        if not _fits(value, hint):
+        if not fits(value, hint):
             raise ConfigError(f"{name}={value} is not of type {_spell(hint)}")
         if isinstance(value, int) and hint is not bool and name != "seed" and value < 1:
             raise ConfigError(f"{name}={value} must be >= 1")
@@ -156,8 +218,8 @@ def check_top_level(config: DictConfig) -> None:
             raise ConfigError(f"{name}={config.get(name)} needs a choice: {name}=...")
 
 
-def _check(config: Mapping[str, Any], option: str, allow_external: bool) -> None:
-    """Types and names of one object's fields, its parts included."""
+def _check(config: Mapping[str, Any], option: str, allow_external: bool, kind: Any) -> None:
+    """Class of one object, types and names of its fields, its parts included."""
     target = config["_target_"]
     if not allow_external and not target.startswith(TRUSTED):
         raise ConfigError(
@@ -167,6 +229,8 @@ def _check(config: Mapping[str, Any], option: str, allow_external: bool) -> None
         cls = get_class(target)
     except (ImportError, ValueError) as error:
         raise ConfigError(f"{option}._target_={target} can't be imported: {_flat(error)}") from None
+    if not _is_a(cls, kind):
+        raise ConfigError(f"{option}={cls.__name__} is not of type {_spell(kind)}")
     hints = typing.get_type_hints(cls.__init__)
     wanted = set(hints) - {"return"}
     given = {str(key) for key in config if key != "_target_"}
@@ -175,9 +239,22 @@ def _check(config: Mapping[str, Any], option: str, allow_external: bool) -> None
     for name in sorted(given):
         value = config[name]
         if isinstance(value, DictConfig) and "_target_" in value:
-            _check(value, f"{option}.{name}", allow_external)
-        elif not _fits(_plain(value), hints[name]):
+            _check(value, f"{option}.{name}", allow_external, hints[name])
+        elif not fits(_plain(value), hints[name]):
             raise ConfigError(f"{option}.{name}={value!r} is not of type {_spell(hints[name])}")
+
+
+def _is_a(cls: Any, kind: Any) -> bool:
+    """Whether objects of a class are of the annotated type; a protocol asks for its members."""
+    if kind is Any:
+        return True
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return any(_is_a(cls, argument) for argument in typing.get_args(kind))
+    if getattr(kind, "_is_protocol", False):
+        members = {*vars(kind), *kind.__annotations__}
+        fields = {name for base in cls.__mro__ for name in vars(base).get("__annotations__", ())}
+        return {name for name in members if name[0] != "_"} <= {*dir(cls), *fields}
+    return isinstance(kind, type) and isinstance(cls, type) and issubclass(cls, kind)
 
 
 def _flat(error: Exception) -> str:
@@ -189,19 +266,19 @@ def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def fits(value: Any, hint: Any) -> bool:
     """Whether a YAML value is of the annotated type (an int is a float, a bool is neither)."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return True
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, argument) for argument in arguments)
+        return any(fits(value, argument) for argument in arguments)
     if origin is Literal:
         return value in arguments
     if hint is None or hint is type(None):
         return value is None
     if origin in (list, Sequence):
-        return isinstance(value, list) and all(_fits(item, arguments[0]) for item in value)
+        return isinstance(value, list) and all(fits(item, arguments[0]) for item in value)
     if origin in (dict, Mapping):
         return isinstance(value, dict)
     if isinstance(value, bool):

@@ -1,11 +1,12 @@
 """Decode a task and compare with one token per step: `python -m scripts.run sampler=localleap`.
 
-Exit code 0: done; 1: a failure during the run; 2: something in the command to mend. In a sweep
-(`-m`) every job runs, one table closes it, and the code is the worst of the jobs'.
+Exit code 0: done; 1: a failure during the run, of a sample too; 2: something in the command to
+mend. In a sweep (`-m`) every job runs, one table closes it, and the code is the worst of the jobs'.
 """
 
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from scripts.command_line import COMMAND
 
 
 @hydra.main(config_path="../conf", config_name="config", version_base="1.3")
-def job(config: DictConfig) -> None:
-    """One configuration; in a sweep its outcome goes to the sweep's list."""
+def job(config: DictConfig) -> float | None:
+    """One configuration; in a sweep its outcome goes to the sweep's list. Gives the number that a
+    sweeper asked for (`objective`), None for a job that failed."""
     COMMAND.started()
-    from dllm.report.tables import print_comparison
+    from dllm.report.tables import failures, print_comparison
     from dllm.runs.execute import execute  # torch, not needed for --help
 
     hydra_config = HydraConfig.get()
@@ -32,42 +34,65 @@ def job(config: DictConfig) -> None:
     try:
         folder, summary = execute(config, name, sweep.name if sweep else None)
     except (ConfigError, RunError) as error:
-        code = 2 if isinstance(error, ConfigError) else 1
-        if sweep is None:
-            COMMAND.failed(code, str(error))
-        else:
-            message = f"job {hydra_config.job.num}: {error}"
-            COMMAND.failed(code, message)
-            _note(sweep, {"job": hydra_config.job.num, "code": code, "error": message})
-        return
+        _failed(sweep, 2 if isinstance(error, ConfigError) else 1, str(error))
+        return None
+    for line in failures(summary):
+        _failed(sweep, 1, line)
     if sweep is not None:
-        _note(sweep, {"job": hydra_config.job.num, "folder": str(folder)})
+        _note(sweep, {"folder": str(folder), "summary": summary})
     else:
         print_comparison([summary], [folder])
+    return summary["metrics"][config.objective]
+
+
+def _failed(sweep: Path | None, code: int, message: str) -> None:
+    if sweep is None:
+        COMMAND.failed(code, message)
+    else:
+        message = f"job {HydraConfig.get().job.num}: {message}"
+        COMMAND.failed(code, message)
+        _note(sweep, {"code": code, "error": message})
 
 
 def _note(sweep: Path, line: dict[str, Any]) -> None:
     sweep.mkdir(parents=True, exist_ok=True)
     with open(sweep / "jobs.jsonl", "a") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write(json.dumps({"job": HydraConfig.get().job.num, **line}) + "\n")
 
 
 class SweepComparison(Callback):
     """Prints one table over all jobs when a sweep ends."""
 
+    def __init__(self) -> None:
+        self._held = ExitStack()
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Takes the sweep's folder: what an earlier sweep left there is no row of this one."""
+        from dllm.runs.lock import locked
+
+        folder = Path(config.hydra.sweep.dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._held.enter_context(locked(folder / ".lock", 0, f"hydra.sweep.dir={folder}"))
+        except OSError as error:
+            raise ConfigError(f"hydra.sweep.dir={folder}: {error.strerror}") from None
+        (folder / "jobs.jsonl").unlink(missing_ok=True)
+
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from dllm.report.tables import print_comparison
-        from dllm.runs.folder import RunFolder
 
+        self._held.close()
         path = Path(config.hydra.sweep.dir) / "jobs.jsonl"
         if not path.exists():
             return
         jobs = sorted(map(json.loads, path.read_text().splitlines()), key=lambda line: line["job"])
         for failed in (line for line in jobs if "error" in line):
             COMMAND.failed(failed["code"], failed["error"])
-        folders = [Path(line["folder"]) for line in jobs if "folder" in line]
-        if folders:
-            print_comparison([RunFolder(folder).summary() for folder in folders], folders)
+        done = [line for line in jobs if "folder" in line]
+        if done:
+            print_comparison(
+                [line["summary"] for line in done], [Path(line["folder"]) for line in done]
+            )
 
 
 def main() -> None:

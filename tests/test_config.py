@@ -10,7 +10,9 @@ from tiny_decoding import SPEC
 
 from dllm import config as configuration
 from dllm.errors import ConfigError
-from dllm.runs.execute import baseline_of, build_parts
+from dllm.runs.beside import baseline_of
+from dllm.runs.labels import differences
+from dllm.runs.parts import build_parts
 
 
 CONF = Path(configuration.__file__).parents[1] / "conf"
@@ -97,7 +99,7 @@ def wrong(*overrides: str) -> str:
         ("eos=maybe", "eos=maybe is not one of none, fill_after_block"),
         ("trace=5", "trace=5 is not of type bool"),
         ("output=null", "output=None is not of type str"),
-        ("task.kinds=[nothing]", "task: kinds=['nothing'] must be distinct and among copy"),
+        ("task.kinds=[nothing]", "task.kinds=['nothing'] must be distinct and among copy"),
         ("model.dtype=float8", "model.dtype='float8' is not of type"),
         ("+model.paht=x", "model.paht is no option of"),
         ("sampler.radios=3", "sampler.radios"),
@@ -162,7 +164,7 @@ def test_the_fingerprint_is_the_same_in_every_process() -> None:
 def test_differences_are_dotted_and_only_those() -> None:
     default = configuration.compose()
     changed = configuration.compose(["sampler.radius=9", "sampler.region.block_length=16"])
-    found = configuration.differences(changed.sampler, default.sampler)
+    found = differences(changed.sampler, default.sampler)
     assert sorted(found) == ["radius=9", "region.block_length=16"]
 
 
@@ -171,7 +173,7 @@ def test_differences_name_another_part_and_what_it_changes() -> None:
     changed = configuration.compose(
         ["sampler/region=aligned", "sampler.region.overhang=keep", "sampler/proposer=gumbel"]
     )
-    found = configuration.differences(changed.sampler, default.sampler)
+    found = differences(changed.sampler, default.sampler)
     assert sorted(found) == ["proposer=gumbel", "region.overhang=keep", "region=aligned"]
 
 
@@ -182,8 +184,7 @@ def test_the_baseline_keeps_the_circumstances(options: Callable[..., list[str]])
     base = baseline_of(config, SPEC)
     assert base.sampler._target_.endswith("LowConfidence") and base.sampler.steps is None
     assert base.sampler.region.block_length == 8
-    assert base.eos == "none"
-    for name in ("model", "task", "gen_length", "seed", "limit", "batch_size"):
+    for name in ("eos", "model", "task", "gen_length", "seed", "limit", "batch_size"):
         assert base[name] == config[name]
-    again = baseline_of(configuration.compose(options("sampler=factor", "seed=3")), SPEC)
+    again = baseline_of(configuration.compose(options("sampler=factor", "eos=cut", "seed=3")), SPEC)
     assert configuration.fingerprint(base) == configuration.fingerprint(again)

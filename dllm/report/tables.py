@@ -48,6 +48,18 @@ def cells(run: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def failures(run: Mapping[str, Any]) -> list[str]:
+    """One line for each of a run, its baseline and its control in which samples failed."""
+    found = []
+    for summary in (run, run.get("baseline"), run.get("control")):
+        if summary is not None and (failed := summary["metrics"]["failed"]):
+            n = summary["metrics"]["n"]
+            found.append(
+                f"{summary['label']}: {failed} of {n} samples failed: {summary['failure']}"
+            )
+    return found
+
+
 def comparison(runs: Sequence[Mapping[str, Any]]) -> Table:
     """Runs below their baselines and controls; one shared by several runs is shown once."""
     table = Table(*COLUMNS)

@@ -1,7 +1,5 @@
-"""What a run depends on besides its configuration: versions, commit, device, the checkpoint
-itself."""
+"""Where a run was made: versions, commit, device."""
 
-import hashlib
 import platform
 import subprocess
 from importlib.metadata import version
@@ -12,10 +10,9 @@ import torch
 
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "hydra-core", "numpy")
-_SAMPLED_BYTES = 1 << 20
 
 
-def describe(checkpoint: Path, device: str) -> dict[str, Any]:
+def describe(device: str) -> dict[str, Any]:
     """Contents of environment.json; no paths, no times."""
     accelerated = device != "cpu" and torch.cuda.is_available()
     name = torch.cuda.get_device_name() if accelerated else platform.machine()
@@ -25,22 +22,7 @@ def describe(checkpoint: Path, device: str) -> dict[str, Any]:
         "commit": _commit(),
         "device": f"{device} ({name})",
         "threads": torch.get_num_threads(),
-        "checkpoint": checkpoint_identity(checkpoint),
     }
-
-
-def checkpoint_identity(folder: Path) -> str:
-    """Hash over the files' names, sizes and first and last MiB: tells checkpoints apart without
-    reading gigabytes."""
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.json"), *folder.glob("model*.safetensors")]):
-        size = path.stat().st_size
-        digest.update(f"{path.name}:{size};".encode())
-        with open(path, "rb") as file:
-            digest.update(file.read(_SAMPLED_BYTES))
-            file.seek(max(size - _SAMPLED_BYTES, 0))
-            digest.update(file.read(_SAMPLED_BYTES))
-    return digest.hexdigest()[:16]
 
 
 def _commit() -> str | None:

@@ -18,11 +18,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tokenizers import Tokenizer
 
-from dllm.config import build, compose, differences, fingerprint
+from dllm.config import build, compose, fingerprint
 from dllm.errors import ConfigError
 from dllm.metrics.statistics import wilson
 from dllm.models.config_reader import Overrides
 from dllm.models.loading import load_model, read_spec
+from dllm.runs.labels import differences
 from dllm.tasks.suite import EmbeddedSuite
 from dllm.tracking.tracker import RunInfo, Tracker
 from dllm.training.block_noise import BlockNoise

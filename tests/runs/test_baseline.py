@@ -9,7 +9,8 @@ from tiny_decoding import MASK, SPEC
 
 from dllm.config import compose
 from dllm.errors import ConfigError
-from dllm.runs.execute import baseline_of, execute
+from dllm.runs.beside import baseline_of
+from dllm.runs.execute import execute
 from dllm.runs.folder import RunFolder
 
 
@@ -25,7 +26,7 @@ ALIGNED = {"block_length": None, "untrained": "refuse", "overhang": "cut"}
         (["sampler=wedlm"], "FixedBlocks", None),
         (["sampler=dystruct"], "FixedBlocks", None),
         (["sampler=daedal"], "FixedBlocks", 32),
-        (["sampler=sdar", "sampler.region.block_length=4"], "FixedBlocks", 4),
+        (["sampler=sdar", "sampler.region.block_length=4"], "AlignedBlocks", 4),
         # 32 positions do not fall into blocks of 24.
         (["sampler=wedlm_block", "sampler.region.block_length=24"], "UnevenBlocks", 24),
         (["sampler=adablock", "sampler.region.default_block_length=24"], "UnevenBlocks", 24),

@@ -10,7 +10,8 @@ from dllm.config import build, compose
 from dllm.errors import ConfigError
 from dllm.models.filter import FilterFacts, FilterNetwork, save_filter
 from dllm.report.tables import comparison
-from dllm.runs.execute import control_of, execute
+from dllm.runs.beside import control_of
+from dllm.runs.execute import execute
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_table_shows_the_control(filter_file: Path, options: Callable[..., list[
     table = comparison([summary])
     labels = list(table.columns[0].cells)
     assert labels[0].startswith("low_confidence")
-    assert labels[1] == "control: threshold (region.block_length=8, threshold=0.82)"
+    assert labels[1].startswith("control: threshold (region.block_length=8, threshold=0.82")
     assert labels[2].startswith("learn2pd")
 
 

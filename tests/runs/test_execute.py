@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from random_checkpoint import write_checkpoint
 
 from dllm import config as configuration
 from dllm.errors import ConfigError
@@ -61,7 +60,8 @@ def test_the_resolved_configuration_runs_again(options: Options) -> None:
     from omegaconf import OmegaConf
 
     config = OmegaConf.load(folder.path / "config.yaml")
-    assert configuration.fingerprint(config) == folder.path.name
+    assert configuration.fingerprint(config) == folder.identity()["configuration"]
+    assert execute(config, "threshold")[0] == folder.path
 
 
 def test_the_baseline_is_one_token_per_forward_on_the_same_samples(options: Options) -> None:
@@ -85,7 +85,7 @@ def test_a_baseline_is_measured_once(options: Options) -> None:
     # Asked for by name it is the same run.
     _, itself = run(options("sampler=low_confidence"))
     assert itself["fingerprint"] == summary["baseline"]["fingerprint"]
-    assert "versus_baseline" not in itself
+    assert itself["versus_baseline"]["nfe_speedup"] == 1
     assert (base / "samples.jsonl").stat().st_mtime_ns == stamp.st_mtime_ns
 
 
@@ -143,21 +143,12 @@ def test_a_refused_run_leaves_nothing(
     assert [path for path in (tmp_path / "runs").rglob("*") if path.is_file()] == []
 
 
-def test_another_checkpoint_under_the_same_path_is_noticed(
-    options: Options, tmp_path: Path
-) -> None:
-    folder = write_checkpoint(tmp_path / "model")
-    given = options("sampler=threshold", "baseline=false", f"model.path={folder}")
-    run(given)
-    write_checkpoint(tmp_path / "model", d_ff=32)
-    with pytest.raises(ConfigError, match="holds samples of another checkpoint"):
-        run(given)
-
-
 def test_labels_name_what_differs(options: Options) -> None:
     given = ("sampler=threshold", "sampler.threshold=0.5", "cache=dual", "baseline=false")
     _, summary = run(options(*given))
-    assert summary["label"] == "threshold (region.block_length=8, threshold=0.5, cache=dual)"
+    assert summary["label"].startswith(
+        "threshold (region.block_length=8, threshold=0.5, cache=dual, "
+    )
 
 
 def test_summaries_are_plain_json(options: Options) -> None:

@@ -23,7 +23,7 @@ def trace(name: str) -> Trace:
 def opened(path: Path, *names: str) -> RunFolder:
     """A folder with finished samples of these names."""
     folder = RunFolder(path)
-    with folder.locked():
+    with folder.locked(0):
         folder.write_config("seed: 0\n")
         for name in names:
             folder.append(sample(name), trace(name))
@@ -39,7 +39,7 @@ def test_samples_and_traces_come_back(tmp_path: Path) -> None:
 def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert folder.samples() == folder.traces() == []
-    folder.drop_unfinished()
+    assert folder.repair(["a"], traced=True) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -49,7 +49,7 @@ def test_a_line_cut_by_a_kill_does_not_count(tmp_path: Path, left: bytes) -> Non
     with open(folder.path / "samples.jsonl", "ab") as file:
         file.write(left)
     assert [result.id for result in folder.samples()] == ["a", "b"]
-    folder.drop_unfinished()
+    assert folder.repair(["a", "b", "c"], traced=False) == []
     folder.append(sample("c"))
     assert [result.id for result in folder.samples()] == ["a", "b", "c"]
 
@@ -61,7 +61,7 @@ def test_traces_of_unfinished_samples_are_dropped(tmp_path: Path) -> None:
     from dllm.step.trace import pack_traces
 
     path.write_bytes(whole + pack_traces([trace("b")]) + whole[:11])
-    folder.drop_unfinished()
+    assert folder.repair(["a", "b"], traced=True) == []
     folder.append(sample("b"), trace("b"))
     assert folder.traces() == [trace("a"), trace("b")]
 
@@ -69,35 +69,35 @@ def test_traces_of_unfinished_samples_are_dropped(tmp_path: Path) -> None:
 def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from dllm.runs.folder import RunFolder\n"
-        "with RunFolder(Path(sys.argv[1])).locked(): pass"
+        "with RunFolder(Path(sys.argv[1])).locked(0): pass"
     )
     folder = RunFolder(tmp_path / "run")
-    with folder.locked():
+    with folder.locked(0):
         result = subprocess.run(
             [sys.executable, "-c", program, folder.path], capture_output=True, text=True
         )
-    assert "ConfigError" in result.stderr
-    assert "is being written by another process" in result.stderr
-    with folder.locked():
+    assert "RunError" in result.stderr
+    assert "is still being written by another process after wait_minutes=0" in result.stderr
+    with folder.locked(0):
         pass
 
 
 def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with (
-        pytest.raises(ConfigError, match=r"output=.*file/run is not writable: Not a directory"),
-        RunFolder(tmp_path / "file" / "run").locked(),
+        pytest.raises(ConfigError, match=r"output=.*file/run is not writable: File exists"),
+        RunFolder(tmp_path / "file" / "run").locked(0),
     ):
         pass
 
 
 def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    with pytest.raises(ConfigError), folder.locked():
+    with pytest.raises(ConfigError), folder.locked(0):
         raise ConfigError("refused")
     assert not folder.path.exists()
     opened(folder.path, "a")
-    with pytest.raises(ConfigError), folder.locked():
+    with pytest.raises(ConfigError), folder.locked(0):
         raise ConfigError("refused")
     assert folder.samples() == [sample("a")]
 
@@ -157,15 +157,8 @@ def test_a_full_disk_leaves_nothing_half_written(
 
 def test_the_environment_is_kept_and_its_changes_are_told(tmp_path: Path) -> None:
     folder = opened(tmp_path / "run", "a")
-    first = {"torch": "2.13", "checkpoint": "abc"}
+    first = {"torch": "2.13", "commit": "abc"}
     assert folder.write_environment(first) == []
     assert folder.write_environment(first) == []
     assert folder.write_environment(first | {"torch": "2.14"}) == ["torch"]
-    with pytest.raises(ConfigError, match="holds samples of another checkpoint"):
-        folder.write_environment(first | {"checkpoint": "def"})
-
-
-def test_another_checkpoint_may_take_a_folder_without_samples(tmp_path: Path) -> None:
-    folder = opened(tmp_path / "run")
-    folder.write_environment({"checkpoint": "abc"})
-    assert folder.write_environment({"checkpoint": "def"}) == ["checkpoint"]
+    assert folder.write_environment(first | {"torch": "2.14"}) == []

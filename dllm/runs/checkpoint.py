@@ -1,0 +1,72 @@
+"""The model of a run: found and checked at once, loaded when something is to be decoded."""
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from dllm.forward.predictor import Predictor
+from dllm.models.hub import ALLOWED_FILES, ModelOptions, checkpoint_folder, open_tokenizer
+from dllm.models.loading import load_model, read_spec
+
+
+_CHUNK = 1 << 24
+
+
+class Checkpoint:
+    """One per command: the run, its baseline and its control share what is loaded.
+
+    Raises `ConfigError` for a folder that is no checkpoint or lacks a tokenizer.
+    """
+
+    def __init__(self, options: ModelOptions):
+        self.options = options
+        self.folder = checkpoint_folder(options)
+        self.spec = read_spec(self.folder, options.overrides, options.family)
+        self.tokenizer = open_tokenizer(options, self.spec, self.folder)
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        options = self.options
+        model = load_model(
+            self.folder,
+            options.torch_dtype,
+            options.device,
+            overrides=options.overrides,
+            family=options.family,
+        )
+        return Predictor(model)
+
+    @cached_property
+    def contents(self) -> dict[str, str]:
+        """Hash of every file of the folder that can be read, whole: names, sizes and times can all
+        stay the same while the weights change."""
+        files = {path for pattern in ALLOWED_FILES for path in self.folder.glob(pattern)}
+        files |= set(self.folder.glob("additional_chat_templates/*.jinja"))
+        return {str(p.relative_to(self.folder)): file_hash(p) for p in sorted(files) if p.is_file()}
+
+    def warm_up(self, prompt: tuple[int, ...], rows: int) -> None:
+        """One forward, so that thread pools and kernel selection are not charged to a sample."""
+        model = self.predictor.model
+        tokens = torch.tensor([prompt] * rows, device=model.device)
+        with torch.inference_mode():
+            positions = torch.arange(len(prompt), device=model.device).expand_as(tokens)
+            model.logits(model.hidden(tokens, positions)[:, -1:])
+
+
+def file_hash(path: Path) -> str:
+    """Hash of a file's content: of the hashes of its chunks, which are made side by side, so that
+    the disk is the limit and not one core."""
+
+    def part(start: int) -> bytes:
+        with open(path, "rb") as file:
+            file.seek(start)
+            return hashlib.sha256(file.read(_CHUNK)).digest()
+
+    starts = range(0, path.stat().st_size, _CHUNK)
+    if len(starts) <= 1:
+        return hashlib.sha256(b"".join(map(part, starts))).hexdigest()[:16]
+    with ThreadPoolExecutor() as pool:
+        return hashlib.sha256(b"".join(pool.map(part, starts))).hexdigest()[:16]

@@ -1,0 +1,66 @@
+"""The decoding of a run's samples, graded and kept one by one."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+
+from omegaconf import DictConfig
+
+from dllm import config as configuration
+from dllm.engine.loop import Decoder
+from dllm.runs.checkpoint import Checkpoint
+from dllm.runs.folder import RunFolder
+from dllm.runs.grading import encoded, grade
+from dllm.runs.parts import Parts
+from dllm.runs.progress import Progress
+from dllm.step.canvas import Prompt
+from dllm.tasks.base import Sample
+
+
+class Decoding:
+    """What refuses a sample does so on construction, before anything is written."""
+
+    def __init__(
+        self,
+        config: DictConfig,
+        parts: Parts,
+        checkpoint: Checkpoint,
+        samples: Sequence[Sample],
+        references: Mapping[str, Sequence[int]],
+    ):
+        self.config, self.task, self.checkpoint = config, parts.task, checkpoint
+        self.samples = {sample.id: sample for sample in samples}
+        constraint = parts.constraint
+        self.decoder = Decoder(
+            checkpoint.predictor,
+            parts.sampler,
+            parts.cache,
+            parts.eos,
+            None if constraint is None else constraint.bind(checkpoint.tokenizer, checkpoint.spec),
+            config.batch_size,
+            config.seed,
+            record=config.trace,
+        )
+        self.prompts = [
+            Prompt(
+                sample.id,
+                encoded(checkpoint.tokenizer, sample),
+                config.gen_length,
+                tuple(references.get(sample.id, ())) or None,
+            )
+            for sample in samples
+        ]
+        with configuration.full_paths(config.sampler, "sampler"):
+            self.decoder.check(self.prompts)
+
+    def run(self, folder: RunFolder, label: str) -> None:
+        """Each sample is on disk before the next one is reported."""
+        self.checkpoint.warm_up(self.prompts[0].tokens, self.config.batch_size)
+        spec, tokenizer = self.checkpoint.spec, self.checkpoint.tokenizer
+        bar = Progress(label, len(self.samples)) if self.config.progress else nullcontext()
+        with bar as shown:
+            for outcome in self.decoder.decode(self.prompts):
+                sample = self.samples[outcome.sample_id]
+                result = grade(outcome, sample, self.task, tokenizer, spec)
+                folder.append(result, outcome.trace)
+                if shown is not None:
+                    shown.add(result)

@@ -1,0 +1,176 @@
+"""What decides a run's result, as a hash: options, code, model, data.
+
+An edited rule, another weight in the middle of a checkpoint, another chat template or another line
+of a data file is another run, in another folder. What only says how to show or keep a result
+(tracker, progress, workers) is no part of it.
+"""
+
+import ast
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch.nn import Module
+
+from dllm.config import WITHOUT_EFFECT, fingerprint
+from dllm.runs.checkpoint import file_hash
+from dllm.step.sampler import Sampler
+from dllm.tasks.base import Sample
+
+
+ENGINE = ("dllm.engine.loop", "dllm.runs.decoding")
+"""What every run executes, besides the parts that its configuration names."""
+_OURS = ("dllm", "samplers")
+_LIBRARIES = ("site-packages", "dist-packages")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Contents of identity.json."""
+
+    configuration: str
+    """Fingerprint of the options."""
+    code: Mapping[str, str]
+    """Module -> hash of its source."""
+    model: Mapping[str, str]
+    """File of the checkpoint -> hash of its content."""
+    data: Mapping[str, str]
+    """The samples, every file that an option names, every network that the sampler loaded -> hash
+    of the content."""
+
+    @classmethod
+    def of(
+        cls,
+        config: DictConfig,
+        sampler: Sampler,
+        model: Mapping[str, str],
+        samples: Sequence[Sample],
+    ) -> "Identity":
+        contents = [asdict(replace(s, meta={})) | {"meta": dict(s.meta)} for s in samples]
+        data = {option: file_hash(path) for option, path in named_files(config)}
+        data |= {f"sampler.{name}": network_hash(n) for name, n in networks(sampler)}
+        return cls(
+            fingerprint(config),
+            {name: file_hash(path) for name, path in code_of([*ENGINE, *targets(config)]).items()},
+            model,
+            {"samples": _hash(contents), **data},
+        )
+
+    @property
+    def mark(self) -> str:
+        """Name of the run's folder, 12 hex digits."""
+        return _hash(asdict(self))
+
+    def changed_from(self, other: Mapping[str, Any]) -> list[str]:
+        """Names of what differs from another identity.json."""
+        found = []
+        for name in ("code", "model", "data"):
+            ours, theirs = getattr(self, name), other.get(name, {})
+            found += sorted(k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k))
+        return found
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def targets(config: Any) -> Iterator[str]:
+    """Modules of all classes that a configuration names, but the tracker's."""
+    if isinstance(config, DictConfig):
+        if isinstance(target := config.get("_target_"), str):
+            yield target.rsplit(".", 1)[0]
+        for key in config:
+            if key != "tracker":
+                yield from targets(config[key])
+
+
+def named_files(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, Path]]:
+    """Options whose value is the path of a file (a filter, a table, a data set)."""
+    for key in (str(name) for name in config if prefix or name not in WITHOUT_EFFECT):
+        value = config[key]
+        if isinstance(value, DictConfig):
+            yield from named_files(value, f"{prefix}{key}.")
+        elif isinstance(value, str) and value and len(value) < 4096 and Path(value).is_file():
+            yield f"{prefix}{key}", Path(value)
+
+
+def networks(part: Any) -> Iterator[tuple[str, Module]]:
+    """Networks that a part loaded when it was built, the parts inside it included."""
+    for name, value in vars(part).items():
+        if isinstance(value, Module):
+            yield name, value
+        elif is_dataclass(value):
+            yield from ((f"{name}.{inner}", network) for inner, network in networks(value))
+
+
+def network_hash(network: Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def code_of(modules: Sequence[str]) -> dict[str, Path]:
+    """The modules and everything of ours that they import, directly or through others.
+
+    Ours are this distribution, the packages of the given modules, and whatever else lies outside of
+    Python's library folders; the versions of libraries are in environment.json.
+    """
+    packages = {*_OURS, *(name.split(".")[0] for name in modules)}
+    found: dict[str, Path] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        for module in _with_parents(name):
+            spec = None if module in found else _spec(module, packages)
+            if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+                continue
+            found[module] = Path(spec.origin)
+            waiting += imported(module, found[module], bool(spec.submodule_search_locations))
+    return dict(sorted(found.items()))
+
+
+def imported(module: str, path: Path, is_package: bool) -> Iterator[str]:
+    """Full names of what a file imports, inside functions too; of `from a import b` both `a` and
+    `a.b`, since `b` may be a module."""
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _with_parents(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+
+
+def _spec(module: str, packages: set[str]) -> ModuleSpec | None:
+    """Where a module lies, found without executing it; None for what is no module or not ours."""
+    top, *rest = module.split(".")
+    if top in sys.stdlib_module_names:
+        return None
+    spec = find_spec(top)
+    name = top
+    for part in rest:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        name = f"{name}.{part}"
+        spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
+    if spec is None or spec.origin is None:
+        return spec
+    installed = not {*_LIBRARIES}.isdisjoint(Path(spec.origin).parts)
+    return spec if top in packages or not installed else None

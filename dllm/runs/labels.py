@@ -1,0 +1,129 @@
+"""Names of runs: the sampler and every option that differs from its default.
+
+Two configurations that can give different results have different labels, but for the task and the
+number of samples, which have columns of their own.
+"""
+
+from importlib import resources
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dllm.config import choices, compose
+from dllm.errors import ConfigError
+
+
+_PLAIN = ("eos", "gen_length", "batch_size", "seed")
+
+
+def label(config: DictConfig, name: str) -> str:
+    """`name (option=value, ...)`: options of the sampler as they follow `sampler.`, all others by
+    their full path."""
+    found = options_of(config, name)
+    return f"{name} ({', '.join(found)})" if found else name
+
+
+def options_of(config: DictConfig, name: str) -> list[str]:
+    """What differs from the defaults of `sampler=name`."""
+    default = compose([f"sampler={name}"])
+    found = _sampler(config.sampler, default.sampler)
+    for group in ("cache", "constraint"):
+        if config[group] != default[group]:
+            found += _group(group, config[group], default[group])
+    found += _model(config.model, default.model)
+    return [*found, *(f"{key}={config[key]}" for key in _PLAIN if config[key] != default[key])]
+
+
+def task_name(config: DictConfig) -> str:
+    """The task's choice and the options that differ from its default."""
+    name, default = option_of("task", config.task)
+    found = differences(config.task, default)
+    return f"{name} ({', '.join(found)})" if found else name
+
+
+def differences(config: DictConfig, default: DictConfig, prefix: str = "") -> list[str]:
+    """`key=value` of everything in `config` that differs from `default`, parts by their dotted
+    name; a part of another class by its name in `conf` and what differs from that."""
+    found = []
+    for key in config:
+        ours, theirs = config[key], default.get(key)
+        if isinstance(ours, DictConfig) and _class(ours) != _class(theirs):
+            name, theirs = option_of(f"sampler/{key}", ours)
+            if theirs is ours:
+                # A schedule in place of a number, or a stranger's part: nothing else tells its
+                # numbers.
+                values = [f"{k}={_plain(v)}" for k, v in ours.items() if k != "_target_"]
+                name = f"{name}({', '.join(values)})"
+            found.append(f"{prefix}{key}={name}")
+        if isinstance(ours, DictConfig) and isinstance(theirs, DictConfig):
+            found += differences(ours, theirs, f"{prefix}{key}.")
+        elif ours != theirs:
+            found.append(f"{prefix}{key}={_plain(ours)}")
+    return found
+
+
+def option_of(group: str, part: DictConfig) -> tuple[str, DictConfig]:
+    """Name and defaults of the group's option that the part differs least from; where none has its
+    class, the class and the part itself."""
+    found = []
+    for name in choices(group):
+        default = _defaults(group, name)
+        if _class(default) == _class(part):
+            changed = sum(part.get(key) != default.get(key) for key in part)
+            found.append((changed, name, default))
+    if not found:
+        return str(_class(part)).rsplit(".", 1)[-1], part
+    _, name, default = min(found, key=lambda option: option[:2])
+    return name, default
+
+
+def _defaults(group: str, name: str) -> DictConfig:
+    """An option without the parts that it names, the options that it starts from included."""
+    text = resources.files("conf").joinpath(group, f"{name}.yaml").read_text()
+    own = OmegaConf.create(text)
+    assert isinstance(own, DictConfig)
+    bases = [b for b in own.pop("defaults", []) if isinstance(b, str) and b != "_self_"]
+    merged = OmegaConf.merge(*(_defaults(group, base) for base in bases), own)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _sampler(sampler: DictConfig, default: DictConfig) -> list[str]:
+    """Options of a sampler and of the one inside it."""
+    found = differences(_alone(sampler), _alone(default))
+    if "base" not in sampler:
+        return found
+    inside, ours = sampler.base, default.get("base")
+    if _class(inside) == _class(ours):
+        return found + [f"base.{text}" for text in _sampler(inside, ours)]
+    name = _class(inside).split(".")[-2]
+    try:
+        ours = compose([f"sampler={name}"]).sampler
+    except ConfigError:
+        ours = inside
+    return [*found, f"base={name}", *(f"base.{text}" for text in _sampler(inside, ours))]
+
+
+def _group(group: str, part: DictConfig, default: DictConfig) -> list[str]:
+    name, own = option_of(group, part)
+    chosen = [] if option_of(group, default)[0] == name else [f"{group}={name}"]
+    return chosen + differences(part, own, f"{group}.")
+
+
+def _model(model: DictConfig, default: DictConfig) -> list[str]:
+    name = str(model.name)
+    chosen = [] if name == default.name else [f"model={name}"]
+    own = _defaults("model", name) if name in choices("model") else default
+    return chosen + [text for text in differences(model, own, "model.") if "model.name" not in text]
+
+
+def _alone(sampler: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(sampler, [str(name) for name in sampler if name != "base"])
+
+
+def _class(part: Any) -> str:
+    return str(part.get("_target_")) if isinstance(part, DictConfig) else ""
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value

@@ -1,0 +1,36 @@
+"""One process at a time: a lock file that the others wait for."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from dllm.errors import RunError
+
+
+@contextmanager
+def locked(path: Path, wait_minutes: float, what: str) -> Iterator[None]:
+    """Holds the lock file `path`; a line says so where another process has it.
+
+    Raises `RunError` if it still has it after `wait_minutes`, and `OSError` where the file can't
+    be made.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        note = f"waiting for {what}: another process is writing it (wait_minutes={wait_minutes:g})"
+        print(note, file=sys.stderr, flush=True)
+        try:
+            lock.acquire(timeout=60 * wait_minutes, poll_interval=0.2)
+        except Timeout:
+            raise RunError(
+                f"{what} is still being written by another process after "
+                f"wait_minutes={wait_minutes:g}"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()

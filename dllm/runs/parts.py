@@ -1,0 +1,59 @@
+"""The objects that a run's configuration describes."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from omegaconf import DictConfig
+
+from dllm import config as configuration
+from dllm.cache.policy import CachePolicy
+from dllm.errors import ConfigError
+from dllm.metrics.definitions import Summary
+from dllm.models.hub import ModelOptions
+from dllm.step.constraint import Constraint
+from dllm.step.eos import EosPolicy
+from dllm.step.sampler import Sampler
+from dllm.tasks.base import Task
+from dllm.tracking.tracker import Tracker
+
+
+OBJECTIVES = tuple(field.name for field in fields(Summary) if field.type in (int, float))
+"""Numbers of a summary that a sweeper can ask for."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything a configuration builds, checked before any work is done."""
+
+    model: ModelOptions
+    sampler: Sampler
+    cache: CachePolicy
+    constraint: Constraint | None
+    task: Task
+    tracker: Tracker
+    eos: EosPolicy
+
+
+def build_parts(config: DictConfig) -> Parts:
+    """Raises `ConfigError` for any option that is unknown, wrongly typed or out of range."""
+
+    def part(name: str, kind: Any) -> Any:
+        return configuration.build(config[name], name, config.allow_external, kind)
+
+    configuration.check_top_level(config)
+    if config.eos not in list(EosPolicy):
+        raise ConfigError(f"eos={config.eos} is not one of {', '.join(EosPolicy)}")
+    if config.objective not in OBJECTIVES:
+        raise ConfigError(f"objective={config.objective} is not one of {', '.join(OBJECTIVES)}")
+    parts = Parts(
+        part("model", ModelOptions),
+        part("sampler", Sampler),
+        part("cache", CachePolicy),
+        part("constraint", Constraint),
+        part("task", Task),
+        part("tracker", Tracker),
+        EosPolicy(config.eos),
+    )
+    with configuration.full_paths(config.sampler, "sampler"):
+        parts.sampler.validate(config.gen_length)
+    return parts
