@@ -148,6 +148,7 @@ TOP_LEVEL: Mapping[str, Any] = {
     "batch_size": int,
     "seed": int,
     "limit": int | None,
+    "prompt": str | None,
     "trace": bool,
     "baseline": bool,
     "progress": bool,
@@ -179,6 +180,8 @@ def _expand_home(config: Any) -> None:
     keys = range(len(config)) if isinstance(config, ListConfig) else list(config)
     for key in keys:
         value = config[key]
+        if key == "prompt":
+            continue
         if OmegaConf.is_config(value):
             _expand_home(value)
         elif isinstance(value, str) and (value == "~" or value.startswith("~/")):

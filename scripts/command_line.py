@@ -14,6 +14,8 @@ from collections.abc import Callable
 from contextlib import redirect_stderr
 from typing import TextIO
 
+import dllm.config  # noqa: F401 - registers what conf/*.yaml interpolates
+
 
 class CommandLine:
     def __init__(self) -> None:

@@ -19,6 +19,10 @@ CONF = Path(configuration.__file__).parents[1] / "conf"
 GROUPS = ("sampler", "cache", "constraint", "task", "tracker", "model")
 
 
+GIVEN = {"prompts": ["prompt=text"]}
+"""What a choice can't be built without."""
+
+
 def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
@@ -31,7 +35,7 @@ def cells() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(("group", "choice"), list(cells()))
 def test_every_choice_composes_and_builds(group: str, choice: str) -> None:
-    config = configuration.compose([f"{group}={choice}"])
+    config = configuration.compose([f"{group}={choice}", *GIVEN.get(choice, ())])
     configuration.check_complete(config)
     configuration.check_top_level(config)
     built = configuration.build(config[group], group)

@@ -8,8 +8,15 @@ from pathlib import Path
 import torch
 
 from dllm.forward.predictor import Predictor
-from dllm.models.hub import ALLOWED_FILES, ModelOptions, checkpoint_folder, open_tokenizer
-from dllm.models.loading import load_model, read_spec
+from dllm.models.hub import (
+    ALLOWED_FILES,
+    ModelOptions,
+    adapter_folder,
+    checkpoint_folder,
+    open_model,
+    open_spec,
+    open_tokenizer,
+)
 
 
 _CHUNK = 1 << 24
@@ -24,28 +31,22 @@ class Checkpoint:
     def __init__(self, options: ModelOptions):
         self.options = options
         self.folder = checkpoint_folder(options)
-        self.spec = read_spec(self.folder, options.overrides, options.family)
+        self.spec = open_spec(options)
         self.tokenizer = open_tokenizer(options, self.spec, self.folder)
 
     @cached_property
     def predictor(self) -> Predictor:
-        options = self.options
-        model = load_model(
-            self.folder,
-            options.torch_dtype,
-            options.device,
-            overrides=options.overrides,
-            family=options.family,
-        )
+        model, _ = open_model(self.options)
         return Predictor(model)
 
     @cached_property
     def contents(self) -> dict[str, str]:
-        """Hash of every file of the folder that can be read, whole: names, sizes and times can all
-        stay the same while the weights change."""
-        files = {path for pattern in ALLOWED_FILES for path in self.folder.glob(pattern)}
-        files |= set(self.folder.glob("additional_chat_templates/*.jinja"))
-        return {str(p.relative_to(self.folder)): file_hash(p) for p in sorted(files) if p.is_file()}
+        """Hash of every file that can be read of checkpoint and adapter, whole: names, sizes
+        and times can all stay the same while the weights change."""
+        folders = [f for f in (self.folder, adapter_folder(self.options)) if f is not None]
+        patterns = (*ALLOWED_FILES, "additional_chat_templates/*.jinja")
+        files = {path for f in folders for pattern in patterns for path in f.glob(pattern)}
+        return {f"{p.parent.name}/{p.name}": file_hash(p) for p in sorted(files) if p.is_file()}
 
     def warm_up(self, prompt: tuple[int, ...], rows: int) -> None:
         """One forward, so that thread pools and kernel selection are not charged to a sample."""

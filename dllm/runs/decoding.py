@@ -52,11 +52,11 @@ class Decoding:
         with configuration.full_paths(config.sampler, "sampler"):
             self.decoder.check(self.prompts)
 
-    def run(self, folder: RunFolder, label: str) -> None:
+    def run(self, folder: RunFolder, name: str) -> None:
         """Each sample is on disk before the next one is reported."""
         self.checkpoint.warm_up(self.prompts[0].tokens, self.config.batch_size)
         spec, tokenizer = self.checkpoint.spec, self.checkpoint.tokenizer
-        bar = Progress(label, len(self.samples)) if self.config.progress else nullcontext()
+        bar = Progress(name, len(self.samples)) if self.config.progress else nullcontext()
         with bar as shown:
             for outcome in self.decoder.decode(self.prompts):
                 sample = self.samples[outcome.sample_id]

@@ -110,7 +110,7 @@ class _Run:
             try:
                 self.parts.tracker.start(self._info(group))
                 if decoding is not None:
-                    decoding.run(folder, self.label)
+                    decoding.run(folder, self.name)
                 results = sorted(folder.samples(), key=lambda result: order[result.id])
                 summary = self._summary(results, baseline, control)
                 folder.write_summary(summary)

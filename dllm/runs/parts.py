@@ -17,7 +17,9 @@ from dllm.tasks.base import Task
 from dllm.tracking.tracker import Tracker
 
 
-OBJECTIVES = tuple(field.name for field in fields(Summary) if field.type in (int, float))
+OBJECTIVES = tuple(
+    field.name for field in fields(Summary) if field.type in (int, float, float | None)
+)
 """Numbers of a summary that a sweeper can ask for."""
 
 
