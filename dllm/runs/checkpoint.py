@@ -13,8 +13,8 @@ from dllm.models.hub import (
     ModelOptions,
     adapter_folder,
     checkpoint_folder,
+    folder_spec,
     open_model,
-    open_spec,
     open_tokenizer,
 )
 
@@ -31,7 +31,7 @@ class Checkpoint:
     def __init__(self, options: ModelOptions):
         self.options = options
         self.folder = checkpoint_folder(options)
-        self.spec = open_spec(options)
+        self.spec = folder_spec(options, self.folder)
         self.tokenizer = open_tokenizer(options, self.spec, self.folder)
 
     @cached_property
