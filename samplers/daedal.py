@@ -47,9 +47,9 @@ class Daedal(FlexibleLength):
     def fields(self) -> tuple[StateField, ...]:
         return (*super().fields(), StateField("sized", dtype=torch.bool))
 
-    def max_steps(self, gen_length: int) -> int:
+    def max_steps(self, positions: int) -> int:
         # A step lengthens the answer, commits a position or closes the first stage.
-        return 2 * gen_length + 1
+        return 2 * positions + 1
 
     def select(self, view: View, state: SamplerState) -> Decision:
         view = self.transform(view, state)

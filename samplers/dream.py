@@ -58,11 +58,15 @@ class Dream(Sampler):
                 "(sampler.region.block_length=null)"
             )
 
-    def max_steps(self, gen_length: int) -> int:
+    def scheduled_steps(self, gen_length: int) -> int:
         return self.steps or gen_length
 
+    def max_steps(self, positions: int) -> int:
+        return max(self.steps or 0, positions) + positions
+
     def block_done(self, canvas: Canvas, row: int, state: SamplerState) -> bool:
-        return bool(canvas.step_in_block[row] >= self.max_steps(canvas.prompts[row].gen_length))
+        made = canvas.step_in_block[row] >= self.scheduled_steps(canvas.prompts[row].gen_length)
+        return bool(made) and super().block_done(canvas, row, state)
 
     def revealed(self, steps: int, step: int) -> float:
         """Share of the masks that this step reveals; float32 as in the official code."""
@@ -84,7 +88,7 @@ class Dream(Sampler):
         canvas = view.canvas
         share = np.array(
             [
-                self.revealed(self.max_steps(prompt.gen_length), int(step))
+                self.revealed(self.scheduled_steps(prompt.gen_length), int(step))
                 for prompt, step in zip(canvas.prompts, canvas.step_in_block, strict=True)
             ],
             dtype=np.float32,

@@ -79,7 +79,7 @@ class FreeDave(Wrapper):
 
     def validate(self, gen_length: int) -> None:
         super().validate(gen_length)
-        steps = self.base.max_steps(gen_length)
+        steps = self.base.scheduled_steps(gen_length)
         if steps is not None and steps != gen_length:
             raise ConfigError(
                 f"sampler.base.steps={steps} must be gen_length={gen_length}: drafts grow by one "

@@ -5,8 +5,9 @@ its confidence > threshold (strict; `inclusive` for Dream). All ready positions 
 without any, the step's static quota of most confident ones. Before step index history - 1 of a
 block nothing is ready. Against a position never predicted before, KL is about 27 (zeros with 1e-12
 added). History crosses block borders, so the next block's positions are predicted along with the
-current one's. With steps < gen_length a block may end with masks left. Softmax and KL in
-float64.
+current one's. With steps < gen_length a few ready positions in place of a larger quota leave masks
+in a block whose steps are over: they are decoded further (`masks_left: decode`) or, as the official
+code does, left for good (`leave`), which fails the answer. Softmax and KL in float64.
 
 Authors' settings (gen_length = steps = 256, history 2), threshold / KL: LLaDA-8B-Instruct, block
 64: GSM8K 0.6 / 0.015, MATH 0.6 / 0.01, HumanEval 0.9 / 0.01, MBPP 0.7 / 0.01. Dream-Instruct, no
@@ -16,7 +17,7 @@ with a cache "previous step" loses its meaning.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from dllm.step.prediction import View
 from dllm.step.schedule import Value, current
 from dllm.step.state import SamplerState, StateField
 from samplers.parts.checks import in_unit_interval, not_below
-from samplers.parts.quota import StaticQuota
+from samplers.parts.quota import StaticQuota, block_steps
 
 
 _POSITIONS, _PROBABILITIES, _KL = "klass_positions", "klass_probabilities", "klass_kl"
@@ -48,6 +49,8 @@ class Klass(StaticQuota):
     """Successive steps in which it has to be stable (>= 1)."""
     inclusive: bool
     """Confidence >= threshold instead of >."""
+    masks_left: Literal["decode", "leave"]
+    """What becomes of a block's masks once its share of `steps` is over."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({"fresh_logits"})
 
@@ -139,4 +142,7 @@ class Klass(StaticQuota):
         return torch.where(ready.any(dim=1, keepdim=True), ready, quota)
 
     def block_done(self, canvas: Canvas, row: int, state: SamplerState) -> bool:
-        return canvas.masked_in_block(row) == 0 or super().block_done(canvas, row, state)
+        if canvas.masked_in_block(row) == 0:
+            return True
+        share = block_steps(canvas, self.region, self.steps)[row]
+        return self.masks_left == "leave" and bool(canvas.step_in_block[row] >= share)

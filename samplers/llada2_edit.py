@@ -46,9 +46,9 @@ class LLaDA2Edit(DynamicQuota):
             StateField(_MASKED, dtype=torch.bool, fill=True, reset="block"),
         )
 
-    def max_steps(self, gen_length: int) -> int:
+    def max_steps(self, positions: int) -> int:
         # Every block holds at least one position; blocks may reach beyond the answer.
-        return gen_length * (2 + self.max_passes)
+        return positions * (2 + self.max_passes)
 
     def plan(
         self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState

@@ -36,10 +36,10 @@ class Oracle(Sampler):
         )
         return (*super().fields(), *proposals)
 
-    def max_steps(self, gen_length: int) -> int:
+    def max_steps(self, positions: int) -> int:
         # A step that commits nothing repeats the forward before it, and the next one ends the
         # block.
-        return 2 * gen_length
+        return 2 * positions
 
     def plan(
         self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState

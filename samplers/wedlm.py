@@ -77,9 +77,9 @@ class WeDLM(Sampler):
         length = max(kept, min(kept + 2 * self.region.window - 1, spec.max_positions))
         return Layout(length, length, kept, spec.block_size or 0)
 
-    def max_steps(self, gen_length: int) -> int:
+    def max_steps(self, positions: int) -> int:
         # A forward fills or (refilled after the commit) at least commits.
-        return 2 * (gen_length + 2 * self.region.window)
+        return 2 * (positions + 2 * self.region.window)
 
     def plan(
         self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState

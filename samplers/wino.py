@@ -56,8 +56,8 @@ class Wino(Sampler):
         last = StateField(_LAST, dtype=torch.int64, fill=_FIRST_LAST, reset="block")
         return (*super().fields(), last)
 
-    def max_steps(self, gen_length: int) -> int:
-        return gen_length
+    def max_steps(self, positions: int) -> int:
+        return positions
 
     def plan(
         self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState

@@ -156,6 +156,8 @@ def _difference(case: Params, method: RecordedMethod, outcome: Outcome) -> str |
         found = _difference(case["stage1"], method, outcome.earlier)
         if found is not None:
             return f"stage 1: {found}"
+    if outcome.failure is not None and trace.mask_id not in case["output"]:
+        return outcome.failure
     ours = [sorted(step) for step in method.steps(trace)]
     theirs = [sorted(map(tuple, step)) for step in method.recorded_steps(case)]
     for step, (mine, other) in enumerate(zip(ours, theirs, strict=False)):

@@ -221,6 +221,7 @@ class Batch:
             if not row.finished:
                 continue
             shorten(self.canvas, b, row, int(self.canvas.kept[b]))
+            row.check_complete(self.canvas, b)
             row.check_written(self.canvas, b)
             row.leave(self.canvas, b)
             outcome = row.outcome(self.canvas, b, now)

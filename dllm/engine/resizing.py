@@ -50,6 +50,8 @@ def end_answer(canvas: Canvas, b: int, row: Row, end: int, policy: EosPolicy) ->
     row.finished = True
     if policy.shortens:
         shorten(canvas, b, row, end)
-    elif policy is not EosPolicy.STOP_AFTER_BLOCK and end < canvas.length[b]:
+    elif policy is EosPolicy.STOP_AFTER_BLOCK:
+        row.left_open = end
+    elif end < canvas.length[b]:
         canvas.fill(b, end, canvas.eos_ids[0])
         row.filled(end - int(canvas.prompt_length[b]), canvas.eos_ids[0])

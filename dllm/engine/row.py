@@ -30,6 +30,8 @@ class Row:
     failure: str | None = None
     truncated: bool = False
     finished: bool = False
+    left_open: int | None = None
+    """Position from which the end-of-answer policy leaves masks behind the answer, on purpose."""
     reviewer: Reviewer | None = None
     """Its constraint; None = it has none."""
     reopened: int = 0
@@ -44,6 +46,12 @@ class Row:
         """Gives the sequence up."""
         self.failure = f"sample {self.prompt.sample_id}: {reason}"
         self.finished = True
+
+    def check_complete(self, canvas: Canvas, b: int) -> None:
+        """Gives up a sequence that leaves with masks in its answer, whatever its rule says."""
+        left = int(canvas.masked()[b, : self.left_open].sum())
+        if left and self.failure is None:
+            self.fail(f"{left} positions are still masked after {canvas.step[b]} steps")
 
     def decided(self, canvas: Canvas, b: int, plan: Plan, changes: RowChanges, block: int) -> None:
         """One decision, made in `block` and already on the canvas."""

@@ -55,7 +55,7 @@ def go_on(
         row.finished = True
     elif done:
         row.finished = not next_block(sampler, canvas, state, b, close)
-    limit = sampler.max_steps(row.prompt.gen_length)
+    limit = sampler.max_steps(int(canvas.limit[b] - canvas.prompt_length[b]))
     bound = (int(canvas.limit[b]) if limit is None else limit) + row.reopened
     if not row.finished and canvas.step[b] >= bound:
         row.finished = True

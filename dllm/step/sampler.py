@@ -154,9 +154,15 @@ class Sampler:
         count on any."""
         return None
 
-    def max_steps(self, gen_length: int) -> int | None:
+    def scheduled_steps(self, gen_length: int) -> int | None:
+        """Decisions over which the rule spreads an answer in advance; None = as many as it
+        takes."""
+        return None
+
+    def max_steps(self, positions: int) -> int | None:
         """Bound on the decisions of one sequence for rules that may commit nothing; None = the
-        progress guard bounds them."""
+        progress guard bounds them. `positions`: those that its canvas has room for, which may be
+        more than gen_length (rounded up to whole blocks)."""
         return None
 
     def plan(

@@ -82,7 +82,7 @@ class Dystruct(Sampler):
     def fields(self) -> tuple[StateField, ...]:
         return (*super().fields(), *WindowState.fields())
 
-    def max_steps(self, gen_length: int) -> int:
+    def max_steps(self, positions: int) -> int:
         return self.max_forwards
 
     def plan(

@@ -34,24 +34,28 @@ def steps_per_block(region: Region, steps: int | None, gen_length: int) -> int:
 
 
 def block_steps(canvas: Canvas, region: Region, steps: int | None) -> Int[np.ndarray, "batch"]:
-    """K of each sequence's block: its share of `steps`, None = one per position."""
+    """K of each sequence's block: its share of `steps`, None = one per mask that it was entered
+    with."""
     if steps is None:
-        # An aligned block may begin inside the prompt, a growing one end beyond the sequence.
-        start = np.maximum(canvas.block_start, canvas.prompt_length)
-        return np.minimum(canvas.block_end, canvas.length) - start
+        return canvas.block_masks
     return np.array([steps_per_block(region, steps, p.gen_length) for p in canvas.prompts])
 
 
 def step_quota(canvas: Canvas, region: Region, steps: int | None) -> Int[np.ndarray, "batch"]:
-    """Positions to commit in this step: n // K of the block's n masks, one more in the first n mod
-    K of its K steps."""
+    """Positions to commit in this step: n // K of the n masks that the block was entered with, one
+    more in the first n mod K of its K steps; at least one where masks are left after these."""
+    if steps is None:
+        return np.ones(canvas.batch, dtype=np.int64)
     count = block_steps(canvas, region, steps)
-    return canvas.block_masks // count + (canvas.step_in_block < canvas.block_masks % count)
+    due = canvas.block_masks // count + (canvas.step_in_block < canvas.block_masks % count)
+    # A veto or a row that was not computed can leave a step short of its share.
+    return np.where(canvas.step_in_block < count, due, np.maximum(due, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class StaticQuota(Sampler):
-    """Commits the quota's best candidates; all K forwards of a block are made, whatever the quota.
+    """Commits the quota's best candidates; all K forwards of a block are made, whatever the quota,
+    and more only if masks are left after them.
 
     Fewer candidates than the quota are all there is to commit: official codes that do not clamp
     write over decided positions (Dream's in a batch, KLASS's, SDAR's).
@@ -67,8 +71,11 @@ class StaticQuota(Sampler):
         if self.steps is not None:
             steps_per_block(self.region, self.steps, gen_length)
 
-    def max_steps(self, gen_length: int) -> int | None:
-        return self.steps
+    def scheduled_steps(self, gen_length: int) -> int:
+        return self.steps or gen_length
+
+    def max_steps(self, positions: int) -> int:
+        return max(self.steps or 0, positions) + positions
 
     def choose(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
@@ -77,4 +84,5 @@ class StaticQuota(Sampler):
         return scores.top_k(score, view.candidates, torch.as_tensor(quota, device=score.device))
 
     def block_done(self, canvas: Canvas, row: int, state: SamplerState) -> bool:
-        return bool(canvas.step_in_block[row] >= block_steps(canvas, self.region, self.steps)[row])
+        made = canvas.step_in_block[row] >= block_steps(canvas, self.region, self.steps)[row]
+        return bool(made) and super().block_done(canvas, row, state)

@@ -36,8 +36,8 @@ class Unrolled(Sampler):
         until = StateField(_NEXT_TEST, dtype=torch.int64, reset="block")
         return (*super().fields(), until)
 
-    def max_steps(self, gen_length: int) -> int:
-        return gen_length * self.maximum_unroll
+    def max_steps(self, positions: int) -> int:
+        return positions * self.maximum_unroll
 
     def observe(self, view: View, state: SamplerState) -> None:
         super().observe(view, state)

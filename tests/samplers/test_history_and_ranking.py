@@ -98,10 +98,12 @@ def test_klass_divergence() -> None:
     assert first == pytest.approx(27, abs=1)
 
 
-def test_klass_may_leave_masks_behind() -> None:
+def test_klass_masks_behind_a_block_are_decoded_further_or_left() -> None:
     sure = (0.99, 0.98, 0.97, 0.96, 0.95, 0.5)
-    committed = steps("klass", sure, steps=3, region__block_length="null")
-    assert committed == [[0, 1], [2, 3], [4]]
+    options = {"steps": 3, "region__block_length": "null"}
+    committed = steps("klass", sure, **options)
+    assert committed == [[0, 1], [2, 3], [4], [5]]
+    assert steps("klass", sure, masks_left="leave", **options) == committed[:3]
 
 
 def test_klass_strictness() -> None:

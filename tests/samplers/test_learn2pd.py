@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from scripted import Script, built, distribution
-from tiny_decoding import EOS, MASK, SPEC, canvas_of, decode
+from tiny_decoding import EOS, MASK, SPEC, canvas_of, decode, ragged_prompts, random_model
 from written import PROMPT, Cell, Twin, offsets, step_of
 
 from dllm.errors import ConfigError
+from dllm.forward.predictor import Predictor
 from dllm.models.filter import (
     FilterFacts,
     FilterNetwork,
@@ -242,3 +243,18 @@ def test_effective_threshold() -> None:
 def test_parameters_of_the_published_size() -> None:
     wide = FilterNetwork(FilterFacts(block_length=32))
     assert sum(p.numel() for p in wide.parameters()) == 2112
+
+
+@pytest.mark.parametrize("block", ["null", "8"])
+def test_a_cut_leaves_the_quota_of_its_block_as_it_was(block: str) -> None:
+    rule = built("sampler=eotp", f"sampler.base.region.block_length={block}")
+    prompts = [replace(prompt, gen_length=16) for prompt in ragged_prompts(3)]
+    shortened = 0
+    for seed in range(6):
+        predictor = Predictor(random_model(seed=seed))
+        for outcome in decode(rule, prompts, predictor, record=True).values():
+            assert outcome.failure is None and MASK not in outcome.tokens
+            assert outcome.trace is not None
+            assert all(len(step.positions) <= 1 for step in outcome.trace.steps)
+            shortened += len(outcome.tokens) < 16
+    assert shortened > 3

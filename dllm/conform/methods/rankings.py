@@ -38,7 +38,8 @@ def _remasked(trace: Trace) -> list[int]:
 
 METHODS: dict[str, RecordedMethod] = {
     "klass": RecordedMethod(
-        command("sampler=klass", KLASS, BLOCK), extras={"ready": counted("ready")}
+        command("sampler=klass", "sampler.masks_left=leave", KLASS, BLOCK),
+        extras={"ready": counted("ready")},
     ),
     "eb_sampler": RecordedMethod(
         command("sampler=eb_sampler", same("sampler", "gamma")), confidence=operator.neg
