@@ -110,7 +110,7 @@ class Toy:
     epsilon: float
     phase: float = 0.5
     spec: Any = field(
-        default_factory=lambda: replace(SPEC, vocab_size=7, mask_id=6, eos_ids=(6,), pad_id=6)
+        default_factory=lambda: replace(SPEC, vocab_size=7, mask_id=6, eos_ids=(5,), pad_id=5)
     )
     model: Any = field(
         default_factory=lambda: SimpleNamespace(device=torch.device("cpu"), dtype=torch.float64)
