@@ -7,8 +7,7 @@ stay masked and be predicted again. A prediction suffices, however unsure: the c
 
 `zone`: without cache the official code searches all masked positions of the sequence, with prefix
 or dual cache those of the current block only. Works around any sampler; alone:
-base=low_confidence, steps = gen_length. A constraint is not asked whether the answer may end at
-p*.
+base=low_confidence, steps = gen_length.
 """
 
 from dataclasses import dataclass, replace

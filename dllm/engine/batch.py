@@ -20,12 +20,12 @@ from jaxtyping import Int
 
 from dllm.cache.audit import Audit, Finding, findings
 from dllm.engine.forwards import Forwards
-from dllm.engine.resizing import resize, shorten
+from dllm.engine.resizing import shorten
 from dllm.engine.row import Row
 from dllm.engine.selection import decide, seen, sound
 from dllm.engine.setting import Setting
 from dllm.engine.settlement import Settlement
-from dllm.engine.writing import go_on, next_block, write
+from dllm.engine.writing import go_on, next_block, reshape, write
 from dllm.step.canvas import Canvas, Layout, Prompt
 from dllm.step.constraint import Reviewer
 from dllm.step.decision import HostDecision, RowChanges
@@ -153,7 +153,7 @@ class Batch:
         for b, row in enumerate(self.rows):
             row.decided(canvas, b, plan, decision.rows[b], blocks[b])
             row.reviewed(settlements[b])
-            resize(canvas, b, row, decision.rows[b])
+            reshape(self.setting.eos, canvas, b, row, decision.rows[b])
         self._advance(decision)
         share = (time.perf_counter() - started) / len(self.rows)
         for row in self.rows:

@@ -6,7 +6,7 @@ Lengths and positions are those of the canvas (prompt included); `b` is the sequ
 from dllm.engine.row import Row
 from dllm.step.canvas import Canvas
 from dllm.step.decision import RowChanges
-from dllm.step.eos import EosPolicy
+from dllm.step.eos import EosPolicy, first_eos
 
 
 def resize(canvas: Canvas, b: int, row: Row, changes: RowChanges) -> None:
@@ -52,6 +52,20 @@ def end_answer(canvas: Canvas, b: int, row: Row, end: int, policy: EosPolicy) ->
         shorten(canvas, b, row, end)
     elif policy is EosPolicy.STOP_AFTER_BLOCK:
         row.left_open = end
-    elif end < canvas.length[b]:
-        canvas.fill(b, end, canvas.eos_ids[0])
-        row.filled(end - int(canvas.prompt_length[b]), canvas.eos_ids[0])
+    elif policy is not EosPolicy.FILL_AT_ONCE:
+        fill(canvas, b, row, end, canvas.eos_ids[0])
+
+
+def fill_at_once(canvas: Canvas, b: int, row: Row) -> None:
+    """Sets what follows the first end token to that token; the sequence may go on before it."""
+    start = int(canvas.prompt_length[b])
+    end = first_eos(canvas.generated(b), canvas.ends(b))
+    if end is not None:
+        fill(canvas, b, row, start + end + 1, int(canvas.tokens[b, start + end]))
+
+
+def fill(canvas: Canvas, b: int, row: Row, start: int, token: int) -> None:
+    """Sets everything from `start` on to a token, where anything is another one."""
+    if (canvas.tokens[b, start : canvas.length[b]] != token).any():
+        canvas.fill(b, start, token)
+        row.filled(start - int(canvas.prompt_length[b]), token)

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dllm.engine.resizing import resize, shorten
+from dllm.engine.resizing import shorten
 from dllm.engine.row import Row
 from dllm.engine.settlement import Settlement
-from dllm.engine.writing import go_on, write
+from dllm.engine.writing import go_on, reshape, write
 from dllm.step.canvas import Canvas
 from dllm.step.constraint import (
     Accepted,
@@ -247,10 +247,11 @@ class Hearing:
         """Makes `canvas`, a copy, what the step would leave, and notes what happened."""
         sampler, state = self.sampler, self.state.take(0)
         record = Trace("", 0, canvas.mask_id, [Step(ForwardKind.STEP, 0, 0)])
-        row = Row(-1, canvas.prompts[0], 0.0, record, None, reopened=self.reopened)
+        reopened = self.reopened + changes.rewritten * changes.remask_positions.size
+        row = Row(-1, canvas.prompts[0], 0.0, record, None, reopened=reopened)
         drawn = canvas.generators[0].get_state()
         write(sampler, canvas, state, HostDecision((changes,), self.settlement.updates))
-        resize(canvas, 0, row, changes)
+        reshape(self.eos, canvas, 0, row, changes)
         done = changes.block_done or sampler.block_done(canvas, 0, state)
         go_on(sampler, self.eos, canvas, state, 0, row, changes, done, lambda: None)
         if row.finished:

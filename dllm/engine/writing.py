@@ -5,7 +5,7 @@ The loop writes with these functions; a constraint is shown what they would do, 
 
 from collections.abc import Callable
 
-from dllm.engine.resizing import end_answer
+from dllm.engine.resizing import end_answer, fill_at_once, resize
 from dllm.engine.row import Row
 from dllm.step.canvas import Canvas
 from dllm.step.decision import HostDecision, RowChanges
@@ -20,6 +20,14 @@ def write(sampler: Sampler, canvas: Canvas, state: SamplerState, decision: HostD
     for name, value in decision.updates.items():
         state[name] = value
     sampler.committed(canvas, decision, state)
+
+
+def reshape(eos: EosPolicy, canvas: Canvas, b: int, row: Row, changes: RowChanges) -> None:
+    """What one decision inserts, cuts off, adds and fills, before it is seen whether the block is
+    complete."""
+    resize(canvas, b, row, changes)
+    if eos is EosPolicy.FILL_AT_ONCE and not changes.open_end:
+        fill_at_once(canvas, b, row)
 
 
 def next_block(

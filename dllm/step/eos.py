@@ -26,6 +26,9 @@ class EosPolicy(StrEnum):
     STOP_UNTIL_EOS = "stop_until_eos"
     """Stop as soon as no mask is left before the first end token; the rest becomes the end
     token."""
+    FILL_AT_ONCE = "fill_at_once"
+    """As `stop_until_eos`, but the first end token fills the rest as soon as it is committed,
+    masks before it or not (constrained decoding: arXiv 2508.10111, 2602.00612)."""
     CUT = "cut"
     """As `stop_until_eos`, but the canvas ends after the end token."""
 

@@ -62,7 +62,7 @@ ANSWER, SURE = [4, 5, 6, 7], [0.5, 0.9, 0.6, 0.8]
 """At positions 3 to 6, so that the order of the checks is 4, 6, 5, 3."""
 
 
-def written(constraint: Told, *options: str, **more: object) -> Outcome:
+def written(constraint: Watching, *options: str, **more: object) -> Outcome:
     return decode_written(
         sampler(*(options or ALL)), ANSWER, SURE, constraint=constraint, record=True, **more
     )
@@ -140,12 +140,13 @@ def test_draws_after_a_veto(fresh: bool) -> None:
         object.__delattr__(rule, "fresh_draws")
 
 
-def test_a_replacement_is_written_and_what_follows_from_it_is_reviewed() -> None:
+@pytest.mark.parametrize("eos", [EosPolicy.STOP_UNTIL_EOS, EosPolicy.FILL_AT_ONCE])
+def test_a_replacement_is_written_and_what_follows_from_it_is_reviewed(eos: EosPolicy) -> None:
     def answer(view: View, proposal: Proposal) -> Verdict:
         return Accepted() if proposal.rewritten else Replacement({3: 8, 4: EOS})
 
     told = Told(answer)
-    outcome = written(told, eos=EosPolicy.STOP_UNTIL_EOS)
+    outcome = written(told, eos=eos)
     assert outcome.tokens == (8, EOS, EOS, EOS)
     assert [proposal.rewritten for proposal in told.shown] == [False, True]
     assert told.shown[1].filled == (5, EOS) and told.shown[1].ends
@@ -243,7 +244,7 @@ def always(verdict: Verdict) -> Told:
     ],
 )
 def test_what_cannot_be_satisfied_ends_in_one_line(constraint: Watching, reason: str) -> None:
-    outcome = written(constraint)  # type: ignore[arg-type]
+    outcome = written(constraint)
     assert outcome.failure == f"sample one: {reason}"
     assert set(outcome.tokens) == {MASK}
     others = decode(

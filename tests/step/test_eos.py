@@ -15,6 +15,7 @@ BLOCKWISE = {  # one forward per block of four
     EosPolicy.KEEP_BLOCK: ((5, 6, EOS, 7), 1),
     EosPolicy.CUT_AFTER_BLOCK: ((5, 6, EOS), 1),
     EosPolicy.STOP_UNTIL_EOS: ((5, 6, EOS, *[EOS] * 9), 1),
+    EosPolicy.FILL_AT_ONCE: ((5, 6, EOS, *[EOS] * 9), 1),
     EosPolicy.CUT: ((5, 6, EOS), 1),
 }
 SURE = [0.8, 0.7, 0.9, 0.6, *[0.5] * 8]
@@ -26,6 +27,7 @@ STEPWISE = {  # one token per forward: 2, 0, 1, 3, then the next block
     EosPolicy.KEEP_BLOCK: 4,
     EosPolicy.CUT_AFTER_BLOCK: 4,
     EosPolicy.STOP_UNTIL_EOS: 3,
+    EosPolicy.FILL_AT_ONCE: 3,
     EosPolicy.CUT: 3,
 }
 
@@ -80,7 +82,7 @@ def test_an_answer_without_an_end_token_fills_the_canvas(policy: EosPolicy) -> N
 
 def test_an_open_position_before_the_end_token_keeps_the_answer_open() -> None:
     canvas = canvas_of([5, MASK, EOS, 7], [5, 6, EOS, MASK], [5, 6, 7, MASK])
-    for policy in (EosPolicy.STOP_UNTIL_EOS, EosPolicy.CUT):
+    for policy in (EosPolicy.STOP_UNTIL_EOS, EosPolicy.FILL_AT_ONCE, EosPolicy.CUT):
         ends = [end_of_answer(canvas, row, policy, block_done=False) for row in range(3)]
         assert ends == [None, 6, None]
 
@@ -94,6 +96,14 @@ def test_block_policies_wait_for_the_block_and_ignore_earlier_end_tokens() -> No
     assert end_of_answer(canvas, 0, EosPolicy.CUT_AFTER_BLOCK, block_done=True) == 4
     canvas.enter_block(0, 7, 11)
     assert end_of_answer(canvas, 0, EosPolicy.FILL_AFTER_BLOCK, block_done=True) is None
+
+
+def test_an_end_token_fills_the_rest_before_the_answer_is_complete() -> None:
+    rule = sampler("sampler=low_confidence")
+    outcome = decode_written(rule, ANSWER, SURE, eos=EosPolicy.FILL_AT_ONCE, record=True)
+    after = [canvas.tolist() for canvas in outcome.trace.replay()]
+    assert after[0] == [MASK, MASK, *[EOS] * 10]
+    assert after[1] == [5, MASK, *[EOS] * 10]
 
 
 def test_an_end_token_in_the_prompt_ends_nothing() -> None:
