@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
 
@@ -27,6 +28,5 @@ def decoding_order(steps: Sequence[int], effective: int | None = None) -> Decodi
     if len({step for _, step in kept}) < 2:
         return DecodingOrder(None, None)
     positions, committed = zip(*kept, strict=True)
-    tau, _ = kendalltau(positions, committed)
-    rho, _ = spearmanr(positions, committed)
+    tau, rho = (np.asarray(of(positions, committed))[0] for of in (kendalltau, spearmanr))
     return DecodingOrder(float(tau), float(rho))

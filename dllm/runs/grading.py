@@ -19,7 +19,7 @@ def encoded(tokenizer: Tokenizer, sample: Sample) -> tuple[int, ...]:
     return tuple(tokenizer.chat(sample.messages, sample.prefix))
 
 
-def _answer(tokens: Sequence[int], spec: ModelSpec) -> list[int]:
+def answer_tokens(tokens: Sequence[int], spec: ModelSpec) -> list[int]:
     """What was decoded before the first end token."""
     end = first_eos(np.array(tokens), spec.eos_ids)
     return [token for token in tokens[:end] if token != spec.mask_id]
@@ -28,7 +28,7 @@ def _answer(tokens: Sequence[int], spec: ModelSpec) -> list[int]:
 def grade(
     outcome: Outcome, sample: Sample, task: Task, tokenizer: Tokenizer, spec: ModelSpec
 ) -> SampleResult:
-    text = task.answer_in(tokenizer.decode(_answer(outcome.tokens, spec)))
+    text = task.answer_in(tokenizer.decode(answer_tokens(outcome.tokens, spec)))
     given = task.assess(sample, text)
     if outcome.failure is not None and given.correct is not None:
         given = Grade(correct=False)
@@ -42,7 +42,7 @@ def grade(
         correct=given.correct,
         failure=outcome.failure,
         prompt_length=outcome.prompt_length,
-        effective=sum(len(_answer(phase.tokens, spec)) for phase in outcome.phases()),
+        effective=sum(len(answer_tokens(phase.tokens, spec)) for phase in outcome.phases()),
         committed=outcome.committed,
         steps=cost.steps,
         forwards={str(kind): count for kind, count in cost.forwards.items()},

@@ -1,0 +1,219 @@
+"""The lm-evaluation-harness with our decoding: its model `dllm`.
+
+Every option of `scripts.run` can be given among the model's arguments (`model=tiny-llada`,
+`sampler=localleap`, `sampler.radius=4`), and so can those of this page. Needs the optional package
+lm-eval. What was decoded is written to the run's folder, one line per request.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.api.registry import register_model
+from omegaconf import DictConfig, OmegaConf
+
+from dllm import config as configuration
+from dllm.engine.loop import Decoder
+from dllm.errors import ConfigError
+from dllm.forward.predictor import Predictor
+from dllm.models.chat import Message
+from dllm.models.hub import open_model
+from dllm.runs.execute import build_parts
+from dllm.runs.folder import RunFolder
+from dllm.runs.grading import answer_tokens
+from dllm.runs.likelihood import Estimator
+from dllm.step.canvas import Prompt
+
+
+OWN = {"draws": 128, "check_greedy": False}
+"""Arguments beyond the configuration: maskings per likelihood; whether the answer is decoded too to
+tell if it is the greedy one (as many forwards as it has tokens)."""
+
+
+def configuration_of(arguments: Mapping[str, Any]) -> DictConfig:
+    """The run's configuration from the model's arguments."""
+    given = {name: value for name, value in arguments.items() if name not in OWN}
+    spelt = {True: "true", False: "false", None: "null"}
+    values = [
+        f"{name}={spelt[value] if value is None or isinstance(value, bool) else value}"
+        for name, value in given.items()
+    ]
+    config = configuration.compose(values)
+    configuration.check_complete(config)
+    return config
+
+
+def folder_of(config: DictConfig) -> Path:
+    """Where the run is written, whatever the batch."""
+    config = config.copy()
+    config.batch_size = 1
+    return Path(config.output) / "lm_eval" / configuration.fingerprint(config)
+
+
+@register_model("dllm")
+class DllmModel(LM):
+    """A model, sampler, cache and constraint as the harness sees them.
+
+    The harness always names a `device`; ours is the option `model.device`.
+    """
+
+    def __init__(
+        self,
+        batch_size: int | str | None = None,
+        max_batch_size: int | None = None,
+        device: str | None = None,
+        **arguments: Any,
+    ) -> None:
+        super().__init__()
+        if batch_size is not None:
+            arguments["batch_size"] = batch_size
+        self.config = configuration_of(arguments)
+        own = {**OWN, **{name: arguments[name] for name in OWN if name in arguments}}
+        parts = build_parts(self.config)
+        self.model, self.tokenizer = open_model(parts.model)
+        constraint = parts.constraint
+        self.decoder = Decoder(
+            Predictor(self.model),
+            parts.sampler.with_tokenizer(self.tokenizer),
+            parts.cache,
+            parts.eos,
+            None if constraint is None else constraint.bind(self.tokenizer, self.model.spec),
+            self.config.batch_size,
+            self.config.seed,
+        )
+        self.decoder.check_parts()
+        self.estimator = Estimator(
+            model=self.model,
+            draws=int(own["draws"]),
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+        )
+        self.greedy = self._greedy_decoder() if own["check_greedy"] else None
+        self.folder = RunFolder(folder_of(self.config))
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """One answer per request. A prompt that does not fit the model is named, counted and
+        answered with an empty text: it is not cut."""
+        prompts, answers = {}, dict.fromkeys(range(len(requests)), "")
+        for number, request in enumerate(requests):
+            context, options = _arguments(request)
+            if options.get("do_sample") and options.get("temperature", 0) > 0:
+                raise ConfigError(
+                    f"request {number} asks for temperature={options['temperature']}: randomness "
+                    "is the sampler's affair, e.g. sampler.proposer.temperature"
+                )
+            length = options.get("max_gen_toks", self.config.gen_length)
+            prompt = Prompt(str(number), tuple(self.tokenizer.encode(context)), length)
+            if self._fits(prompt):
+                prompts[number] = prompt
+            else:
+                self._note(number, request, {"failure": "the prompt does not fit"})
+        for outcome in self.decoder.decode(list(prompts.values())):
+            number = int(outcome.sample_id)
+            request = requests[number]
+            tokens = answer_tokens(outcome.tokens, self.model.spec)
+            text = before(self.tokenizer.decode(tokens), _arguments(request)[1].get("until"))
+            answers[number] = text
+            self.cache_hook.add_partial("generate_until", request.args, text)
+            done = {"output": text, "nfe": outcome.cost.nfe, "effective": len(tokens)}
+            seconds = {"seconds": outcome.cost.seconds, "failure": outcome.failure}
+            self._note(number, request, {**done, **seconds})
+        lost = len(requests) - len(prompts)
+        if lost:
+            print(f"warning: {lost} of {len(requests)} prompts do not fit", file=sys.stderr)
+        return list(answers.values())
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """(estimate, is the answer the greedy one); standard errors are in the run's folder."""
+        found = []
+        for number, request in enumerate(requests):
+            context, continuation = _arguments(request)
+            kept = context.rstrip(" ")  # a space belongs to the word after it
+            context, continuation = kept, context[len(kept) :] + continuation
+            whole = self.tokenizer.encode(context + continuation)
+            prompt = self.tokenizer.encode(context) or [self.model.spec.eos_ids[0]]
+            answer = whole[len(prompt) :] if context else whole
+            estimate = self.estimator.of(prompt, answer)
+            greedy = self._is_greedy(prompt, answer)
+            found.append((estimate.value, greedy))
+            self.cache_hook.add_partial("loglikelihood", request.args, found[-1])
+            self._note(number, request, {"value": estimate.value, "error": estimate.error})
+        return found
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        """Of whole texts, after an end token, as long as they fit the model."""
+        start = [self.model.spec.eos_ids[0]]
+        values = []
+        for number, request in enumerate(requests):
+            answer = self.tokenizer.encode(_arguments(request)[0])
+            if len(answer) >= self.model.spec.max_positions:
+                raise ConfigError(
+                    f"request {number}: a text of {len(answer)} tokens exceeds the model's "
+                    f"{self.model.spec.max_positions} positions"
+                )
+            estimate = self.estimator.of(start, answer)
+            values.append(estimate.value)
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, estimate.value)
+            self._note(number, request, {"value": estimate.value, "error": estimate.error})
+        return values
+
+    def apply_chat_template(
+        self, chat_history: Sequence[Message], add_generation_prompt: bool = True
+    ) -> str:
+        if add_generation_prompt:
+            return self.tokenizer.render(list(chat_history))
+        *before, begun = chat_history  # the answer's beginning is given
+        return self.tokenizer.render(before) + begun["content"]
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        return self.tokenizer.template
+
+    @property
+    def tokenizer_name(self) -> str:
+        return str(self.config.model.name)
+
+    def _fits(self, prompt: Prompt) -> bool:
+        """Raises `ConfigError` for a length that the sampler can't decode at all."""
+        room = self.model.spec.max_positions - len(prompt.tokens) - prompt.gen_length
+        if room < 0:
+            return False
+        self.decoder.admit(prompt)
+        return True
+
+    def _greedy_decoder(self) -> Decoder:
+        """One token per step, the most confident first."""
+        options = ["sampler=low_confidence", "sampler.region.block_length=null", "cache=none"]
+        if self.model.spec.attention == "block_causal":
+            options[1] = "sampler/region=aligned"
+        config = configuration.compose(options)
+        sampler = configuration.build(config.sampler, "sampler")
+        cache = configuration.build(config.cache, "cache")
+        return Decoder(self.decoder.predictor, sampler, cache)
+
+    def _is_greedy(self, prompt: Sequence[int], answer: Sequence[int]) -> bool:
+        if self.greedy is None:
+            return False
+        (outcome,) = self.greedy.decode([Prompt("greedy", tuple(prompt), len(answer))])
+        return list(outcome.tokens[: len(answer)]) == list(answer)
+
+    def _note(self, number: int, request: Instance, found: Mapping[str, Any]) -> None:
+        """One line of the run's folder, flushed."""
+        with self.folder.locked():
+            self.folder.write_config(OmegaConf.to_yaml(self.config, resolve=True))
+            line = {"task": request.task_name, "doc": request.doc_id, "request": number, **found}
+            with open(self.folder.path / "requests.jsonl", "a") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def _arguments(request: Instance) -> Any:
+    return request.args
+
+
+def before(text: str, stops: Sequence[str] | str | None) -> str:
+    """The text before the first of the stop texts."""
+    found = [stops] if isinstance(stops, str) else stops or ()
+    return text[: min((at for stop in found if (at := text.find(stop)) >= 0), default=None)]
