@@ -10,11 +10,12 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from typing import TextIO
 
 import dllm.config  # noqa: F401 - registers what conf/*.yaml interpolates
+from dllm.errors import ConfigError
 
 
 class CommandLine:
@@ -89,6 +90,28 @@ class _Held(io.StringIO):
 
     def fileno(self) -> int:
         return self._target.fileno()
+
+
+def with_prompt(arguments: Sequence[str]) -> list[str]:
+    """Arguments in which `prompt=TEXT` has become the task of that one prompt, quoted so that Hydra
+    takes the text as it is.
+
+    Raises `ConfigError` beside another task, and for `${`, which a configuration reads as a
+    reference.
+    """
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    texts = [a.removeprefix("prompt=") for a in arguments if a.startswith("prompt=")]
+    if not texts:
+        return list(arguments)
+    others = [a for a in arguments if not a.startswith("prompt=")]
+    for other in others:
+        if other.startswith(("task=", "task.")):
+            raise ConfigError(f"prompt=... and {other}: the prompt is the task")
+    if "${" in texts[-1]:
+        raise ConfigError("prompt=... holds ${: write it to a file, task=prompts task.path=FILE")
+    quoted = QuotedString(text=texts[-1], quote=Quote.double).with_quotes()
+    return [*others, "task=prompts", f"task.prompt={quoted}"]
 
 
 def one_line(text: str) -> str:

@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from dllm.errors import ConfigError, RunError
-from scripts.command_line import COMMAND
+from scripts.command_line import COMMAND, with_prompt
 
 
 @hydra.main(config_path="../conf", config_name="config", version_base="1.3")
@@ -25,6 +25,8 @@ def job(config: DictConfig) -> float | None:
     """One configuration; in a sweep its outcome goes to the sweep's list. Gives the number that a
     sweeper asked for (`objective`), None for a job that failed."""
     COMMAND.started()
+    from dllm.config import build
+    from dllm.report.outputs import print_outputs
     from dllm.report.tables import failures, print_comparison
     from dllm.runs.execute import execute  # torch, not needed for --help
 
@@ -41,6 +43,8 @@ def job(config: DictConfig) -> float | None:
     if sweep is not None:
         _note(sweep, {"folder": str(folder), "summary": summary})
     else:
+        if hydra_config.runtime.choices["task"] == "prompts":
+            print_outputs(folder, build(config.task, "task").samples("test", config.limit))
         print_comparison([summary], [folder])
     return summary["metrics"][config.objective]
 
@@ -96,6 +100,11 @@ class SweepComparison(Callback):
 
 
 def main() -> None:
+    try:
+        sys.argv[1:] = with_prompt(sys.argv[1:])
+    except ConfigError as error:
+        COMMAND.failed(2, str(error))
+        sys.exit(2)
     sys.exit(COMMAND.run(job))
 
 

@@ -24,7 +24,9 @@ COLUMNS = (
 def cells(run: Mapping[str, Any]) -> tuple[str, ...]:
     """One line of the table from the contents of a summary.json."""
     m = run["metrics"]
-    accuracy = f"{m['accuracy']:.3f} [{m['accuracy_low']:.3f}, {m['accuracy_high']:.3f}]"
+    accuracy = "-"
+    if m["accuracy"] is not None:
+        accuracy = f"{m['accuracy']:.3f} [{m['accuracy_low']:.3f}, {m['accuracy_high']:.3f}]"
     if m["failed"]:
         accuracy += f" ({m['failed']} failed)"
     if m.get("truncated"):

@@ -6,14 +6,49 @@ from contextlib import nullcontext
 from omegaconf import DictConfig
 
 from dllm import config as configuration
+from dllm.engine.legality import refusals
 from dllm.engine.loop import Decoder
+from dllm.errors import ConfigError
 from dllm.runs.checkpoint import Checkpoint
 from dllm.runs.folder import RunFolder
 from dllm.runs.grading import encoded, grade
 from dllm.runs.parts import Parts
 from dllm.runs.progress import Progress
 from dllm.step.canvas import Prompt
+from dllm.step.sampler import Sampler
 from dllm.tasks.base import Sample
+
+
+def fitting(config: DictConfig, parts: Parts, checkpoint: Checkpoint) -> Sampler:
+    """The sampler with its texts as token ids.
+
+    Raises `ConfigError` if the parts can't decode together: nobody waits for a model or a baseline
+    to be told.
+    """
+    spec = checkpoint.spec
+    with configuration.full_paths(config.sampler, "sampler"):
+        parts.sampler.validate(config.gen_length)
+        sampler = parts.sampler.with_tokenizer(checkpoint.tokenizer)
+        reasons = refusals(sampler, parts.cache, spec, config.batch_size)
+        if reasons:
+            raise ConfigError("; ".join(reasons))
+        sampler.layout(Prompt("", (spec.pad_id,), config.gen_length), spec)
+    return sampler
+
+
+def decoder(config: DictConfig, parts: Parts, checkpoint: Checkpoint) -> Decoder:
+    """What decodes; the sampler is a fitting one."""
+    constraint = parts.constraint
+    return Decoder(
+        checkpoint.predictor,
+        parts.sampler,
+        parts.cache,
+        parts.eos,
+        None if constraint is None else constraint.bind(checkpoint.tokenizer, checkpoint.spec),
+        config.batch_size,
+        config.seed,
+        record=config.trace,
+    )
 
 
 class Decoding:
@@ -29,17 +64,7 @@ class Decoding:
     ):
         self.config, self.task, self.checkpoint = config, parts.task, checkpoint
         self.samples = {sample.id: sample for sample in samples}
-        constraint = parts.constraint
-        self.decoder = Decoder(
-            checkpoint.predictor,
-            parts.sampler,
-            parts.cache,
-            parts.eos,
-            None if constraint is None else constraint.bind(checkpoint.tokenizer, checkpoint.spec),
-            config.batch_size,
-            config.seed,
-            record=config.trace,
-        )
+        self.decoder = decoder(config, parts, checkpoint)
         self.prompts = [
             Prompt(
                 sample.id,

@@ -9,19 +9,17 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dllm import config as configuration
-from dllm.engine.legality import refusals
 from dllm.errors import ConfigError
 from dllm.metrics.definitions import Comparison, SampleResult, Summary
 from dllm.runs.beside import BASELINE, baseline_of, control_of
 from dllm.runs.checkpoint import Checkpoint
-from dllm.runs.decoding import Decoding
+from dllm.runs.decoding import Decoding, fitting
 from dllm.runs.environment import describe
 from dllm.runs.folder import RunFolder
 from dllm.runs.identity import Identity
 from dllm.runs.labels import label, task_name
 from dllm.runs.parts import Parts, build_parts
 from dllm.runs.tracked import track
-from dllm.step.canvas import Prompt
 from dllm.tasks.base import Sample, Task
 from dllm.tracking.tracker import RunInfo
 
@@ -69,7 +67,7 @@ class _Run:
     """One configuration, checked: what refuses it does so on construction."""
 
     def __init__(self, config: DictConfig, name: str, parts: Parts, checkpoint: Checkpoint):
-        sampler = _fitting(config, parts, checkpoint)
+        sampler = fitting(config, parts, checkpoint)
         self.config, self.checkpoint = config, checkpoint
         self.parts = replace(parts, sampler=sampler)
         self.samples = _samples(parts.task, config)
@@ -174,22 +172,6 @@ class _Run:
         if control is not None:
             summary["control"] = control.summary
         return summary
-
-
-def _fitting(config: DictConfig, parts: Parts, checkpoint: Checkpoint) -> Any:
-    """The sampler with its texts as token ids.
-
-    Raises `ConfigError` if the parts can't decode together: nobody waits for a model or a baseline
-    to be told.
-    """
-    spec = checkpoint.spec
-    with configuration.full_paths(config.sampler, "sampler"):
-        sampler = parts.sampler.with_tokenizer(checkpoint.tokenizer)
-        reasons = refusals(sampler, parts.cache, spec, config.batch_size)
-        if reasons:
-            raise ConfigError("; ".join(reasons))
-        sampler.layout(Prompt("", (spec.pad_id,), config.gen_length), spec)
-    return sampler
 
 
 def _samples(task: Task, config: DictConfig) -> list[Sample]:

@@ -13,6 +13,7 @@ from dllm.config import choices, compose
 from dllm.errors import ConfigError
 
 
+_LONG = 60
 _PLAIN = ("eos", "gen_length", "batch_size", "seed")
 
 
@@ -126,4 +127,7 @@ def _class(part: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
+    """A long text is cut: a label is a name, the configuration holds the whole."""
+    if isinstance(value, str) and len(value) > _LONG:
+        return f"{value[:_LONG]}..."
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value

@@ -47,7 +47,7 @@ def build_parts(config: DictConfig) -> Parts:
         raise ConfigError(f"eos={config.eos} is not one of {', '.join(EosPolicy)}")
     if config.objective not in OBJECTIVES:
         raise ConfigError(f"objective={config.objective} is not one of {', '.join(OBJECTIVES)}")
-    parts = Parts(
+    return Parts(
         part("model", ModelOptions),
         part("sampler", Sampler),
         part("cache", CachePolicy),
@@ -56,6 +56,3 @@ def build_parts(config: DictConfig) -> Parts:
         part("tracker", Tracker),
         EosPolicy(config.eos),
     )
-    with configuration.full_paths(config.sampler, "sampler"):
-        parts.sampler.validate(config.gen_length)
-    return parts

@@ -53,12 +53,12 @@ class Prompts(Task):
         """`path` names a file of lines, `prompt` is the one text; exactly one of them is given."""
         if (path is None) == (prompt is None):
             given = "neither is" if path is None else "both are"
-            raise ConfigError(f"task.path and prompt: {given} given, task=prompts needs one")
+            raise ConfigError(f"task.path and task.prompt: {given} given, task=prompts needs one")
         self.path, self.prompt = path, prompt
 
     @classmethod
     def of(cls, prompts: Sequence[str | Sequence[Mapping[str, str]]]) -> list[Sample]:
-        """Samples of texts and chats that are in memory already."""
+        """Samples of texts and chats that are in memory already, as a file of them gives them."""
         rows = [{"prompt" if isinstance(p, str) else "messages": p} for p in prompts]
         return [_sample(row, number, f"prompts[{number}]") for number, row in enumerate(rows)]
 

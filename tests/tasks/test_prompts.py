@@ -94,5 +94,5 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="two entries have the same id"):
         task(tmp_path, {"prompt": "a", "id": 1}, {"prompt": "b", "id": "1"}).samples("test")
     for path, prompt, given in [(None, None, "neither is"), ("x", "y", "both are")]:
-        with pytest.raises(ConfigError, match=f"task.path and prompt: {given} given"):
+        with pytest.raises(ConfigError, match=f"task.path and task.prompt: {given} given"):
             Prompts(path, prompt)

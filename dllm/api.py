@@ -1,0 +1,218 @@
+"""What a notebook imports: load a model, generate, stream. `import dllm` offers the same names.
+
+Options and defaults are those of `conf/`, and so are the errors: the same options decode the same
+tokens here and on the command line.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dllm.config import GROUPS, build, check_complete, choices, compose
+from dllm.engine.loop import Decoder
+from dllm.engine.session import Session
+from dllm.errors import ConfigError
+from dllm.models.hub import ModelOptions
+from dllm.models.tokenizers import Message
+from dllm.runs.checkpoint import Checkpoint
+from dllm.runs.decoding import decoder, fitting
+from dllm.runs.grading import encoded
+from dllm.runs.parts import build_parts
+from dllm.step.canvas import Prompt
+from dllm.step.outcome import Outcome
+from dllm.step.sampler import Sampler
+from dllm.step.trace import Trace
+from dllm.tasks.prompts import Prompts
+
+
+Prompted = str | Sequence[Message] | Sequence[int]
+"""A user's text, a chat, or the token ids of a whole prompt."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One prompt's answer."""
+
+    text: str
+    """Before the first end token, special tokens left out."""
+    tokens: tuple[int, ...]
+    """The whole generation region."""
+    effective: int
+    """Tokens before the first end token."""
+    forwards: Mapping[str, int]
+    """Model calls by kind; those of every kind are the NFE."""
+    trace: Trace | None
+    """Every decision; None with `trace=False`."""
+    failure: str | None
+    """Why it could not be decoded to its end."""
+
+    @property
+    def nfe(self) -> int:
+        return sum(self.forwards.values())
+
+    @property
+    def tpf(self) -> float:
+        """Effective tokens per forward."""
+        return self.effective / self.nfe if self.nfe else 0.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did to one prompt's answer."""
+
+    prompt: int
+    """Number of the prompt in the order given, from 0."""
+    positions: tuple[int, ...]
+    """Where it wrote, from the start of the answer: commits, edits and remasks."""
+    tokens: tuple[int, ...]
+    """What it wrote there."""
+    text: str
+    """The answer so far; positions that are not decided yet are left out."""
+    result: Generation | None
+    """The whole answer, once it is finished."""
+
+
+def load(model: str, **options: Any) -> Checkpoint:
+    """A model by its name in `conf/model`, or a checkpoint's folder; `options` are those of the
+    `model` group (`dtype="bfloat16"`, `device="cuda"`).
+
+    Raises `ConfigError` for an unknown name and for a folder that can't be read.
+    """
+    folder = Path(model).expanduser()
+    if model in choices("model"):
+        given = {}
+    elif folder.is_dir():
+        model, given = "checkpoint", {"path": str(folder), "name": folder.name}
+    else:
+        known = ", ".join(choices("model"))
+        raise ConfigError(f"model={model} is no folder and not one of {known}")
+    named = {f"model.{name}": value for name, value in {**given, **options}.items()}
+    config = _composed({"model": model}, named)
+    built = build(config.model, "model")
+    assert isinstance(built, ModelOptions)
+    return Checkpoint(built)
+
+
+def generate(
+    model: Checkpoint,
+    prompts: Sequence[Prompted],
+    sampler: str | Sampler = "localleap",
+    **options: Any,
+) -> list[Generation]:
+    """Answers in the order of the prompts.
+
+    sampler: a name in `conf/sampler`, or an object of your own
+    options: as on the command line: `cache="dual"`, `gen_length=64`, `eos="cut"`,
+        `**{"sampler.threshold": 0.8, "sampler/region": "adaptive"}`
+
+    Raises `ConfigError` before the first forward for what can't be decoded.
+    """
+    results: dict[int, Generation] = {}
+    for step in stream(model, prompts, sampler, **options):
+        if step.result is not None:
+            results[step.prompt] = step.result
+    return [results[number] for number in range(len(prompts))]
+
+
+def stream(
+    model: Checkpoint,
+    prompts: Sequence[Prompted],
+    sampler: str | Sampler = "localleap",
+    **options: Any,
+) -> Iterator[Step]:
+    """What each step wrote, as it happens; arguments as `generate`."""
+    config = _config(sampler, options)
+    session = Session(_decoder(model, sampler, config))
+    tickets = {}
+    for number, prompt in enumerate(_prompts(model, prompts, config.gen_length)):
+        tickets[session.submit(prompt)] = number
+    return _steps(session, model, tickets)
+
+
+def _steps(session: Session, model: Checkpoint, tickets: Mapping[int, int]) -> Iterator[Step]:
+    mask = model.spec.mask_id
+    while session.busy:
+        events = session.step()
+        finished = dict(events.finished)
+        for ticket, written in events.written:
+            number, outcome = tickets[ticket], finished.get(ticket)
+            answer = [token for token in written.answer.tolist() if token != mask]
+            yield Step(
+                number,
+                written.positions,
+                written.tokens,
+                model.tokenizer.decode(_before_end(answer, model)),
+                None if outcome is None else _generation(outcome, model),
+            )
+
+
+def _generation(outcome: Outcome, model: Checkpoint) -> Generation:
+    answer = [t for t in _before_end(outcome.tokens, model) if t != model.spec.mask_id]
+    return Generation(
+        model.tokenizer.decode(answer),
+        tuple(outcome.tokens),
+        len(answer),
+        {str(kind): count for kind, count in outcome.cost.forwards.items()},
+        outcome.trace,
+        outcome.failure,
+    )
+
+
+def _before_end(tokens: Sequence[int], model: Checkpoint) -> Sequence[int]:
+    ends = (i for i, token in enumerate(tokens) if token in model.spec.eos_ids)
+    return tokens[: next(ends, len(tokens))]
+
+
+def _config(sampler: str | Sampler, options: Mapping[str, Any]) -> DictConfig:
+    groups = {name: value for name, value in options.items() if name in GROUPS or "/" in name}
+    for name, value in groups.items():
+        if name in ("model", "task", "tracker"):
+            raise ConfigError(f"{name}={value!r} is no option of generate")
+    values = {name: value for name, value in options.items() if name not in groups}
+    if isinstance(sampler, str):
+        groups = {"sampler": sampler, **groups}
+    elif own := [name for name in options if name.startswith("sampler")]:
+        raise ConfigError(f"{own[0]}={options[own[0]]!r}: the sampler is an object already")
+    return _composed(groups, values)
+
+
+def _composed(groups: Mapping[str, str], values: Mapping[str, Any]) -> DictConfig:
+    """Raises `ConfigError` for a name that `conf/` does not have."""
+    config = compose(["tracker=none", *(f"{name}={choice}" for name, choice in groups.items())])
+    for name, value in values.items():
+        try:
+            OmegaConf.update(config, name, value)
+        except OmegaConfBaseException:
+            raise ConfigError(f"{name}={value!r} is no option") from None
+    check_complete(config)
+    return config
+
+
+def _decoder(model: Checkpoint, sampler: str | Sampler, config: DictConfig) -> Decoder:
+    parts = build_parts(config)
+    if not isinstance(sampler, str):
+        parts = replace(parts, sampler=sampler)
+    return decoder(config, replace(parts, sampler=fitting(config, parts, model)), model)
+
+
+def _prompts(model: Checkpoint, given: Sequence[Prompted], gen_length: int) -> Iterator[Prompt]:
+    """Texts and chats are the samples that `task=prompts` makes of them, so that the same draws
+    are made."""
+    if isinstance(given, str):
+        raise ConfigError(f"prompts={given!r} must be a list of prompts")
+    ids = [_are_ids(prompt) for prompt in given]
+    # An empty text in place of ids keeps the numbers, and thereby the draws, of the others.
+    texts = ["" if known else prompt for prompt, known in zip(given, ids, strict=True)]
+    samples = Prompts.of(texts)  # type: ignore[arg-type]
+    for prompt, sample, known in zip(given, samples, ids, strict=True):
+        tokens = prompt if known else encoded(model.tokenizer, sample)
+        yield Prompt(sample.id, tuple(tokens), gen_length)  # type: ignore[arg-type]
+
+
+def _are_ids(prompt: Any) -> bool:
+    is_list = isinstance(prompt, Sequence) and not isinstance(prompt, str)
+    return is_list and bool(prompt) and all(isinstance(token, int) for token in prompt)

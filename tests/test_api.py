@@ -1,0 +1,150 @@
+"""The Python API: the command line's tokens, errors and defaults."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import dllm
+from dllm.errors import ConfigError
+from dllm.runs.checkpoint import Checkpoint
+from dllm.step import scores
+from dllm.step.sampler import Sampler
+
+
+ROOT = Path(__file__).parents[1]
+TEXTS = ["copy: Lars Kurt Ruth Lola", "reverse: Luca Ivy Gina Drew", "sort: Mary Gary Leo Ruby"]
+CHAT = [{"role": "user", "content": "copy: Lars Kurt Ruth Lola"}]
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Checkpoint:
+    return dllm.load("tiny-llada")
+
+
+def test_texts_chats_and_ids_are_the_same_prompt(tiny: Checkpoint) -> None:
+    ids = tiny.tokenizer.chat(TEXTS[0])
+    text, chat, given = dllm.generate(tiny, [TEXTS[0], CHAT, ids], sampler="localleap")
+    assert text.text == chat.text == given.text == "Lars Kurt Ruth Lola"
+    assert text.tokens == chat.tokens == given.tokens and len(text.tokens) == 32
+    assert text.nfe == sum(text.forwards.values()) > 0
+    assert text.tpf == text.effective / text.nfe
+    assert text.trace is not None and len(text.trace.steps) >= 1 and text.failure is None
+
+
+def test_the_command_line_decodes_the_same_tokens(tiny: Checkpoint, tmp_path: Path) -> None:
+    """A rule that draws at random: the draws are the same, too."""
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("\n".join(json.dumps({"prompt": text}) for text in TEXTS))
+    options = ["sampler=random", "sampler.steps=8", "sampler/proposer=gumbel", "cache=dual"]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "scripts.run", "task=prompts", f"task.path={file}", *options),
+            *("tracker=none", "progress=false", "baseline=false", f"output={tmp_path / 'runs'}"),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "runs").glob("random/*/samples.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    found = dllm.generate(
+        tiny,
+        TEXTS,
+        sampler="random",
+        cache="dual",
+        **{"sampler.steps": 8, "sampler/proposer": "gumbel"},
+    )
+    assert {line["prompt"]: line["tokens"] for line in lines} == {
+        text: list(answer.tokens) for text, answer in zip(TEXTS, found, strict=True)
+    }
+
+
+def test_stream_shows_every_step(tiny: Checkpoint) -> None:
+    steps = list(dllm.stream(tiny, TEXTS, sampler="threshold", batch_size=2))
+    for number, whole in enumerate(dllm.generate(tiny, TEXTS, sampler="threshold")):
+        mine = [step for step in steps if step.prompt == number]
+        assert [step.result is None for step in mine] == [True] * (len(mine) - 1) + [False]
+        assert mine[-1].result is not None and mine[-1].result.tokens == whole.tokens
+        written = {p: t for step in mine for p, t in zip(step.positions, step.tokens, strict=True)}
+        assert tuple(written[p] for p in range(32)) == whole.tokens
+        assert mine[-1].text == whole.text
+
+
+class TwoAtOnce(Sampler):
+    """A reader's own rule."""
+
+    def choose(self, score, view, state):
+        return scores.top_k(score, view.candidates, torch.full((score.shape[0],), 2))
+
+
+def test_a_sampler_of_ones_own(tiny: Checkpoint) -> None:
+    from samplers.parts.proposers import Greedy
+    from samplers.parts.regions import FixedBlocks
+
+    mine = TwoAtOnce(region=FixedBlocks(block_length=None), proposer=Greedy(), conf_dtype="model")
+    (answer,) = dllm.generate(tiny, TEXTS[:1], sampler=mine, trace=False)
+    assert answer.nfe == 16 and answer.text == "Lars Kurt Ruth Lola" and answer.trace is None
+    with pytest.raises(ConfigError, match="the sampler is an object already"):
+        dllm.generate(tiny, TEXTS, sampler=mine, **{"sampler.threshold": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (dict(sampler="localleep"), "localleep"),
+        (dict(cache="duel"), "duel"),
+        (dict(gen_lenght=8), "gen_lenght=8 is no option"),
+        (dict(gen_length="8"), "gen_length=8 is not of type int"),
+        (dict(eos="never"), "eos=never is not one of"),
+        ({"sampler.threshold": 2.0}, r"sampler\.threshold=2\.0"),
+        ({"sampler.thresh": 0.5}, r"sampler\.thresh=0\.5 is no option"),
+        (dict(task="json"), "task='json' is no option of generate"),
+        (dict(cache="causal"), "causal"),
+        (dict(gen_length=4096), "exceeds the model's"),
+    ],
+)
+def test_the_same_errors(call: dict, message: str, tiny: Checkpoint) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        dllm.generate(tiny, TEXTS, **{"sampler": "threshold", **call})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("prompts", ["copy: Anna", [[{"role": "user"}]], [5], [[]]])
+def test_prompts_that_are_none(prompts, tiny: Checkpoint) -> None:
+    with pytest.raises(ConfigError, match="prompts"):
+        dllm.generate(tiny, prompts)
+
+
+def test_models_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model=tiny is no folder and not one of .*tiny-llada"):
+        dllm.load("tiny")
+    with pytest.raises(ConfigError, match=r"holds no config\.json"):
+        dllm.load(str(tmp_path))
+    with pytest.raises(ConfigError, match=r"model\.dtype"):
+        dllm.load("tiny-llada", dtype="float8")
+
+
+def test_a_folder_is_a_model(checkpoint: Path) -> None:
+    loaded = dllm.load(str(checkpoint), dtype="float32", device="cpu")
+    (answer,) = dllm.generate(loaded, ["copy: Anna"], "low_confidence", gen_length=32)
+    assert len(answer.tokens) == 32
+
+
+def test_importing_it_is_cheap() -> None:
+    program = "import sys, dllm; assert 'torch' not in sys.modules; dllm.load; print('ok')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "ok\n", done.stderr
+    with pytest.raises(AttributeError, match="has no lod"):
+        dllm.lod  # noqa: B018
+
+
+def test_the_readme_example(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    exec(compile(code, "README.md", "exec"), {})
+    assert "Drew Gina Ivy Luca" in capsys.readouterr().out
