@@ -22,8 +22,7 @@ from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
 from dllm.models.chat import Message
 from dllm.models.hub import open_model
-from dllm.runs.execute import build_parts
-from dllm.runs.folder import RunFolder
+from dllm.runs.parts import build_parts
 from dllm.runs.grading import answer_tokens
 from dllm.runs.likelihood import Estimator
 from dllm.step.canvas import Prompt
@@ -93,7 +92,9 @@ class DllmModel(LM):
             seed=self.config.seed,
         )
         self.greedy = self._greedy_decoder() if own["check_greedy"] else None
-        self.folder = RunFolder(folder_of(self.config))
+        self.folder = folder_of(self.config)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(self.config, resolve=True))
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """One answer per request. A prompt that does not fit the model is named, counted and
@@ -202,11 +203,9 @@ class DllmModel(LM):
 
     def _note(self, number: int, request: Instance, found: Mapping[str, Any]) -> None:
         """One line of the run's folder, flushed."""
-        with self.folder.locked():
-            self.folder.write_config(OmegaConf.to_yaml(self.config, resolve=True))
-            line = {"task": request.task_name, "doc": request.doc_id, "request": number, **found}
-            with open(self.folder.path / "requests.jsonl", "a") as file:
-                file.write(json.dumps(line) + "\n")
+        line = {"task": request.task_name, "doc": request.doc_id, "request": number, **found}
+        with open(self.folder / "requests.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 def _arguments(request: Instance) -> Any:

@@ -80,7 +80,7 @@ def test_both_kinds_of_task(tasks: Path, tmp_path: Path) -> None:
     found = evaluated(tasks, lm, "copying", "choosing")["results"]
     assert found["copying"]["exact_match,none"] == 1
     assert found["choosing"]["acc,none"] == 1
-    lines = [json.loads(x) for x in (lm.folder.path / "requests.jsonl").read_text().splitlines()]
+    lines = [json.loads(x) for x in (lm.folder / "requests.jsonl").read_text().splitlines()]
     written = [line for line in lines if line["task"] == "copying"]
     assert [line["output"] for line in sorted(written, key=lambda x: x["doc"])] == [
         row["answer"] for row in ROWS
@@ -106,7 +106,7 @@ def test_a_prompt_that_does_not_fit_is_counted(tasks: Path, tmp_path: Path, caps
     found = evaluated(tasks, lm, "copying")["results"]["copying"]
     assert found["exact_match,none"] == 0.5
     assert "1 of 2 prompts do not fit" in capsys.readouterr().err
-    assert "does not fit" in (lm.folder.path / "requests.jsonl").read_text()
+    assert "does not fit" in (lm.folder / "requests.jsonl").read_text()
 
 
 def test_the_greedy_answer_is_told(tasks: Path, tmp_path: Path) -> None:
