@@ -22,9 +22,9 @@ from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
 from dllm.models.chat import Message
 from dllm.models.hub import open_model
-from dllm.runs.parts import build_parts
 from dllm.runs.grading import answer_tokens
 from dllm.runs.likelihood import Estimator
+from dllm.runs.parts import build_parts
 from dllm.step.canvas import Prompt
 
 
