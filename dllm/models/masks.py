@@ -28,9 +28,3 @@ def attention_mask(spec: ModelSpec, queries: Tensor, keys: Tensor) -> Tensor | N
         return causal(queries, keys)
     assert spec.block_size is not None
     return block_causal(queries, keys, spec.block_size)
-
-
-def hide_keys(mask: Tensor | None, present: Tensor) -> Tensor:
-    """`mask` with the keys [..., keys] that are not `present` (padding) hidden from every query."""
-    present = present[..., None, :]
-    return present if mask is None else mask & present

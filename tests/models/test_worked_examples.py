@@ -9,7 +9,6 @@ from dllm.models.masks import (
     attention_mask,
     block_causal,
     causal,
-    hide_keys,
 )
 from dllm.models.moe import sigmoid_group_router, softmax_router
 from dllm.models.spec import ModelSpec, MoeSpec
@@ -81,16 +80,13 @@ def test_block_causal_with_a_partial_last_block() -> None:
     assert mask[4:].all()
 
 
-def test_masks_of_the_families_and_padding() -> None:
+def test_masks_of_the_families() -> None:
     slots = torch.arange(5)
     assert attention_mask(spec(), slots, slots) is None
     blocks = attention_mask(spec(attention="block_causal", block_size=2), slots, slots)
     assert blocks is not None and blocks.sum(dim=1).tolist() == [2, 2, 4, 4, 5]
     rows = attention_mask(spec(attention="causal"), slots[3:], slots)
     assert rows is not None and torch.equal(rows, causal(slots[3:], slots))
-    present = torch.tensor([False, True, True, True, True])
-    assert hide_keys(None, present).tolist() == [present.tolist()]
-    assert hide_keys(rows, present).sum(dim=1).tolist() == [3, 4]
 
 
 def test_softmax_router_does_not_renormalise() -> None:
