@@ -78,7 +78,7 @@ class AdaptiveBlocks:
             )
         if self.delimiter_threshold is not None:
             option = "sampler.region.delimiters"
-            resolved(self.delimiter_ids, self.delimiters, spec.vocab_size, option)
+            resolved(self.delimiter_ids, self.delimiters, spec, option)
         return plain_layout(prompt, spec)
 
     def blocks(self, gen_length: int) -> int:
@@ -118,9 +118,9 @@ class AdaptiveBlocks:
         if not view.positions.shape[1] or self.delimiter_threshold is None:
             return ends
         window = [self.window(canvas, b, int(s)) for b, s in enumerate(canvas.block_start)]
-        searched = (view.positions >= 0) & (
-            view.positions < view.column(canvas.block_start + np.array(window))
-        )
+        # A rule may have asked for rows outside the block, too.
+        searched = view.fresh & (view.positions >= view.column(canvas.block_start))
+        searched &= view.positions < view.column(canvas.block_start + np.array(window))
         top, token = view.top
         delimiter = searched & torch.isin(token, token.new_tensor(self.delimiter_ids or []))
         q = scores.cast(view.logits, self.delimiter_conf_dtype)

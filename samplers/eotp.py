@@ -17,12 +17,14 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 
+from dllm.models.spec import ModelSpec
 from dllm.step import scores
 from dllm.step.canvas import Canvas
 from dllm.step.decision import Decision
 from dllm.step.plan import Request, pad_positions
 from dllm.step.prediction import View
 from dllm.step.state import SamplerState
+from samplers.parts.checks import free_length, in_vocabulary
 from samplers.parts.wrapping import Wrapper
 
 
@@ -32,6 +34,15 @@ class EndOfTextPrediction(Wrapper):
     """Where a predicted end counts: all masked positions, or those of the current block."""
     end_ids: list[int] | None
     """Tokens that end the text; null = the model's padding end token."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        free_length(self.base)
+        object.__setattr__(self, "decides_length", True)
+
+    def check_model(self, spec: ModelSpec) -> None:
+        super().check_model(spec)
+        in_vocabulary("end_ids", self.end_ids, spec)
 
     def plan(
         self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState
@@ -48,9 +59,7 @@ class EndOfTextPrediction(Wrapper):
         decision = super().select(view, state)
         searched = view.candidates
         if self.zone == "sequence":
-            searched = (view.positions >= 0) & (view.tokens == view.canvas.mask_id)
-            if view.stale is not None:
-                searched = searched & ~view.stale
+            searched = view.fresh & (view.tokens == view.canvas.mask_id)
         ends = self.end_ids or list(view.canvas.eos_ids[:1])
         predicted = searched & torch.isin(decision.tokens, view.positions.new_tensor(ends))
         accepted = decision.marks.get("accepted", torch.zeros_like(predicted)) & predicted

@@ -20,12 +20,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dllm.models.spec import ModelSpec
 from dllm.step import scores
 from dllm.step.canvas import Canvas
 from dllm.step.plan import Request, pad_positions
 from dllm.step.prediction import View
 from dllm.step.state import SamplerState
-from samplers.parts.checks import not_below
+from samplers.parts.checks import in_vocabulary, not_below
 from samplers.parts.quota import StaticQuota
 
 
@@ -42,6 +43,10 @@ class LowConfidence(StaticQuota):
 
     def __post_init__(self) -> None:
         not_below("cfg_scale", self.cfg_scale, 0)
+
+    def check_model(self, spec: ModelSpec) -> None:
+        super().check_model(spec)
+        in_vocabulary("eot_ids", self.eot_ids, spec)
 
     def plan(
         self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState

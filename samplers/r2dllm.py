@@ -20,17 +20,18 @@ shifted_rows=own.
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm.errors import ConfigError
 from dllm.step.canvas import Canvas
-from dllm.step.decision import Decision
+from dllm.step.decision import Decision, HostDecision
 from dllm.step.prediction import View
 from dllm.step.state import SamplerState, StateField
 from samplers.parts.blocks import BlockRows
-from samplers.parts.checks import in_unit_interval
+from samplers.parts.checks import free_commits, in_unit_interval
 from samplers.parts.wrapping import Wrapper
 
 
@@ -56,6 +57,7 @@ class R2DLLM(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        free_commits(self.base)
         in_unit_interval("spatial_threshold", self.spatial_threshold)
         in_unit_interval("temporal_threshold", self.temporal_threshold)
         for name, low in (
@@ -81,7 +83,6 @@ class R2DLLM(Wrapper):
         super().observe(view, state)
         if not self.temporal_steps or not view.positions.shape[1]:
             return
-        # Counters of positions that this step commits are never read again: no reset is needed.
         q, token = _most_likely(self.transform(view, state))
         at = view.positions.clamp(min=0)
         same = token == state["streak_token"].gather(1, at)
@@ -92,6 +93,8 @@ class R2DLLM(Wrapper):
             ("streak_token", token, token),
         ):
             value = going_on.where(same, fresh.to(going_on.dtype))
+            # A forward that did not predict a position says nothing about it.
+            value = value.where(view.fresh, state[name].gather(1, at).to(value.dtype))
             state[name] = view.on_canvas(value, state[name])
 
     def select(self, view: View, state: SamplerState) -> Decision:
@@ -117,6 +120,18 @@ class R2DLLM(Wrapper):
                 "temporal": temporal,
             },
         )
+
+    def committed(self, canvas: Canvas, decision: HostDecision, state: SamplerState) -> None:
+        super().committed(canvas, decision, state)
+        if not self.temporal_steps:
+            return
+        for row, changes in enumerate(decision.rows):
+            # A position that is masked again begins anew.
+            at = np.concatenate((changes.commit_positions, changes.remask_positions))
+            state["streak"][row, at] = 0
+            state["streak_token"][row, at] = -1
+            state["streak_sum"][row, at] = 0
+            state["streak_max"][row, at] = 0
 
     def block_done(self, canvas: Canvas, row: int, state: SamplerState) -> bool:
         # A base with a fixed number of steps has fewer to make.

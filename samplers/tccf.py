@@ -14,8 +14,9 @@ rule commits one token per step, two forwards each under cache.commit=before_nex
 under merged.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from jaxtyping import Bool
@@ -28,7 +29,11 @@ from dllm.step.outcome import Outcome
 from dllm.step.prediction import View
 from dllm.step.sampler import Region
 from dllm.step.state import SamplerState
+from samplers.parts.checks import in_vocabulary
 from samplers.parts.wrapping import Wrapper
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,32 @@ class TCCF(Wrapper):
             raise ConfigError(f"sampler.final_gen_length={self.final_gen_length} must be >= 1")
         object.__setattr__(self, "region", TwoPhases(self.base.region, self.final_region))
 
+    def validate(self, gen_length: int) -> None:
+        self.base.validate(gen_length)
+        self._for_final(lambda: self._validate_final(gen_length))
+
+    def _validate_final(self, gen_length: int) -> None:
+        self.base.with_region(self.final_region).validate(self.final_gen_length)
+        for length in (gen_length, self.final_gen_length):
+            steps = self.base.scheduled_steps(length)
+            if steps not in (None, length):
+                raise ConfigError(
+                    f"sampler.base.steps={steps} lays out one answer; the two phases need null"
+                )
+
+    def check_model(self, spec: ModelSpec) -> None:
+        super().check_model(spec)
+        in_vocabulary("critic_ids", self.critic_ids, spec)
+
+    def _for_final(self, check: Callable[[], T]) -> T:
+        """What `check` returns; its errors name the second phase's region."""
+        try:
+            return check()
+        except ConfigError as error:
+            # A region does not know which of the two it is.
+            text = str(error).replace("sampler.region", "sampler.final_region")
+            raise ConfigError(text.replace("sampler/region", "sampler.final_region")) from None
+
     def with_tokenizer(self, tokenizer: Tokenizer) -> Self:
         ids = tokenizer.encode(self.critic) if self.critic_ids is None else self.critic_ids
         bound = replace(super().with_tokenizer(tokenizer), critic_ids=ids)
@@ -113,13 +144,7 @@ class TCCF(Wrapper):
         # Room for the second phase, whose blocks may reach beyond its budget.
         most = layout.length + len(self._critic()) + self.final_gen_length
         last = Prompt("", (0,) * (most - self.final_gen_length), self.final_gen_length)
-        try:
-            room = self.final_region.layout(last, spec).capacity
-        except ConfigError as error:
-            # A region does not know which of the two it is.
-            raise ConfigError(
-                str(error).replace("sampler.region", "sampler.final_region")
-            ) from None
+        room = self._for_final(lambda: self.final_region.layout(last, spec)).capacity
         return replace(layout, capacity=max(layout.capacity, min(room, spec.max_positions)))
 
     def _critic(self) -> tuple[int, ...]:

@@ -34,7 +34,7 @@ from dllm.step.plan import Request, pad_positions
 from dllm.step.prediction import View
 from dllm.step.sampler import Sampler
 from dllm.step.state import SamplerState, StateField
-from samplers.parts.checks import not_below
+from samplers.parts.checks import in_vocabulary, not_below
 from samplers.parts.streaming import StreamingWindow, first_masks
 
 
@@ -51,6 +51,7 @@ class WeDLM(Sampler):
 
     # Fills at least one mask per forward by itself; the forward that ends the answer fills none.
     may_commit_nothing: ClassVar[bool] = True
+    decides_length: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         not_below("position_penalty", self.position_penalty, 0)
@@ -67,6 +68,8 @@ class WeDLM(Sampler):
             raise ConfigError(
                 f"sampler=WeDLM needs a causal model; the model's attention is {spec.attention}"
             )
+        for stop in self.stop_sequences:
+            in_vocabulary("stop_sequences", stop, spec)
 
     def fields(self) -> tuple[StateField, ...]:
         return (*super().fields(), StateField("committed", dtype=torch.int64))

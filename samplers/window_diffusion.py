@@ -29,7 +29,7 @@ from dllm.step.eos import first_eos
 from dllm.step.plan import Request
 from dllm.step.prediction import View
 from dllm.step.state import SamplerState, StateField
-from samplers.parts.checks import not_below
+from samplers.parts.checks import free_commits, free_length, not_below
 from samplers.parts.quota import StaticQuota
 from samplers.parts.wrapping import Wrapper
 
@@ -47,6 +47,10 @@ class Window(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        free_commits(self.base)
+        if self.early_stop:
+            free_length(self.base)
+            object.__setattr__(self, "decides_length", True)
         not_below("active", self.active, 1)
         not_below("refresh_cycle", self.refresh_cycle, 1)
 

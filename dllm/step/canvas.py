@@ -190,6 +190,7 @@ class Canvas:
     def end_blocks(self, ends: IntRow) -> None:
         """Moves the ends of the current blocks."""
         for row in (ends != self.block_end).nonzero()[0]:
+            assert ends[row] > self.block_start[row], "a block holds at least one position"
             self.block_end[row] = ends[row]
             self.block_masks[row] = self.masked_in_block(row)
 

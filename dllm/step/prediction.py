@@ -45,6 +45,12 @@ class View:
     """Logits with the tokens that a constraint has refused, where confidences are to be read from
     them; None = from `logits`."""
 
+    @cached_property
+    def fresh(self) -> Bool[Tensor, "batch rows"]:
+        """Rows with logits of this step: no padding, and computed by its forward."""
+        own = self.positions >= 0
+        return own if self.stale is None else own & ~self.stale
+
     @property
     def device(self) -> torch.device:
         return self.logits.device

@@ -112,6 +112,10 @@ class Sampler:
     """The authors define the rule for one sequence at a time."""
     may_commit_nothing: ClassVar[bool] = False
     """The rule bounds its own steps (`max_steps`); the progress guard stays out."""
+    decides_length: ClassVar[bool] = False
+    """The rule grows or ends the answer by itself; no other part may."""
+    plans_commits: ClassVar[bool] = False
+    """The rule's memory says which commits come next; no other part may change them."""
     fresh_draws: ClassVar[bool] = False
     """After a veto the sequence's proposals are drawn anew, and what the constraint has accepted
     stays; otherwise they are drawn with the same random numbers."""
@@ -119,6 +123,10 @@ class Sampler:
     def fields(self) -> tuple[StateField, ...]:
         """Declared memory between steps; a sampler with its own adds them to these."""
         return () if self.logits_transform is None else self.logits_transform.fields()
+
+    def with_region(self, region: Region) -> Self:
+        """The same rule over other blocks."""
+        return replace(self, region=region)
 
     def validate(self, gen_length: int) -> None:
         """Raises `ConfigError` for options that can't decode `gen_length` positions."""

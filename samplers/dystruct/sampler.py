@@ -63,6 +63,8 @@ class Dystruct(Sampler):
     """Cut the answer at the first end token of a finished window."""
 
     may_commit_nothing: ClassVar[bool] = True
+    decides_length: ClassVar[bool] = True
+    plans_commits: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         not_below("weld_radius", self.weld_radius, 0)
@@ -77,7 +79,7 @@ class Dystruct(Sampler):
 
     def check_model(self, spec: ModelSpec) -> None:
         if self.structure.boundary_weight:
-            resolved(self.delimiter_ids, self.delimiters, spec.vocab_size, "sampler.delimiters")
+            resolved(self.delimiter_ids, self.delimiters, spec, "sampler.delimiters")
 
     def fields(self) -> tuple[StateField, ...]:
         return (*super().fields(), *WindowState.fields())

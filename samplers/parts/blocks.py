@@ -32,9 +32,10 @@ class BlockRows:
         return wide.gather(1, self._place)
 
     def uniform(self, view: View) -> Float[Tensor, "batch width"]:
-        """U[0, 1) per place, from each sequence's own generator."""
-        draws = [
-            torch.rand(self.width, generator=generator, device=view.device)
-            for generator in view.canvas.generators
-        ]
-        return torch.stack(draws)
+        """U[0, 1) per place of a sequence's block, from its own generator; 0 behind it."""
+        drawn = torch.zeros(self.inside.shape, device=view.device)
+        for row, generator in enumerate(view.canvas.generators):
+            # Only the own block is drawn: the widest of the batch would tie the streams together.
+            own = self.inside[row]
+            drawn[row, own] = torch.rand(int(own.sum()), generator=generator, device=view.device)
+        return drawn

@@ -3,7 +3,9 @@
 from typing import Literal
 
 from dllm.errors import ConfigError
+from dllm.models.spec import ModelSpec
 from dllm.models.tokenizers import Tokenizer
+from samplers.parts.checks import in_vocabulary
 
 
 Delimiters = list[str] | Literal["line_ends"]
@@ -31,11 +33,10 @@ def token_ids(tokenizer: Tokenizer, delimiters: Delimiters, option: str) -> list
 
 
 def resolved(
-    ids: list[int] | None, delimiters: Delimiters, vocab_size: int, option: str
+    ids: list[int] | None, delimiters: Delimiters, spec: ModelSpec, option: str
 ) -> list[int]:
     """The ids, once they are known and if they are in the vocabulary."""
     if ids is None:
         raise ConfigError(f"{option}={delimiters} needs a tokenizer; give delimiter_ids")
-    if not all(0 <= i < vocab_size for i in ids):
-        raise ConfigError(f"{option}: ids {ids} are not all in the vocabulary [0, {vocab_size})")
+    in_vocabulary(option.removeprefix("sampler."), ids, spec)
     return ids

@@ -27,6 +27,7 @@ class FlexibleLength(Sampler):
     """End tokens over which the end's confidence is taken (>= 2)."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({"fresh_logits"})
+    decides_length: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         in_unit_interval("high_threshold", self.high_threshold)

@@ -12,11 +12,16 @@ from dataclasses import dataclass, replace
 from dllm.step.decision import Decision
 from dllm.step.prediction import View
 from dllm.step.state import SamplerState
+from samplers.parts.checks import free_commits
 from samplers.parts.wrapping import Wrapper
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpeningToken(Wrapper):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        free_commits(self.base)
+
     def select(self, view: View, state: SamplerState) -> Decision:
         decision = super().select(view, state)
         opening = view.column(view.canvas.step_in_block == 0)

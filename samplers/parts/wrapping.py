@@ -30,6 +30,9 @@ class Wrapper(Sampler):
         for name in Sampler.__annotations__:
             object.__setattr__(self, name, getattr(self.base, name))
 
+    def with_region(self, region: Region) -> Self:
+        return replace(self, base=self.base.with_region(region))
+
     def with_tokenizer(self, tokenizer: Tokenizer) -> Self:
         return replace(self, base=self.base.with_tokenizer(tokenizer))
 

@@ -153,7 +153,7 @@ def test_what_can_not_work_is_refused():
     prompt = Prompt("one", (5, 6), 8)
     with pytest.raises(ConfigError, match="needs a tokenizer"):
         built("sampler=adablock").region.layout(prompt, SPEC)
-    with pytest.raises(ConfigError, match="not all in the vocabulary"):
+    with pytest.raises(ConfigError, match="outside the vocabulary"):
         region(4, 0.3, [400]).layout(prompt, SPEC)
     with pytest.raises(ConfigError, match="use region=aligned"):
         spec = replace(SPEC, attention="block_causal", block_size=4)

@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from scripted import Script, built
-from tiny_decoding import SPEC, decode
+from tiny_decoding import SPEC, WrittenPredictor, decode
 from written import PROMPT, offsets, proposal, spread, step_of
 
 from dllm.errors import ConfigError
 from dllm.step.canvas import Prompt
+from dllm.step.decision import HostDecision, RowChanges
 from dllm.step.sampler import Sampler
 from samplers.parts.blocks import BlockRows
 from samplers.r2dllm import R2DLLM
@@ -164,3 +166,45 @@ def _temporal_steps(
 def test_options_out_of_range(option: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         r2dllm(option)
+
+
+def test_a_random_member_is_drawn_from_the_own_block_only() -> None:
+    options = ("token_cluster=random", "cluster_size=null", "temporal_steps=null")
+    choices = ["sampler=r2dllm", "sampler/region@sampler.base.region=uneven"]
+    blocks = "sampler.base.region.block_length=8"
+    rule = built(*choices, blocks, *(f"sampler.{option}" for option in options))
+    prompts = [Prompt(f"s{length}", PROMPT, length) for length in (5, 8, 13)]
+    flat = WrittenPredictor([9] * 13, [0.85] * 13, len(PROMPT))
+    found = [
+        decode(rule, [*order], flat, batch_size=size, record=True)
+        for order, size in ((prompts, 1), (prompts, 3), (prompts[::-1], 3))
+    ]
+    for prompt in prompts:
+        alone, *others = (outcomes[prompt.sample_id].trace for outcomes in found)
+        assert all(other == alone for other in others)
+
+
+def test_a_position_that_is_masked_again_starts_a_new_streak() -> None:
+    rule = r2dllm("cluster_size=null", "token_cluster=null")
+    step = step_of(rule, (0.5,) * 8)
+    rule.observe(step.view, step.state)
+    rule.observe(step.view, step.state)
+    at = len(PROMPT) + np.arange(8)
+    assert step.state["streak"][0, at].tolist() == [2] * 8
+    none = np.zeros(0, dtype=np.int64)
+    changes = RowChanges(at[:1], np.array([9]), np.array([0.5]), at[1:3], none, none, forced=False)
+    rule.committed(step.canvas, HostDecision((changes,), {}), step.state)
+    assert step.state["streak"][0, at].tolist() == [0, 0, 0, 2, 2, 2, 2, 2]
+    rule.observe(step.view, step.state)
+    assert step.state["streak"][0, at].tolist() == [1, 1, 1, 3, 3, 3, 3, 3]
+
+
+def test_a_forward_without_a_prediction_is_no_part_of_a_streak() -> None:
+    rule = r2dllm("cluster_size=null", "token_cluster=null")
+    step = step_of(rule, (0.5,) * 8)
+    rule.observe(step.view, step.state)
+    stale = torch.zeros(1, 8, dtype=torch.bool)
+    stale[0, 3] = True
+    rule.observe(replace(step.view, stale=stale), step.state)
+    streak = step.state["streak"][0, len(PROMPT) : len(PROMPT) + 8]
+    assert streak.tolist() == [2, 2, 2, 1, 2, 2, 2, 2]

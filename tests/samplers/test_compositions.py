@@ -1,0 +1,94 @@
+"""Samplers around samplers and over foreign regions: whole answers, or a refusal in one line."""
+
+from dataclasses import replace
+
+import pytest
+from scripted import built
+from tiny_decoding import MASK, SPEC, decode, ragged_prompts, random_model
+
+from dllm.errors import ConfigError
+from dllm.forward.predictor import Predictor
+from dllm.models.spec import ModelSpec
+from dllm.step.canvas import Prompt
+
+
+def prompts(gen_length: int = 16) -> list[Prompt]:
+    return [replace(prompt, gen_length=gen_length) for prompt in ragged_prompts(3)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "daedal sampler/region=adaptive sampler.region.delimiter_ids=[3,5,7,9,11] "
+        "sampler.region.delimiter_threshold=0.1 sampler.region.default_block_length=8",
+        "opening sampler@sampler.base=eotp sampler.base.base.region.block_length=8",
+        "opening sampler@sampler.base=low_confidence sampler.base.region.block_length=8 "
+        "sampler.base.steps=8",
+        "window sampler.early_stop=true sampler.base.steps=8",
+        "window_dream sampler.refresh_cycle=15",
+        "tccf sampler@sampler.base=dream_entropy sampler/region@sampler.final_region=fixed "
+        "sampler.final_region.block_length=null sampler.critic_ids=[3,4] "
+        "sampler.final_gen_length=8",
+    ],
+)
+def test_answers_are_whole(options: str) -> None:
+    rule = built(*f"sampler={options}".split())
+    for seed in range(3):
+        for outcome in decode(rule, prompts(), Predictor(random_model(seed=seed))).values():
+            assert outcome.failure is None and MASK not in outcome.tokens
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("opening sampler@sampler.base=dystruct", "plans its commits ahead"),
+        ("r2dllm sampler@sampler.base=dystruct", "plans its commits ahead"),
+        ("eotp sampler@sampler.base=dystruct", "decides the length"),
+        ("eotp sampler@sampler.base=daedal", "decides the length"),
+        ("eotp sampler@sampler.base=wedlm", "decides the length"),
+        ("wedlm sampler/region=fixed", "sampler.region=FixedBlocks is not of type StreamingWindow"),
+        (
+            "dystruct sampler/region=growing",
+            "sampler.region=GrowingBlocks is not of type InferredWindows",
+        ),
+    ],
+)
+def test_parts_that_do_not_go_together(options: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason) as caught:
+        built(*f"sampler={options}".split())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("base", ["dream_entropy", "window_dream"])
+def test_the_second_phase_is_validated_against_the_rule(base: str) -> None:
+    rule = built("sampler=tccf", f"sampler@sampler.base={base}", "sampler.critic_ids=[3]")
+    with pytest.raises(ConfigError, match="sampler.final_region"):
+        rule.validate(16)
+    steps = built(
+        "sampler=tccf",
+        "sampler@sampler.base=low_confidence",
+        "sampler.base.steps=8",
+        "sampler.base.region.block_length=8",
+        "sampler/region@sampler.final_region=fixed",
+        "sampler.final_region.block_length=8",
+    )
+    with pytest.raises(ConfigError, match="sampler.base.steps=8 lays out one answer"):
+        steps.validate(16)
+
+
+@pytest.mark.parametrize("token", [-1, SPEC.vocab_size, MASK])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "sampler=eotp sampler.end_ids=[{}]",
+        "sampler=low_confidence sampler.eot_ids=[{}]",
+        "sampler=wedlm sampler.stop_sequences=[[3,{}]]",
+        "sampler=tccf sampler.critic_ids=[3,{}]",
+        "sampler=dystruct sampler.delimiter_ids=[{}]",
+    ],
+)
+def test_token_ids_are_those_of_the_model(option: str, token: int) -> None:
+    rule = built(*option.format(token).split())
+    spec: ModelSpec = replace(SPEC, attention="causal") if "wedlm" in option else SPEC
+    with pytest.raises(ConfigError, match=f"token id {token} is"):
+        rule.check_model(spec)
