@@ -27,7 +27,7 @@ class Recording:
         return lambda *arguments, **named: (name, arguments, named)
 
 
-@pytest.mark.parametrize("name", sorted({*hooks()} - {"with_tokenizer"}))
+@pytest.mark.parametrize("name", sorted({*hooks()} - {"with_tokenizer", "with_region"}))
 def test_every_hook_reaches_the_base(name: str) -> None:
     wrapper = Wrapper(base=Recording())  # type: ignore[arg-type]
     given = tuple(range(len(signature(getattr(Sampler, name)).parameters) - 1))
@@ -59,3 +59,7 @@ def test_a_wrapper_of_a_wrapper() -> None:
     twice = OpeningToken(base=OpeningToken(base=rule))
     assert twice.region is rule.region
     assert twice.max_steps(8) == rule.max_steps(8)
+    other = sampler("sampler=bacd").region
+    moved = twice.with_region(other)
+    assert moved.region is other and isinstance(moved.base, OpeningToken)
+    assert moved.base.base.region is other
