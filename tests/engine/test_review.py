@@ -81,7 +81,7 @@ def test_commits_come_in_the_order_of_their_scores() -> None:
 
 def test_what_was_accepted_keeps_its_place_at_the_head() -> None:
     """As in the authors' loop: a refused position may rise above those already accepted, since its
-    confidence is that of the remaining tokens."""
+    confidence is that of the remaining tokens (arXiv 2508.10111, section 3.2)."""
 
     def answer(view: View, proposal: Proposal) -> Verdict:
         if (5, 6) in pairs(proposal):
