@@ -33,6 +33,7 @@ from dllm.step.plan import Request, pad_positions
 from dllm.step.prediction import View
 from dllm.step.sampler import Region
 from dllm.step.state import SamplerState, StateField
+from samplers.parts.branches import Branches, beside, picked
 from samplers.parts.opening import OpeningToken
 from samplers.parts.proposers import Greedy
 from samplers.parts.regions_ahead import BlocksAhead
@@ -106,7 +107,7 @@ class FreeDave(Wrapper):
         drafts = self._drafts(canvas, eligible, state)
         if not drafts.shape[1]:
             return request
-        return replace(request, hypotheses=drafts, droppable=True)
+        return replace(request, branches=beside(canvas, drafts), droppable=True)
 
     def _drafts(
         self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState
@@ -144,16 +145,16 @@ class FreeDave(Wrapper):
         if not view.positions.shape[1]:
             decision = super().select(view, state)
             return replace(decision, updates={"open": torch.zeros_like(state["open"])})
-        drafts, logits = self._branches(view)
-        batch, count, _ = drafts.shape
-        step = self.base.select(self._branch_view(view, drafts, logits), state)
-        commit, tokens, score = (
-            part.view(batch, count, -1) for part in (step.commit, step.tokens, step.score)
-        )
+        branches = Branches.of(view)
+        drafts, sequences = branches.tokens, branches.as_sequences()
+        if self.eager:
+            first = _leftmost_block(sequences)
+            sequences = replace(sequences, candidates=sequences.candidates & first)
+        step = self.base.select(sequences, state)
+        commit, tokens, score = map(branches.split, (step.commit, step.tokens, step.score))
         best = self.verify.longest_chain(drafts, tokens.where(commit, drafts), view.canvas.mask_id)
-        pick = best[:, None, None].expand(-1, 1, drafts.shape[2])
         accepted, following, tokens, score = (
-            part.gather(1, pick)[:, 0] for part in (drafts, commit, tokens, score)
+            picked(part, best) for part in (drafts, commit, tokens, score)
         )
         drafted = view.candidates & (accepted != view.canvas.mask_id)
         still_open = view.candidates & (accepted == view.canvas.mask_id)
@@ -171,6 +172,7 @@ class FreeDave(Wrapper):
             tokens=accepted.where(drafted, tokens),
             score=state["draft_score"].gather(1, view.positions.clamp(min=0)).where(drafted, score),
             block_done=done,
+            adopt=best,
             marks=marks,
             updates={
                 "open": still_open.sum(dim=1),
@@ -178,38 +180,6 @@ class FreeDave(Wrapper):
                 "draft_score": view.on_canvas(score.double(), state["draft_score"]),
             },
         )
-
-    def _branches(self, view: View) -> tuple[Int[Tensor, "batch count rows"], Tensor]:
-        """Tokens and logits of the real canvas and its drafts at the rows; padding and drafts
-        that a sequence lacks are -1."""
-        own = view.tokens.where(view.positions >= 0, -1)[:, None]
-        logits = view.logits[:, None]
-        if view.hypotheses is None:
-            return own, logits
-        assert view.drafts is not None
-        at = view.positions.clamp(min=0)[:, None].expand(-1, view.drafts.shape[1], -1)
-        drafts = view.drafts.gather(2, at).where(view.positions[:, None] >= 0, -1)
-        # What a constraint refused is out of every branch; a draft that holds it can't be accepted.
-        refused = torch.isneginf(logits)
-        held = refused.expand(-1, drafts.shape[1], -1, -1).gather(3, drafts.clamp(min=0)[..., None])
-        changed = drafts != own
-        drafts = drafts.where(~(held[..., 0] & changed).any(dim=2, keepdim=True), -1)
-        branched = view.hypotheses.masked_fill(refused, -torch.inf)
-        return torch.cat((own, drafts), dim=1), torch.cat((logits, branched), dim=1)
-
-    def _branch_view(self, view: View, drafts: Tensor, logits: Tensor) -> View:
-        """All branches as sequences of their own."""
-        batch, count, rows = drafts.shape
-        canvas = view.canvas.branched(count)
-        flat = drafts.view(batch * count, rows)
-        positions = view.positions.repeat_interleave(count, dim=0)
-        held, at = flat.cpu().numpy(), positions.cpu().numpy()
-        entry, column = ((held >= 0) & (at >= 0)).nonzero()
-        canvas.tokens[entry, at[entry, column]] = held[entry, column]
-        candidates = view.candidates.repeat_interleave(count, dim=0) & (flat == canvas.mask_id)
-        if self.eager:
-            candidates = candidates & _leftmost_block(positions, candidates, canvas)
-        return View(canvas, positions, logits.flatten(0, 1), candidates)
 
     def block_done(self, canvas: Canvas, row: int, state: SamplerState) -> bool:
         complete = canvas.masked_in_block(row) == 0
@@ -221,9 +191,9 @@ class FreeDave(Wrapper):
         return complete and canvas.step_in_block[row] == 0
 
 
-def _leftmost_block(positions: Tensor, candidates: Tensor, canvas: Canvas) -> Tensor:
+def _leftmost_block(view: View) -> Bool[Tensor, "batch rows"]:
     """Rows of the first block that still holds a candidate."""
-    size = torch.as_tensor(canvas.attention_block, device=positions.device)[:, None]
-    block = positions // size
-    first = block.where(candidates, canvas.capacity).amin(dim=1, keepdim=True)
+    size = view.column(view.canvas.attention_block)
+    block = view.positions // size
+    first = block.where(view.candidates, view.canvas.capacity).amin(dim=1, keepdim=True)
     return block == first

@@ -26,6 +26,7 @@ from dllm.step.canvas import Canvas
 from dllm.step.plan import Request, pad_positions
 from dllm.step.prediction import View
 from dllm.step.state import SamplerState
+from samplers.parts.branches import beside
 from samplers.parts.checks import in_vocabulary, not_below
 from samplers.parts.quota import StaticQuota
 
@@ -55,13 +56,14 @@ class LowConfidence(StaticQuota):
         if not self.cfg_scale:
             return Request(positions)
         prompt = np.arange(canvas.capacity) < canvas.prompt_length[:, None]
-        return Request(positions, np.where(prompt, canvas.mask_id, canvas.tokens)[:, None])
+        free = np.where(prompt, canvas.mask_id, canvas.tokens)
+        return Request(positions, beside(canvas, free[:, None]))
 
     def transform(self, view: View, state: SamplerState) -> View:
         logits = view.logits
         if self.cfg_scale:
-            assert view.hypotheses is not None
-            free = view.hypotheses[:, 0]
+            assert view.branch_logits is not None
+            free = view.branch_logits[:, 1]
             logits = free + (self.cfg_scale + 1) * (logits - free)
         if self.logits_eos_inf:
             logits = _without(logits, view.canvas.eos_ids)

@@ -88,7 +88,7 @@ class D2Cache:
 
     def plan(self, canvas: Canvas, request: Request, store: KVStore | None) -> list[Plan]:
         assert store is not None
-        if request.hypotheses is not None:
+        if request.branches is not None:
             raise ConfigError(
                 "cache=D2Cache follows one canvas per sequence; the sampler asks for alternative "
                 "ones (sampler.cfg_scale > 0, drafts): use cache=none"

@@ -61,7 +61,7 @@ class DLLMCache:
         self._seen = PerSequence(lambda canvas, row: _Seen())
 
     def plan(self, canvas: Canvas, request: Request, store: KVStore | None) -> list[Plan]:
-        if request.hypotheses is not None:
+        if request.branches is not None:
             raise ConfigError(
                 "cache=DLLMCache keeps the outputs of one canvas per sequence; the sampler asks "
                 "for alternative ones (sampler.cfg_scale > 0, drafts): use cache=none"

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from dllm.forward.store import KVStore
-from dllm.models.spec import AttentionKind, ModelSpec
+from dllm.models.spec import NO_MASK, AttentionKind, ModelSpec
 from dllm.step.canvas import Canvas
 from dllm.step.plan import ForwardKind, Plan, Request
 
@@ -26,16 +26,19 @@ class NoCache:
         padded = bool((canvas.length < width).any())
         if padded:
             slots = np.where(slots < canvas.length[:, None], slots, -1)
-        if request.hypotheses is not None:
-            extra = request.hypotheses.shape[1]
-            flat = request.hypotheses[:, :, :width].transpose(1, 0, 2).reshape(-1, width)
-            present = (request.hypotheses >= 0).all(axis=2)  # [batch, extra]
-            copies = np.where(present.T.reshape(-1, 1), np.tile(slots, (extra, 1)), -1)
-            tokens = np.concatenate((tokens, flat.clip(0)))
-            slots = np.concatenate((slots, copies))
-            wanted = np.concatenate([wanted] * (1 + extra))
-            fed = fed * (1 + present.sum(axis=1))
+        if request.branches is not None:
+            count = request.branches.shape[1]
+            tokens = request.branches[:, :, :width].transpose(1, 0, 2).reshape(-1, width)
+            present = request.branches[:, :, 0] >= 0  # [batch, branches]
+            slots = np.where(present.T.reshape(-1, 1), np.tile(slots, (count, 1)), -1)
+            wanted = np.tile(wanted, (count, 1))
+            fed = fed * present.sum(axis=1)
             padded = padded or not present.all()
+        if canvas.mask_id == NO_MASK and (tokens == NO_MASK).any():
+            # A verifier can't read masks: it is fed what is decided.
+            slots, padded = np.where(tokens == NO_MASK, -1, slots), True
+            fed = (slots >= 0).sum(axis=1).reshape(-1, canvas.batch).sum(axis=0)
+        tokens = tokens.clip(0)
         if self._spec.attention == "causal":
             # A mask sees what is decided anywhere: decided positions go first.
             order = np.argsort((tokens == canvas.mask_id) | (slots < 0), axis=1, kind="stable")

@@ -21,11 +21,11 @@ CHANGED = ConfigError(
 
 
 def canvases(canvas: Canvas, request: Request) -> Int[np.ndarray, "entries canvas"]:
-    """The real canvases, then the first hypothesis of each, and so on (absent ones hold -1)."""
-    if request.hypotheses is None:
+    """The canvases themselves, or the first branch of each, the second of each, and so on (absent
+    ones hold -1)."""
+    if request.branches is None:
         return canvas.tokens
-    flat = request.hypotheses.transpose(1, 0, 2).reshape(-1, canvas.capacity)
-    return np.concatenate((canvas.tokens, flat))
+    return request.branches.transpose(1, 0, 2).reshape(-1, canvas.capacity)
 
 
 def rows_plan(
@@ -37,11 +37,10 @@ def rows_plan(
     write: Bool[np.ndarray, "batch slots"],
     within: Literal["full"] | Bool[Tensor, "batch rows rows"] = "full",
 ) -> Plan:
-    """Feeds the positions `rows` of each sequence, its hypotheses included, under full attention.
+    """Feeds the positions `rows` of each sequence, or of all its branches, under full attention.
 
-    `visible`: stored slots that may be attended; `write`: fed slots of the real canvases that are
-    kept. Raises `ConfigError` if a hypothesis differs from its canvas where stored keys stand for
-    it.
+    `visible`: stored slots that may be attended; `write`: fed slots that are kept. Raises
+    `ConfigError` if a branch differs from its canvas where stored keys stand for it.
     """
     tokens = canvases(canvas, request)
     copies = len(tokens) // canvas.batch
@@ -49,8 +48,8 @@ def rows_plan(
     for entry, own in enumerate(tokens):
         row = entry % canvas.batch
         fed.append(rows[row][: None if own[0] >= 0 else 0])
-        keep.append(write[row, fed[-1]] & (entry < canvas.batch))
-        if entry >= canvas.batch and own[0] >= 0:
+        keep.append(write[row, fed[-1]])
+        if request.branches is not None and own[0] >= 0:
             stored = visible[row, : canvas.length[row]].copy()
             stored[rows[row][rows[row] < stored.size]] = False
             if (own[: stored.size] != canvas.tokens[row, : stored.size])[stored].any():

@@ -27,29 +27,28 @@ def span_plan(
     write: Bool[np.ndarray, "batch slots"],
     attention_block: IntRow | None = None,
 ) -> Plan:
-    """Feeds [start, end) of each sequence, hypotheses included; empty spans take no part.
+    """Feeds [start, end) of each sequence, or of all its branches; empty spans take no part.
 
-    Stored slots below `visible_to` may be attended; `write` says which fed slots of the real
-    canvases are kept (hypotheses never are). `attention_block`: attention among the fed rows is
-    causal over blocks of that size, counted from position 0. Raises `ConfigError` if a hypothesis
-    differs from its canvas where stored keys stand for it.
+    Stored slots below `visible_to` may be attended; `write` says which fed slots are kept.
+    `attention_block`: attention among the fed rows is causal over blocks of that size, counted from
+    position 0. Raises `ConfigError` if a branch differs from its canvas where stored keys stand for
+    it.
     """
     tokens = canvas.tokens[:, None]
-    if request is not None and request.hypotheses is not None:
+    if request is not None and request.branches is not None:
         ahead = canvas.length if attention_block is None else end
-        _check_hypotheses(canvas, request.hypotheses, start, end, ahead)
-        tokens = np.concatenate((tokens, request.hypotheses), axis=1)
+        _check_branches(canvas, request.branches, start, end, ahead)
+        tokens = request.branches
     batch, copies, _ = tokens.shape
     count = end - start
     offset = np.arange(int(count.max(initial=0)))
     own = np.where(offset < count[:, None], start[:, None] + offset, -1)  # [batch, rows]
-    present = np.all(tokens >= 0, axis=2)  # [batch, copies]
-    # Entries: all real canvases first, then the first hypothesis of each, and so on.
+    present = tokens[:, :, 0] >= 0  # [batch, copies]
+    # Entries: the first branch of each sequence, then the second of each, and so on.
     fed = np.where(present.T[:, :, None], own[None], -1).reshape(batch * copies, -1)
     rows = np.take_along_axis(tokens, np.maximum(own, 0)[:, None], axis=2)
     rows = rows.transpose(1, 0, 2).reshape(batch * copies, -1)
-    kept = np.zeros(fed.shape, dtype=bool)
-    kept[:batch] = np.take_along_axis(write, np.maximum(own, 0), axis=1) & (own >= 0)
+    kept = np.tile(np.take_along_axis(write, np.maximum(own, 0), axis=1), (copies, 1)) & (fed >= 0)
     fed_slots = torch.from_numpy(fed)
     visible = np.arange(slots) < visible_to[:, None]
     wanted = None
@@ -79,9 +78,9 @@ def _within(
     return block[:, :, None] >= block[:, None, :]
 
 
-def _check_hypotheses(
+def _check_branches(
     canvas: Canvas,
-    hypotheses: Int[np.ndarray, "batch extra canvas"],
+    branches: Int[np.ndarray, "batch branches canvas"],
     start: IntRow,
     end: IntRow,
     ahead: IntRow,
@@ -89,7 +88,7 @@ def _check_hypotheses(
     """Stored keys stand for what lies before `start` and in [end, ahead)."""
     index = np.arange(canvas.capacity)
     stored = (index < start[:, None]) | ((index >= end[:, None]) & (index < ahead[:, None]))
-    changed = (hypotheses != canvas.tokens[:, None]) & (hypotheses >= 0)
+    changed = (branches != canvas.tokens[:, None]) & (branches[:, :, :1] >= 0)
     if (changed & stored[:, None]).any():
         raise ConfigError(
             "cache: alternative canvases change cached positions (as the prompt under "

@@ -16,7 +16,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from dllm.cache.audit import Audit, Finding, findings
 from dllm.engine.forwards import Forwards
@@ -26,11 +26,12 @@ from dllm.engine.selection import decide, seen, sound
 from dllm.engine.setting import Setting
 from dllm.engine.settlement import Settlement
 from dllm.engine.writing import go_on, next_block, reshape, write
+from dllm.errors import RunError
 from dllm.step.canvas import Canvas, Layout, Prompt
 from dllm.step.constraint import Reviewer
 from dllm.step.decision import HostDecision, RowChanges
 from dllm.step.outcome import Outcome
-from dllm.step.plan import Request
+from dllm.step.plan import MODEL, Plan, Request
 from dllm.step.prediction import View
 from dllm.step.state import SamplerState
 from dllm.step.trace import Trace
@@ -62,7 +63,7 @@ class Batch:
         self.device = setting.predictor.model.device
         self.canvas = Canvas.empty(capacity, self.spec.mask_id, self.spec.eos_ids)
         self.state = SamplerState(setting.sampler.fields(), capacity, self.device)
-        self.forwards = Forwards(setting.predictor, setting.cache, capacity, setting.batch_size)
+        self.forwards = Forwards(setting.models, capacity, setting.batch_size)
         self.audit = Audit(setting.predictor) if setting.cache.audit else None
         self.rows: list[Row] = []
 
@@ -130,18 +131,23 @@ class Batch:
         started = time.perf_counter()
         sampler, canvas, state = self.sampler, self.canvas, self.state
         eligible = sampler.region.eligible(canvas)
-        request = sampler.plan(canvas, eligible, state)
-        request, plan, prediction = self.forwards.step(canvas, self.rows, request)
-        view, broken = sound(seen(canvas, request, eligible, prediction))
-        for b in broken:
-            self.rows[b].fail(f"logits are not finite at step {canvas.step[b]}")
+        request, plan, view = self._predicted(eligible)
+        forwards = 1
+        while not request.decides:
+            sampler.observe(view, state)
+            for b, row in enumerate(self.rows):
+                row.idle(canvas, b, plan, request.model)
+            if forwards == self.capacity:
+                raise RunError(f"sampler={type(sampler).__name__} plans on and never decides")
+            request, plan, view = self._predicted(eligible)
+            forwards += 1
         ends = sampler.refine(view, state)
         if ends is not None:
             canvas.end_blocks(ends)
             view = view.before(canvas.block_end)
         sampler.observe(view, state)
         audited = None
-        if self.audit is not None:
+        if self.audit is not None and request.model == MODEL:
             fresh, _ = sound(seen(canvas, request, eligible, self.audit.predict(canvas, request)))
             fresh = fresh if ends is None else fresh.before(canvas.block_end)
             audited = fresh, self._without_a_trace(fresh, request)
@@ -151,9 +157,10 @@ class Batch:
         blocks = canvas.block_index.tolist()
         write(sampler, canvas, state, decision)
         for b, row in enumerate(self.rows):
-            row.decided(canvas, b, plan, decision.rows[b], blocks[b])
+            row.decided(canvas, b, plan, request.model, decision.rows[b], blocks[b])
             row.reviewed(settlements[b])
             reshape(self.setting.eos, canvas, b, row, decision.rows[b])
+        self.forwards.adopt(request.model, [changes.adopt for changes in decision.rows])
         self._advance(decision)
         share = (time.perf_counter() - started) / len(self.rows)
         for row in self.rows:
@@ -162,6 +169,15 @@ class Batch:
             (row.ticket, _written(canvas, b, decision.rows[b])) for b, row in enumerate(self.rows)
         ]
         return written, self._finished()
+
+    def _predicted(self, eligible: Bool[np.ndarray, "batch canvas"]) -> tuple[Request, Plan, View]:
+        """What the sampler asks for, the forward that met it and what is seen of it."""
+        request = self.sampler.plan(self.canvas, eligible, self.state)
+        request, plan, prediction = self.forwards.step(self.canvas, self.rows, request)
+        view, broken = sound(seen(self.canvas, request, eligible, prediction))
+        for b in broken:
+            self.rows[b].fail(f"logits are not finite at step {self.canvas.step[b]}")
+        return request, plan, view
 
     def _decided(
         self, view: View, reviewers: Sequence[Reviewer | None], request: Request

@@ -2,106 +2,129 @@
 
 import time
 import warnings
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from dllm.cache.audit import staleness
-from dllm.cache.policy import CachePolicy
 from dllm.engine.row import Row
+from dllm.engine.setting import Served
 from dllm.errors import RunError
-from dllm.forward.predictor import Predictor
 from dllm.forward.store import KVStore
 from dllm.step.canvas import Canvas
 from dllm.step.plan import Plan, Request
 from dllm.step.prediction import Prediction
 
 
-class Forwards:
-    """What the loop has computed: forwards that the cache plans, on the store that it keeps."""
+class _Model:
+    """One model's side of a batch: its cache's notes and its store, whose rows are the batch's."""
 
-    def __init__(self, predictor: Predictor, cache: CachePolicy, capacity: int, batch_size: int):
-        self.predictor, self.batch_size = predictor, batch_size
-        self.cache = copy(cache)
+    def __init__(self, served: Served, capacity: int, batch_size: int):
+        self.predictor = served.predictor
+        self.cache = copy(served.cache)
         """Its notes are this batch's own."""
-        self.cache.begin(predictor.spec)
+        self.cache.begin(self.predictor.spec)
         self.store: KVStore | None = None
-        if cache.stores:
-            model, places = predictor.model, predictor.model.layer_devices
+        if self.cache.stores:
+            spec, model = self.predictor.spec, self.predictor.model
             self.store = KVStore(
-                predictor.spec, batch_size, capacity, model.dtype, model.device, places
+                spec, batch_size, capacity, model.dtype, model.device, model.layer_devices
             )
             self.store.empty()
-        self._most_drafts: int | None = None
-        """Drafts per sequence that fit into memory; None = all so far."""
+
+
+class Forwards:
+    """What the loop has computed: forwards that the caches plan, on the stores that they keep."""
+
+    def __init__(self, models: Mapping[str, Served], capacity: int, batch_size: int):
+        self.batch_size = batch_size
+        self.models = {name: _Model(one, capacity, batch_size) for name, one in models.items()}
+        self._most_branches: int | None = None
+        """Droppable branches per sequence that fit into memory; None = all so far."""
+
+    @property
+    def _stores(self) -> list[KVStore]:
+        return [model.store for model in self.models.values() if model.store is not None]
 
     def append(self) -> None:
         """One more sequence, as the last row."""
-        if self.store is not None:
-            self.store.append()
+        for store in self._stores:
+            store.append()
 
     def hand_on(self, row: int) -> None:
         """Empties a row for the next sequence."""
-        if self.store is not None:
-            self.store.hand_on(row)
+        for store in self._stores:
+            store.hand_on(row)
 
     def keep(self, rows: list[int]) -> None:
         """Makes the sequences in `rows` the only ones."""
-        if self.store is not None:
-            self.store.keep(rows)
+        for store in self._stores:
+            store.keep(rows)
 
     def step(
         self, canvas: Canvas, rows: list[Row], request: Request
     ) -> tuple[Request, Plan, Prediction]:
         """The request as it could be met, the plan that met it, and its prediction.
 
-        Where memory is short, half of the drafts are left out, from then on. Raises `RunError` if
-        there is nothing to leave out.
+        Where memory is short, half of the branches that may be are left out, from then on. Raises
+        `RunError` if there is nothing to leave out.
         """
+        model = self.models[request.model]
+        read = canvas.in_terms_of(model.predictor.spec.mask_id)
         while True:
-            if request.droppable and request.hypotheses is not None:
-                kept = request.hypotheses[:, : self._most_drafts]
-                request = replace(request, hypotheses=kept if kept.shape[1] else None)
-            *before, plan = self.cache.plan(canvas, request, self.store)
+            if request.droppable and request.branches is not None:
+                request = replace(request, branches=request.branches[:, : self._most_branches])
+            *before, plan = model.cache.plan(read, _translated(canvas, read, request), model.store)
             try:
-                self._idle(canvas, rows, before)
-                prediction = self._forward(canvas, rows, plan)
+                self._idle(read, rows, request.model, before)
+                prediction = self._forward(read, rows, request.model, plan)
             except torch.OutOfMemoryError:
-                drafts = 0 if request.hypotheses is None else request.hypotheses.shape[1]
-                if not (request.droppable and drafts):
+                branches = 1 if request.branches is None else request.branches.shape[1]
+                if not (request.droppable and branches > 1):
                     raise RunError(
                         f"batch_size={self.batch_size}: out of memory in a forward of "
                         f"{plan.slots.shape[0]} x {plan.slots.shape[1]} rows"
                     ) from None
-                self._most_drafts = drafts // 2
+                self._most_branches = (branches + 1) // 2
                 warnings.warn(
-                    f"memory is short: {self._most_drafts} drafts per sequence instead of {drafts}",
+                    f"memory is short: {self._most_branches} canvases per sequence instead of "
+                    f"{branches}",
                     stacklevel=2,
                 )
             else:
                 assert prediction is not None, "a step's last plan predicts"
                 return request, plan, prediction
 
+    def adopt(self, model: str, branches: list[int]) -> None:
+        """Keeps what the last forward of a model computed for one branch of each sequence."""
+        store = self.models[model].store
+        if store is not None:
+            store.adopt(branches)
+
     def close_blocks(self, canvas: Canvas, rows: list[Row], done: list[int]) -> None:
-        """Forwards that the cache owes to the blocks that are complete in the rows `done`."""
-        if done:
-            self._idle(canvas, rows, self.cache.block_end(canvas, done, self.store))
+        """Forwards that the caches owe to the blocks that are complete in the rows `done`."""
+        for name, model in self.models.items() if done else ():
+            read = canvas.in_terms_of(model.predictor.spec.mask_id)
+            self._idle(read, rows, name, model.cache.block_end(read, done, model.store))
 
-    def _idle(self, canvas: Canvas, rows: list[Row], plans: list[Plan]) -> None:
+    def _idle(self, canvas: Canvas, rows: list[Row], name: str, plans: list[Plan]) -> None:
         for plan in plans:
-            self._forward(canvas, rows, plan)
+            self._forward(canvas, rows, name, plan)
             for b, row in enumerate(rows):
-                row.idle(canvas, b, plan)
+                row.idle(canvas, b, plan, name)
 
-    def _forward(self, canvas: Canvas, rows: list[Row], plan: Plan) -> Prediction | None:
-        if self.store is not None:
-            found = staleness(plan, canvas, self.store)
+    def _forward(self, canvas: Canvas, rows: list[Row], name: str, plan: Plan) -> Prediction | None:
+        model = self.models[name]
+        if model.store is not None:
+            found = staleness(plan, canvas, model.store)
             for b, row in enumerate(rows):
                 row.cost.attended += int(found.attended[b])
                 row.cost.stale += int(found.stale[b])
         started = time.perf_counter()
-        prediction = self.predictor.predict(plan, self.store)
+        prediction = model.predictor.predict(plan, model.store)
         share = (time.perf_counter() - started) / len(rows)
         extra = [0] * len(rows)
         if plan.slots.shape[0] > len(rows):
@@ -110,7 +133,18 @@ class Forwards:
         for b, row in enumerate(rows):
             row.cost.model_seconds += share
             if fed := int(plan.fed[b]):
-                row.cost.forwards[plan.kind_of(b)] += 1
+                row.cost.count(name, plan.kind_of(b))
                 row.cost.aux_forwards += extra[b]
                 row.cost.rows += fed
         return prediction
+
+
+def _translated(canvas: Canvas, read: Canvas, request: Request) -> Request:
+    """The request with its branches in the terms of the model that reads them."""
+    if read is canvas or request.branches is None:
+        return request
+    masks = request.branches == canvas.mask_id
+    if canvas.mask_id < 0:
+        # -1 also says that a sequence has fewer: those begin with it.
+        masks &= request.branches[..., :1] >= 0
+    return replace(request, branches=np.where(masks, read.mask_id, request.branches))

@@ -4,12 +4,13 @@ One list of reasons for the loop, `scripts.run` and `scripts.inspect`; derived f
 declares, never from names.
 """
 
+from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 from dllm.cache.policy import CachePolicy
 from dllm.errors import ConfigError
 from dllm.models.spec import ModelSpec
-from dllm.step.plan import Need
+from dllm.step.plan import MODEL, Need
 from dllm.step.sampler import Sampler
 
 
@@ -35,9 +36,7 @@ def refusals(
     found = []
     if sampler.batch_one and batch_size > 1:
         found.append(f"batch_size={batch_size}: {rule} is defined for batch_size=1")
-    if spec.attention not in cache.attention:
-        allowed = " or ".join(sorted(cache.attention))
-        found.append(f"cache={policy} needs {allowed} attention; the model's is {spec.attention}")
+    found += _attention(cache, spec, "the model's")
     # With causal blocks what is stored never changes; under full attention it ages.
     if "fresh_logits" in wanted and cache.stores and spec.attention == "full":
         found.append(
@@ -63,3 +62,25 @@ def refusals(
     except ConfigError as error:
         found.append(str(error))
     return found
+
+
+def other_refusals(
+    sampler: Sampler, others: Mapping[str, tuple[CachePolicy, ModelSpec]]
+) -> list[str]:
+    """One line per reason why the models beside the canvas's can't serve the sampler."""
+    found = [
+        f"sampler={type(sampler).__name__} asks for model {name!r}, which the session lacks"
+        for name in sorted(sampler.models - others.keys())
+    ]
+    for name, (cache, spec) in others.items():
+        if name == MODEL:
+            found.append(f"model {name!r} is the canvas's own: another one needs another name")
+        found += _attention(cache, spec, f"that of model {name!r}")
+    return found
+
+
+def _attention(cache: CachePolicy, spec: ModelSpec, whose: str) -> list[str]:
+    if spec.attention in cache.attention:
+        return []
+    allowed, policy = " or ".join(sorted(cache.attention)), type(cache).__name__
+    return [f"cache={policy} needs {allowed} attention; {whose} is {spec.attention}"]

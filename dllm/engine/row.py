@@ -9,7 +9,7 @@ from dllm.step.canvas import Canvas, Prompt
 from dllm.step.constraint import Reviewer
 from dllm.step.decision import RowChanges
 from dllm.step.outcome import Cost, Outcome
-from dllm.step.plan import Plan
+from dllm.step.plan import MODEL, Plan
 from dllm.step.trace import Step, Trace
 
 
@@ -53,8 +53,10 @@ class Row:
         if left and self.failure is None:
             self.fail(f"{left} positions are still masked after {canvas.step[b]} steps")
 
-    def decided(self, canvas: Canvas, b: int, plan: Plan, changes: RowChanges, block: int) -> None:
-        """One decision, made in `block` and already on the canvas."""
+    def decided(
+        self, canvas: Canvas, b: int, plan: Plan, model: str, changes: RowChanges, block: int
+    ) -> None:
+        """One decision after a forward of `model`, made in `block` and already on the canvas."""
         self.cost.steps += 1
         self.committed += changes.net
         if self.trace is None:
@@ -69,6 +71,7 @@ class Row:
                 kind=plan.kind_of(b),
                 fed=int(plan.fed[b]),
                 block=block,
+                model=None if model == MODEL else model,
                 opened=opened,
                 spans=_spans(canvas, b, plan),
                 positions=(changes.commit_positions - start).tolist(),
@@ -114,11 +117,12 @@ class Row:
         if self.reviewer is not None:
             self.completion = self.reviewer.leave(canvas.tokens[b, : canvas.length[b]].copy())
 
-    def idle(self, canvas: Canvas, b: int, plan: Plan) -> None:
-        """A forward after which nothing is decided (prefill, commit)."""
+    def idle(self, canvas: Canvas, b: int, plan: Plan, model: str) -> None:
+        """A forward of `model` after which nothing is decided (prefill, commit, a draft)."""
         if self.trace is not None and plan.fed[b]:
             fed, block = int(plan.fed[b]), int(canvas.block_index[b])
-            step = Step(plan.kind_of(b), fed, block, spans=_spans(canvas, b, plan))
+            name = None if model == MODEL else model
+            step = Step(plan.kind_of(b), fed, block, name, spans=_spans(canvas, b, plan))
             self.trace.steps.append(step)
 
     def resized(self, length: int) -> None:

@@ -29,17 +29,16 @@ def seen(
     batch, device = len(positions), logits.device
     masked = eligible[np.arange(batch)[:, None], positions] & (positions >= 0)
     candidates = torch.from_numpy(masked).to(device)
-    hypotheses, drafts, stale = None, None, None
+    branches, branch_logits, stale = None, None, None
     if prediction.valid is not None:
         valid = prediction.valid[:batch]
         candidates, stale = candidates & valid, ~valid
-    if request.hypotheses is not None:
-        extra = request.hypotheses.shape[1]
-        hypotheses = logits[batch:].unflatten(0, (extra, batch)).transpose(0, 1)
+    if request.branches is not None:
+        branches = torch.from_numpy(request.branches).to(device)
+        branch_logits = logits.unflatten(0, (branches.shape[1], batch)).transpose(0, 1)
         logits = logits[:batch]
-        drafts = torch.from_numpy(request.hypotheses).to(device)
     rows = torch.from_numpy(positions).to(device)
-    return View(canvas, rows, logits, candidates, hypotheses, drafts, stale)
+    return View(canvas, rows, logits, candidates, branches, branch_logits, stale)
 
 
 def sound(view: View) -> tuple[View, Int[np.ndarray, "broken"]]:
@@ -54,9 +53,9 @@ def sound(view: View) -> tuple[View, Int[np.ndarray, "broken"]]:
     highest, token = view.top
     candidates = view.candidates.cpu().numpy()
     endless = ~np.isfinite(highest.double().cpu().numpy())
-    if view.hypotheses is not None and view.drafts is not None:
+    if view.branches is not None and view.branch_logits is not None:
         # Absent ones (-1) predict nothing, whatever their logits.
-        bad = ~view.hypotheses.amax(dim=-1).isfinite() & (view.drafts[..., :1] >= 0)
+        bad = ~view.branch_logits.amax(dim=-1).isfinite() & (view.branches[..., :1] >= 0)
         endless |= bad.any(dim=1).cpu().numpy()
     masks = token.cpu().numpy() == view.canvas.mask_id
     if not (candidates & (endless | masks)).any():

@@ -1,15 +1,25 @@
 """What decodes: a model, a sampler and the circumstances, checked before anything is computed."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from dllm.cache.policy import CachePolicy
-from dllm.engine.legality import refusals
+from dllm.engine.legality import other_refusals, refusals
 from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
 from dllm.step.canvas import Layout, Prompt
 from dllm.step.constraint import BoundConstraint
 from dllm.step.eos import EosPolicy
+from dllm.step.plan import MODEL
 from dllm.step.sampler import Sampler
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model with the cache that plans its forwards."""
+
+    predictor: Predictor
+    cache: CachePolicy
 
 
 @dataclass(frozen=True)
@@ -28,10 +38,22 @@ class Setting:
     positions: int | None = None
     """Canvas positions per sequence, and no more (>= 1); None = as many as the first prompts need,
     enlarged between batches where a later one needs more."""
+    others: Mapping[str, Served] = field(default_factory=dict)
+    """Further models by the names that requests give them (a draft model, a verifier, which needs
+    no mask token)."""
+
+    @property
+    def models(self) -> dict[str, Served]:
+        """All models by name."""
+        return {MODEL: Served(self.predictor, self.cache), **self.others}
 
     def check_parts(self) -> None:
         """Raises `ConfigError` for parts that can't decode together."""
         reasons = refusals(self.sampler, self.cache, self.predictor.spec, self.batch_size)
+        reasons += other_refusals(
+            self.sampler,
+            {name: (one.cache, one.predictor.spec) for name, one in self.others.items()},
+        )
         if reasons:
             raise ConfigError("; ".join(reasons))
 
@@ -49,6 +71,11 @@ class Setting:
         )
         if layout.length > spec.max_positions:
             raise ConfigError(f"{asked} the model's {spec.max_positions} positions")
+        for name, other in self.others.items():
+            if layout.length > other.predictor.spec.max_positions:
+                raise ConfigError(
+                    f"{asked} the {other.predictor.spec.max_positions} positions of model {name!r}"
+                )
         if self.positions is not None and layout.capacity > self.positions:
             raise ConfigError(f"{asked} the {self.positions} positions of the session")
         answer = len(prompt.reference or ())

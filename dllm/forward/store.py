@@ -6,6 +6,7 @@ One post-rotary store serves every family; it gave the same logits as the offici
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,20 @@ from dllm.step.plan import Plan
 
 
 _Write = Callable[[int, Tensor, Tensor], None]
+
+
+@dataclass
+class _Pending:
+    """Rows of a forward over branches."""
+
+    plan: Plan
+    keep: Bool[Tensor, "entries rows"]
+    """Those that stay if their entry's branch is adopted."""
+    layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Keys and values of all fed rows by layer."""
+
+    def note(self, layer: int, k: Tensor, v: Tensor) -> None:
+        self.layers[layer] = (k, v)
 
 
 class KVStore:
@@ -44,6 +59,8 @@ class KVStore:
         self._outputs: list[Tensor] = []
         self._valid = torch.zeros((batch, slots), dtype=torch.bool, device=device)
         self._token = torch.full((batch, slots), -1, dtype=torch.int64, device=device)
+        self._pending: _Pending | None = None
+        """What the last forward computed for several branches, until one is adopted."""
         self._use(batch)
 
     def _use(self, rows: int) -> None:
@@ -105,24 +122,43 @@ class KVStore:
     def open(self, plan: Plan) -> tuple[KeyValueExchange | None, Bool[Tensor, "b 1 q k"] | None]:
         """How one forward meets the store: the exchange for the layers and the attention mask over
         the keys it returns (None = everything visible)."""
+        self._pending = None
         stored, limit = self._visible(plan)
         keep = _written(plan)
         if not limit and keep is None:
             return None, _mask(_own(plan))
         if keep is None:
             return self._beside(plan, stored, limit, None)
+        if len(plan.slots) > len(self.valid):
+            self._pending = _Pending(plan, keep)
+            return self._beside(plan, stored, limit, self._pending.note)
         entry, row = keep.nonzero(as_tuple=True)
         slot = plan.slots[entry, row]
         self.valid[entry, slot] = True
         self.token[entry, slot] = plan.tokens[entry, row]
         write = self._writer(plan, entry, row, slot)
-        if (
-            limit
-            and len(plan.slots) == len(self.valid)
-            and len(slot) == int((plan.slots >= 0).sum())
-        ):
+        if limit and len(slot) == int((plan.slots >= 0).sum()):
             return self._in_place(plan, stored, limit, write)
         return self._beside(plan, stored, limit, write)
+
+    @torch.inference_mode()
+    def adopt(self, branches: Sequence[int]) -> None:
+        """Keeps the rows that the last forward computed for one branch of each sequence; nothing
+        where it had no branches or keeps none."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        batch = len(self.valid)
+        chosen = torch.zeros(len(pending.plan.slots), dtype=torch.bool, device=self.valid.device)
+        chosen[[branch * batch + row for row, branch in enumerate(branches)]] = True
+        entry, row = (pending.keep & chosen[:, None]).nonzero(as_tuple=True)
+        slot, of = pending.plan.slots[entry, row], entry % batch
+        self.valid[of, slot] = True
+        self.token[of, slot] = pending.plan.tokens[entry, row]
+        for layer, (k, v) in pending.layers.items():
+            at = [index.to(k.device) for index in (of, slot, entry, row)]
+            self.keys[layer][at[0], :, at[1]] = k[at[2], :, at[3]]
+            self.values[layer][at[0], :, at[1]] = v[at[2], :, at[3]]
 
     def _writer(self, plan: Plan, entry: Tensor, row: Tensor, slot: Tensor) -> _Write:
         """Stores one layer's keys and values of the fed rows that are kept."""

@@ -237,6 +237,14 @@ class Canvas:
         self.tokens[row, self.length[row] : end] = self.mask_id
         self.length[row] = end
 
+    def in_terms_of(self, mask_id: int) -> Self:
+        """The canvas as a model with another mask token reads it; shares all but the tokens."""
+        if mask_id == self.mask_id:
+            return self
+        masks = self.tokens == self.mask_id
+        masks &= np.arange(self.capacity) >= self.prompt_length[:, None]
+        return replace(self, tokens=np.where(masks, mask_id, self.tokens), mask_id=mask_id)
+
     def tensor(self, device: torch.device | str = "cpu") -> Int[torch.Tensor, "batch canvas"]:
         """The tokens as a tensor (shares memory on the CPU: read only)."""
         return torch.from_numpy(self.tokens).to(device)

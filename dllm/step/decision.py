@@ -33,6 +33,9 @@ class Decision:
     is missing is masked."""
     tail: Int[Tensor, "batch"] | None = None
     """Token that `length` adds instead of masks; -1 = masks."""
+    adopt: Int[Tensor, "batch"] | None = None
+    """Branch of the request whose keys and values stay in the store; None = the first. Its tokens
+    are written as any others are: by `commit`, `edit` and `remask`."""
     marks: Mapping[str, Bool[Tensor, "batch rows"]] = field(default_factory=dict)
     """Named sets of rows that explain the decision, for the trace."""
     updates: Mapping[str, Tensor] = field(default_factory=dict)
@@ -63,6 +66,8 @@ class RowChanges:
     """Length of the sequence (prompt included) after this step; None = as it is."""
     tail: int = -1
     """Token that `length` adds; -1 = masks."""
+    adopt: int = 0
+    """Branch that is adopted."""
     open_end: bool = False
     """A constraint keeps the end-of-answer policy out of this step."""
     rewritten: bool = False
@@ -101,6 +106,7 @@ def to_host(
     remask, edit, insert = _host(decision.remask), _host(decision.edit), _host(decision.insert)
     block_done, stop = _host(decision.block_done), _host(decision.stop)
     length, tail = _host(decision.length), _host(decision.tail)
+    adopt = _host(decision.adopt)
     rows = []
     for b in range(len(positions)):
         chosen = commit[b].nonzero()[0]
@@ -132,6 +138,7 @@ def to_host(
                 stop=stop is not None and bool(stop[b]),
                 length=None if length is None else int(length[b]),
                 tail=-1 if tail is None else int(tail[b]),
+                adopt=0 if adopt is None else int(adopt[b]),
             )
         )
     return HostDecision(tuple(rows), decision.updates)

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field, fields
 
-from dllm.step.plan import ForwardKind
+from dllm.step.plan import MODEL, ForwardKind
 from dllm.step.trace import Trace
 
 
@@ -13,10 +13,12 @@ class Cost:
 
     forwards: Counter[ForwardKind] = field(default_factory=Counter)
     """Model calls in which the sequence took part, by kind."""
+    other_forwards: Counter[tuple[str, ForwardKind]] = field(default_factory=Counter)
+    """Calls of the session's other models, by name and kind; no part of `nfe`."""
     aux_forwards: int = 0
-    """Hypothetical canvases evaluated in those calls (guidance, drafts, shadow rows)."""
+    """Canvases evaluated in those calls beyond the first of each (guidance, drafts)."""
     rows: int = 0
-    """Query positions computed, over all calls and hypotheses."""
+    """Query positions computed, over all calls, models and branches."""
     steps: int = 0
     """Decisions taken."""
     seconds: float = 0.0
@@ -47,6 +49,13 @@ class Cost:
     def __add__(self, other: "Cost") -> "Cost":
         names = [f.name for f in fields(self)]
         return Cost(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+    def count(self, model: str, kind: ForwardKind) -> None:
+        """One more call of a model."""
+        if model == MODEL:
+            self.forwards[kind] += 1
+        else:
+            self.other_forwards[model, kind] += 1
 
     @property
     def nfe(self) -> int:

@@ -19,6 +19,10 @@ Need = Literal["twins", "reference", "fresh_logits"]
 current canvas."""
 
 
+MODEL = "model"
+"""Name of the model whose canvas is decoded; a session may hold others beside it."""
+
+
 class ForwardKind(StrEnum):
     """Why a forward is made; NFE is counted per kind."""
 
@@ -34,11 +38,17 @@ class Request:
 
     positions: Int[np.ndarray, "batch rows"]
     """Absolute positions whose prediction is wanted, ascending; -1 = padding."""
-    hypotheses: Int[np.ndarray, "batch extra canvas"] | None = None
-    """Alternative canvases of each sequence, predicted at the same positions in the same call; all
-    -1 = this sequence has fewer."""
+    branches: Int[np.ndarray, "batch branches canvas"] | None = None
+    """Canvases that are predicted in one call, at the same positions, in place of the sequence's
+    own (which may be one of them); all -1 = this sequence has fewer. M of them cost M canvases. One
+    is adopted (`Decision.adopt`) with the keys and values that were computed for it."""
     droppable: bool = False
-    """The last hypotheses may be left out where memory is short (drafts, not guidance)."""
+    """The last branches may be left out where memory is short (drafts, not guidance)."""
+    model: str = MODEL
+    """Which of the session's models predicts (a draft model, a verifier)."""
+    decides: bool = True
+    """The step's decision follows. Otherwise the prediction is observed only, and the sampler plans
+    again in the same step: a draft by one model, then its verification by another."""
     twins: bool = False
     """Every position also gets a masked twin that sees all but the position itself; decided
     positions are predicted by their twin (leave one out), masked ones as always."""
@@ -81,8 +91,8 @@ class Taps:
 class Plan:
     """One forward: rows to compute, what they attend to, what is kept, what is predicted.
 
-    An entry is one canvas in the call; `entries = batch * (1 + extra)`: all real canvases first,
-    then the first hypothesis of each, and so on.
+    An entry is one canvas in the call: the sequence's own, or `entries = batch * branches`: the
+    first branch of each sequence, then the second of each, and so on.
     """
 
     kind: ForwardKind | tuple[ForwardKind, ...]
@@ -95,7 +105,7 @@ class Plan:
     """Store slot of each row, unique within an entry; -1 = padding, neither attended nor
     written."""
     fed: Int[np.ndarray, "batch"]
-    """Rows really computed per sequence (padding excluded, hypotheses included): the cost."""
+    """Rows really computed per sequence (padding excluded, all branches): the cost."""
     padded: bool
     """Whether any slot is -1 (known on the host, so that no mask is built for nothing)."""
     visible: Bool[Tensor, "entries slots"] | None = None
@@ -103,7 +113,8 @@ class Plan:
     within: Literal["full", "causal"] | Bool[Tensor, "entries rows rows"] = "full"
     """Attention among the fed rows: all, by physical order, or explicit."""
     write: Literal["none", "all"] | Bool[Tensor, "entries rows"] = "none"
-    """Rows whose keys and values stay in the store after the call."""
+    """Rows whose keys and values stay in the store after the call; with several branches, those of
+    the one that is adopted."""
     logits_for: Int[Tensor, "entries wanted"] | None = None
     """Slots whose prediction is wanted, -1 = padding; None = no prediction (prefill, commit)."""
     partial: Partial | None = None

@@ -35,10 +35,10 @@ class View:
     positions: Int[Tensor, "batch rows"]
     logits: Float[Tensor, "batch rows vocab"]
     candidates: Bool[Tensor, "batch rows"]
-    hypotheses: Float[Tensor, "batch extra rows vocab"] | None = None
-    """Logits of the request's alternative canvases."""
-    drafts: Int[Tensor, "batch extra canvas"] | None = None
-    """Those canvases' tokens."""
+    branches: Int[Tensor, "batch branches canvas"] | None = None
+    """Tokens of the request's branches; all -1 = this sequence has fewer."""
+    branch_logits: Float[Tensor, "batch branches rows vocab"] | None = None
+    """Their logits; `logits` are those of the first."""
     stale: Bool[Tensor, "batch rows"] | None = None
     """Rows whose logits could not be computed in this step (and padding); None = none."""
     unrefused: Float[Tensor, "batch rows vocab"] | None = None

@@ -110,6 +110,8 @@ class Sampler:
     """What the engine must supply; caches and models that cannot are refused by name."""
     batch_one: ClassVar[bool] = False
     """The authors define the rule for one sequence at a time."""
+    models: ClassVar[frozenset[str]] = frozenset()
+    """Names of the models that it asks for besides the one whose canvas is decoded."""
     may_commit_nothing: ClassVar[bool] = False
     """The rule bounds its own steps (`max_steps`); the progress guard stays out."""
     decides_length: ClassVar[bool] = False

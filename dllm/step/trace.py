@@ -41,6 +41,8 @@ class Step:
     """Rows computed for this sequence."""
     block: int
     """Index of the block."""
+    model: str | None = None
+    """Name of the model, where it is another one than the canvas's."""
     opened: tuple[int, int] | None = None
     """[start, end) of the block that began with this step; an aligned one may start below 0."""
     spans: list[tuple[int, int]] = field(default_factory=list)

@@ -120,7 +120,7 @@ def test_memory_stays_where_it_is(cache: str) -> None:
         session.submit(prompt)
     session.step()
     batch = session._batch
-    store = batch.forwards.store
+    store = batch.forwards.models["model"].store
     assert store is not None
 
     def places() -> list[int]:

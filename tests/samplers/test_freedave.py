@@ -55,8 +55,8 @@ def drafts_of(rule: FreeDave, row: list[Cell]) -> list[set[int]]:
     step.canvas.tokens[0, step.view.positions[0][decision.commit[0]]] = 9
     step.canvas.step_in_block[:] = 1
     request = rule.plan(step.canvas, step.canvas.masked(), step.state)
-    assert request.hypotheses is not None
-    canvases = [step.canvas.tokens[0], *request.hypotheses[0]]
+    assert request.branches is not None
+    canvases = [*request.branches[0]]
     length = len(PROMPT) + len(row)
     return [
         {p - 3 for p in range(3, length) if canvas[p] != step.canvas.mask_id} for canvas in canvases
@@ -296,7 +296,7 @@ def test_fewer_drafts_where_memory_is_short() -> None:
     plenty = next(
         Decoder(Predictor(model), freedave("low_confidence", 6), NoCache()).decode([prompt])
     )
-    with pytest.warns(UserWarning, match="memory is short: 2 drafts per sequence instead of 5"):
+    with pytest.warns(UserWarning, match="memory is short: 3 canvases per sequence instead of 6"):
         decoder = Decoder(Short(model), freedave("low_confidence", 6), NoCache())
         short = next(decoder.decode([prompt]))
     assert short.tokens == plenty.tokens

@@ -190,10 +190,11 @@ def test_guidance_on_a_second_canvas() -> None:
     guided = rule("low_confidence", cfg_scale=1.0)
     step = step_of(guided, [0.5] * 4)
     request = guided.plan(step.canvas, step.canvas.masked(), step.state)
-    assert request.hypotheses is not None
-    assert request.hypotheses[0, 0, :3].tolist() == [step.canvas.mask_id] * 3
+    assert request.branches is not None
+    assert request.branches[0, 1, :3].tolist() == [step.canvas.mask_id] * 3
     free = torch.randn(1, 1, 4, 24, dtype=torch.float64)
-    view = replace(step.view, hypotheses=free)
+    both = torch.cat((step.view.logits[:, None], free), dim=1)
+    view = replace(step.view, branch_logits=both)
     mixed = guided.transform(view, step.state).logits
     assert torch.allclose(mixed, free[:, 0] + 2 * (view.logits - free[:, 0]))
 

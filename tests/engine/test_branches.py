@@ -1,0 +1,172 @@
+"""Branches: M canvases of a sequence in one call, one adopted with its keys and values."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from tiny_decoding import SPEC, CountingPredictor, ragged_prompts, random_model, sampler
+
+from dllm.cache.causal import CausalCache
+from dllm.cache.none import NoCache
+from dllm.config import build, compose
+from dllm.engine.loop import Decoder
+from dllm.forward.predictor import Predictor
+from dllm.forward.store import KVStore
+from dllm.models.spec import ModelSpec
+from dllm.step.canvas import Canvas
+from dllm.step.decision import Decision
+from dllm.step.plan import ForwardKind, Plan, Request, pad_positions
+from dllm.step.prediction import View
+from dllm.step.sampler import Sampler
+from dllm.step.state import SamplerState, StateField
+from samplers.parts.branches import Branches, picked
+
+
+PLAIN = sampler("sampler=threshold")
+LENGTH = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exploring(Sampler):
+    """The first open position takes the token among `values` after which the next one is surest;
+    the sequence's own canvas is never fed."""
+
+    values: tuple[int, ...]
+
+    def fields(self) -> tuple[StateField, ...]:
+        return (*super().fields(), StateField("unused"))
+
+    def plan(self, canvas: Canvas, eligible: np.ndarray, state: SamplerState) -> Request:
+        branches = np.repeat(canvas.tokens[:, None], len(self.values), axis=1)
+        for row in range(canvas.batch):
+            if eligible[row].any():
+                branches[row, :, eligible[row].argmax()] = self.values
+        return Request(pad_positions(eligible), branches)
+
+    def select(self, view: View, state: SamplerState) -> Decision:
+        branches = Branches.of(view)
+        sequences = branches.as_sequences()
+        tokens, sure = sequences.top[1], sequences.logits.softmax(-1).amax(-1)
+        sure = branches.split(sure.where(sequences.candidates, 0)).amax(dim=2)
+        choice = sure.argmax(dim=1)
+        first = view.candidates & (view.candidates.cumsum(dim=1) == 1)
+        put, follow = picked(branches.tokens, choice), picked(branches.split(tokens), choice)
+        second = view.candidates & (view.candidates.cumsum(dim=1) == 2)
+        return Decision(
+            first | second,
+            put.where(first, follow),
+            picked(branches.split(sequences.top[0]), choice),
+            adopt=choice,
+        )
+
+
+def exploring(*values: int) -> Exploring:
+    return Exploring(
+        region=PLAIN.region, proposer=PLAIN.proposer, conf_dtype="float64", values=values
+    )
+
+
+def test_m_branches_cost_m_canvases() -> None:
+    predictor = CountingPredictor(random_model())
+    widths = []
+
+    class Watching(CountingPredictor):
+        def predict(self, plan: Plan, store: KVStore | None):
+            widths.append(len(plan.slots))
+            return super().predict(plan, store)
+
+    predictor = Watching(random_model())
+    for outcome in Decoder(predictor, exploring(3, 4, 5), NoCache()).decode(ragged_prompts()):
+        canvas = outcome.prompt_length + len(outcome.tokens)
+        assert outcome.cost.rows == 3 * canvas * outcome.cost.nfe
+        assert outcome.cost.aux_forwards == 2 * outcome.cost.nfe
+        assert outcome.cost.nfe == len(outcome.tokens) // 2
+    assert set(widths) == {3}
+
+
+CAUSAL = ModelSpec(**{**vars(SPEC), "attention": "causal"})
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_an_adopted_branch_keeps_what_it_computed(batch_size: int) -> None:
+    """An exact cache makes the same of every branch as none does, and feeds less."""
+    outcomes = []
+    for cache in (NoCache(), CausalCache()):
+        decoder = Decoder(
+            Predictor(random_model(CAUSAL)),
+            exploring(7, 3, 9),
+            cache,
+            batch_size=batch_size,
+            record=True,
+        )
+        found = {outcome.sample_id: outcome for outcome in decoder.decode(ragged_prompts())}
+        outcomes.append([found[prompt.sample_id] for prompt in ragged_prompts()])
+    adopted = set()
+    for plain, cached in zip(*outcomes, strict=True):
+        assert cached.tokens == plain.tokens
+        assert cached.cost.forwards[ForwardKind.STEP] == plain.cost.nfe
+        adopted |= set(cached.tokens) & {7, 3, 9}
+        fed = [step.fed for step in cached.trace.steps if step.kind is ForwardKind.STEP]
+        # Three branches of a block of four: the adopted one's first position is stored, the other
+        # one that was committed is fed, then a branched one and the masks behind it.
+        assert fed == [12, 9, *[15, 9] * (len(fed) // 2 - 1)]
+        assert cached.cost.stale == 0
+    assert adopted == {7, 3, 9}
+
+
+def test_only_the_adopted_branch_is_stored() -> None:
+    model = random_model(CAUSAL)
+    tokens = torch.tensor([[3, 4, 5, 6], [3, 4, 8, 9], [7, 7, 7, 7], [7, 7, 2, 2]])
+    slots = torch.arange(4).expand(4, 4)
+
+    def plan(rows: list[int]) -> Plan:
+        return Plan(
+            kind=ForwardKind.STEP,
+            tokens=tokens[rows],
+            positions=slots[rows],
+            slots=slots[rows],
+            fed=np.full(2, 8),
+            padded=False,
+            within="causal",
+            write=torch.ones(len(rows), 4, dtype=torch.bool),
+            logits_for=slots[rows],
+        )
+
+    # Two sequences of two branches each: entries are the first branches, then the second ones.
+    store, expected = (KVStore(CAUSAL, 2, 4, torch.float32) for _ in range(2))
+    Predictor(model).predict(plan([0, 2, 1, 3]), store)
+    assert not store.valid.any()
+    store.adopt([1, 0])
+    Predictor(model).predict(plan([1, 2]), expected)
+    assert store.valid.all()
+    assert store.token.tolist() == expected.token.tolist() == tokens[[1, 2]].tolist()
+    for ours, theirs in zip(
+        (*store.keys, *store.values), (*expected.keys, *expected.values), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+    store.hand_on(0)
+    store.adopt([0, 1])  # nothing is pending any more
+    assert store.valid.tolist() == [[False] * 4, [True] * 4]
+
+
+def test_absent_branches_are_not_computed() -> None:
+    class Fewer(Exploring):
+        def plan(self, canvas: Canvas, eligible: np.ndarray, state: SamplerState) -> Request:
+            request = super().plan(canvas, eligible, state)
+            assert request.branches is not None
+            request.branches[:, 1:] = -1
+            return request
+
+    values = vars(exploring(4, 5))
+    both, one = exploring(4), Fewer(**values)
+    for cache in ("none", "dual"):
+        policy = build(compose([f"cache={cache}"]).cache, "cache")
+        runs = [
+            list(Decoder(Predictor(random_model()), rule, policy).decode(ragged_prompts()))
+            for rule in (both, one)
+        ]
+        for ours, theirs in zip(*runs, strict=True):
+            assert ours.tokens == theirs.tokens
+            assert ours.cost.rows == theirs.cost.rows
+            assert ours.cost.aux_forwards == theirs.cost.aux_forwards == 0
