@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice, zip_longest
 from random import Random
 from types import MappingProxyType
 from typing import Any, Literal
@@ -127,7 +129,7 @@ class GeneratedTask(Task):
             sample = self.draw(kind, rng)
             if sample.split == split:
                 return sample
-        raise ValueError(f"task {kind}: no {split} sample in {MAX_REJECTIONS} draws")
+        raise Exhausted(f"task {kind}: no {split} sample in {MAX_REJECTIONS} draws")
 
     def stream(self, generator: Random) -> Iterator[Sample]:
         """Endless training samples, kinds equally likely; repetitions are possible."""
@@ -135,15 +137,18 @@ class GeneratedTask(Task):
             yield self.draw_from("train", generator.choice(self.kinds), generator)
 
     def samples(self, split: Split, limit: int | None = None, seed: int = 0) -> list[Sample]:
-        """`limit` distinct samples, the kinds in turn (None: 200 per kind).
+        """`limit` distinct samples, the kinds in turn (None: 200 per kind, or all that there are of a
+        kind that has fewer).
 
         The first samples of a longer list are those of a shorter one.
         """
         if split not in ("train", "test"):
             raise ValueError(f"split={split!r} is not one of train, test")
-        total = DEFAULT_COUNT * len(self.kinds) if limit is None else limit
         sources = {kind: self._distinct(split, kind, seed) for kind in self.kinds}
-        return [next(sources[self.kinds[i % len(self.kinds)]]) for i in range(total)]
+        if limit is None:
+            drawn = [islice(_all(source), DEFAULT_COUNT) for source in sources.values()]
+            return [s for turn in zip_longest(*drawn) for s in turn if s is not None]
+        return [next(sources[self.kinds[i % len(self.kinds)]]) for i in range(limit)]
 
     def _distinct(self, split: Split, kind: str, seed: int) -> Iterator[Sample]:
         rng = Random(f"{kind}/{split}/{seed}")
@@ -157,7 +162,18 @@ class GeneratedTask(Task):
             rejected = 0
             seen.add(sample.id)
             yield sample
-        raise ValueError(f"task {kind}: the {split} split has only about {len(seen)} samples")
+        raise Exhausted(f"task {kind}: the {split} split has only about {len(seen)} samples")
+
+
+class Exhausted(ValueError):
+    """A kind has no further sample."""
+
+
+def _all(source: Iterator[Sample]) -> Iterator[Sample]:
+    """The samples up to the last one, at least one."""
+    yield next(source)
+    with suppress(Exhausted):
+        yield from source
 
 
 def chosen(kinds: Sequence[str] | str | None, known: Sequence[str]) -> tuple[str, ...]:
