@@ -32,21 +32,44 @@ def collect(config: DictConfig) -> None:
     """Fills the output folder with the shards that are missing."""
     from pathlib import Path
 
-    from dllm.config import build
-    from dllm.forward.predictor import Predictor
-    from dllm.models.filter import model_signature
-    from dllm.models.hub import open_model
-    from dllm.step.canvas import Prompt
-    from dllm.training.records import RecordShards
+    from dllm.config import check_complete, check_keys
+    from dllm.runs.lock import locked
 
+    check_keys(config, "collect")
+    check_complete(config)
     if config.gen_length % config.block_length:
         raise ConfigError(
             f"block_length={config.block_length} does not divide gen_length={config.gen_length}"
         )
+    folder = Path(config.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output={folder} is not writable: {error.strerror}") from None
+    # Two at once would record every sample twice.
+    with locked(folder / ".lock", config.wait_minutes, f"output={folder}"):
+        _fill(config)
+
+
+def _fill(config: DictConfig) -> None:
+    from pathlib import Path
+
+    from omegaconf import OmegaConf
+
+    from dllm.config import build
+    from dllm.models.filter import model_signature
+    from dllm.runs.checkpoint import Checkpoint
+    from dllm.step.canvas import Prompt
+    from dllm.training.records import RecordShards
+
     samples = build(config.task, "task").samples("train", config.limit, config.seed)
-    model, tokenizer = open_model(build(config.model, "model"))
+    checkpoint = Checkpoint(build(config.model, "model"))
+    tokenizer = checkpoint.tokenizer
     facts = {
-        "model": model_signature(model.spec),
+        "model": model_signature(checkpoint.spec),
+        "checkpoint": checkpoint.contents,
+        "task": OmegaConf.to_container(config.task, resolve=True),
+        "seed": config.seed,
         "block_length": config.block_length,
         "gen_length": config.gen_length,
         "conf_dtype": config.conf_dtype if config.conf_dtype != "model" else config.model.dtype,
@@ -56,7 +79,7 @@ def collect(config: DictConfig) -> None:
     missing = [sample for sample in samples if sample.id not in done]
     print(f"{len(done)} samples recorded, {len(missing)} to do", flush=True)
     collector = collector_of(
-        Predictor(model), config.block_length, config.conf_dtype, config.batch_size
+        checkpoint.predictor, config.block_length, config.conf_dtype, config.batch_size
     )
     for first in range(0, len(missing), config.shard_size):
         part = missing[first : first + config.shard_size]

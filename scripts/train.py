@@ -6,7 +6,9 @@ nothing and writes the saved state there as a checkpoint with its model card. A 
 """
 
 import sys
+from contextlib import ExitStack
 from importlib import import_module
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -29,10 +31,19 @@ RECIPES = {
 def job(config: DictConfig) -> None:
     COMMAND.started()
     # torch is imported here: --help does not need it
-    recipe = import_module(RECIPES[HydraConfig.get().job.config_name or "train"])
+    from dllm.config import check_complete, check_keys
+    from dllm.runs.lock import locked
 
+    name = HydraConfig.get().job.config_name or "train"
     try:
-        recipe.execute(config)
+        check_keys(config, name)
+        check_complete(config)
+        output = Path(config.output)
+        with ExitStack() as held:
+            if config.get("export") is None:
+                output.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(output / ".lock", 0, f"output={output}"))
+            import_module(RECIPES[name]).execute(config)
     except (ConfigError, RunError) as error:
         COMMAND.failed(2 if isinstance(error, ConfigError) else 1, str(error))
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from dllm.metrics.statistics import mcnemar, wilson
+from dllm.metrics.statistics import mcnemar, ratio_interval, wilson
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,7 @@ class Summary:
             if sample.correct is not None:
                 by_task.setdefault(sample.task, []).append(sample.correct)
         latencies = [s.latency for s in samples]
+        seconds = sum(s.seconds for s in samples)
         audited = sum(s.audited for s in samples)
         return cls(
             n=n,
@@ -157,7 +158,7 @@ class Summary:
             tpf=effective / nfe if nfe else 0.0,
             tpf_macro=fmean(s.effective / s.nfe if s.nfe else 0.0 for s in samples),
             tpf_canvas=committed / nfe if nfe else 0.0,
-            tokens_per_second=effective / (sum(s.seconds for s in samples) or float("nan")),
+            tokens_per_second=effective / seconds if seconds else 0.0,
             latency=fmean(latencies),
             latency_p50=float(np.quantile(latencies, 0.5)),
             latency_p95=float(np.quantile(latencies, 0.95)),
@@ -186,24 +187,31 @@ class Comparison:
 
     nfe_speedup: float
     time_speedup: float
-    """Ratio of the summed generation seconds."""
+    """Ratio of the summed generation seconds; 0 = no time was taken."""
+    time_low: float | None
+    """95 % paired bootstrap interval of it over the samples; None = fewer than two."""
+    time_high: float | None
     agreement: float
     """Share of samples with exactly the baseline's tokens."""
     mcnemar_p: float
     """Over the graded samples."""
 
     @classmethod
-    def of(cls, ours: Sequence[SampleResult], baseline: Sequence[SampleResult]) -> Self:
+    def of(cls, results: Sequence[SampleResult], baseline: Sequence[SampleResult]) -> Self:
         """Raises `ValueError` unless both hold the same sample ids."""
-        theirs = {s.id: s for s in baseline}
-        if sorted(theirs) != sorted(s.id for s in ours):
+        of_id = {s.id: s for s in baseline}
+        if sorted(of_id) != sorted(s.id for s in results):
             raise ValueError("run and baseline hold different samples")
-        pairs = [(s, theirs[s.id]) for s in ours]
+        pairs = [(s, of_id[s.id]) for s in results]
+        ours, theirs = [a.seconds for a, _ in pairs], [b.seconds for _, b in pairs]
+        known = len(pairs) > 1 and min(ours) > 0
+        low, high = ratio_interval(theirs, ours) if known else (None, None)
         graded = [(a.correct, bool(b.correct)) for a, b in pairs if a.correct is not None]
         return cls(
             nfe_speedup=sum(b.nfe for _, b in pairs) / max(sum(a.nfe for a, _ in pairs), 1),
-            time_speedup=sum(b.seconds for _, b in pairs)
-            / (sum(a.seconds for a, _ in pairs) or float("nan")),
+            time_speedup=sum(theirs) / sum(ours) if sum(ours) else 0.0,
+            time_low=low,
+            time_high=high,
             agreement=fmean(a.tokens == b.tokens for a, b in pairs),
             mcnemar_p=mcnemar([a for a, _ in graded], [b for _, b in graded]),
         )

@@ -15,9 +15,16 @@ COLUMNS = (
     "accuracy [95 %]",
     "NFE",
     "TPF",
+    "padding",
     "tokens/s",
     "speed-up NFE",
-    "speed-up time",
+    "speed-up time [95 %]",
+)
+FOOTNOTE = (
+    "NFE: forwards per sample, of every kind. TPF: tokens before the first end token per forward, "
+    "over all samples. padding: share of the committed positions that lie behind the answer. "
+    "speed-up: baseline over run, on the same samples, canvas, blocks and end policy; its interval "
+    "in time is over samples, not over repetitions on an idle machine."
 )
 
 
@@ -36,7 +43,10 @@ def cells(run: Mapping[str, Any]) -> tuple[str, ...]:
     versus = run.get("versus_baseline")
     nfe, time = ("-", "-")
     if versus is not None:
-        nfe, time = f"{versus['nfe_speedup']:.2f}x", f"{versus['time_speedup']:.2f}x"
+        nfe = f"{versus['nfe_speedup']:.2f}x"
+        if versus["time_low"] is not None:
+            low, high = versus["time_low"], versus["time_high"]
+            time = f"{versus['time_speedup']:.2f}x [{low:.2f}, {high:.2f}]"
     return (
         run["label"],
         run["task"],
@@ -44,6 +54,7 @@ def cells(run: Mapping[str, Any]) -> tuple[str, ...]:
         accuracy,
         f"{m['nfe']:.1f}",
         f"{m['tpf']:.2f}",
+        f"{m['padding_share']:.2f}",
         f"{m['tokens_per_second']:.0f}",
         nfe,
         time,
@@ -84,5 +95,6 @@ def comparison(runs: Sequence[Mapping[str, Any]]) -> Table:
 def print_comparison(runs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> None:
     console = Console(width=None if Console().is_terminal else 140)
     console.print(comparison(runs))
+    console.print(FOOTNOTE, style="dim", highlight=False)
     for folder in folders:
         console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)

@@ -137,7 +137,7 @@ class GeneratedTask(Task):
             yield self.draw_from("train", generator.choice(self.kinds), generator)
 
     def samples(self, split: Split, limit: int | None = None, seed: int = 0) -> list[Sample]:
-        """`limit` distinct samples, the kinds in turn (None: 200 per kind, or all that there are of a
+        """`limit` distinct samples, the kinds in turn (None: 200 per kind, or all there are of a
         kind that has fewer).
 
         The first samples of a longer list are those of a shorter one.

@@ -28,7 +28,7 @@ from dllm.models.tokenizers import Tokenizer
 from dllm.models.transformer import Transformer
 from dllm.tasks.base import Split
 from dllm.tasks.natural import NaturalTasks
-from dllm.training.checkpoints import load_state, save_state
+from dllm.training.checkpoints import load_state, recipe_facts, save_state
 from dllm.training.distill import answers
 from dllm.training.shifted_blocks import BlockBatch, Row, ShiftedBlocks
 
@@ -171,7 +171,7 @@ class Trainer:
 
     def resume(self) -> bool:
         """Continues from the folder's saved state, if it has one."""
-        state = load_state(self.folder)
+        state = load_state(self.folder, recipe_facts(self.recipe))
         if state is None:
             return False
         for name, tensor in state["adapter"].items():
@@ -186,9 +186,11 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "step": self.done,
             "totals": self.totals,
+            "recipe": recipe_facts(self.recipe),
         }
-        save_state(self.folder, state)
+        # The state comes last: it is what tells that a step is done, the adapter included.
         save_adapter(self.folder / "adapter", self.recipe.adapter, self.learnt)
+        save_state(self.folder, state)
 
     def export(self, folder: Path, command: str, course: str) -> None:
         """The adapter, and beside it what its card says of the training."""

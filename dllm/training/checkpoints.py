@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from dllm.errors import ConfigError
 
 
 NAME = "state.pt"
@@ -23,7 +26,43 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     os.replace(partial, folder / NAME)
 
 
-def load_state(folder: Path) -> dict[str, Any] | None:
-    """The last saved state, None where there is none."""
+def load_state(folder: Path, recipe: dict[str, str]) -> dict[str, Any] | None:
+    """The last saved state, None where there is none.
+
+    Raises `ConfigError` if it is one of another recipe: to go on with it would be neither of both.
+    """
     path = folder / NAME
-    return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+    if not path.is_file():
+        return None
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    # A state saved before recipes were kept beside it tells its number of steps only.
+    made = state.get("recipe", recipe)
+    for name in sorted({*made, *recipe}):
+        if made.get(name) != recipe.get(name):
+            raise ConfigError(
+                f"output={folder} holds a training with {name}={made.get(name)}, this one has "
+                f"{recipe.get(name)}: choose another folder"
+            )
+    if state["step"] > int(recipe["total_steps"]):
+        raise ConfigError(
+            f"output={folder} holds a training of {state['step']} steps, "
+            f"total_steps={recipe['total_steps']} are fewer: choose another folder"
+        )
+    return state
+
+
+_REPORTING = (
+    "log_every",
+    "save_minutes",
+    "eval_minutes",
+    "eval_items",
+    "compile",
+    "lanes",
+)
+"""Fields of recipes that don't change what is learnt (rounding aside)."""
+
+
+def recipe_facts(recipe: Any, **more: Any) -> dict[str, str]:
+    """What determines the result of a training, as text."""
+    facts = {k: v for k, v in asdict(recipe).items() if k not in _REPORTING} | more
+    return {name: repr(value) for name, value in facts.items()}

@@ -78,7 +78,9 @@ class RecordShards:
             "confidence": torch.stack([r.confidence.float().cpu() for r in records]),
             "final": torch.stack([r.final.cpu() for r in records]),
         }
-        path = self.folder / f"shard-{len(self._paths()):05d}.safetensors"
+        # Behind the last one, not by their number: one may have been taken away.
+        last = max((int(path.stem.split("-")[1]) for path in self._paths()), default=-1)
+        path = self.folder / f"shard-{last + 1:05d}.safetensors"
         header = {"facts": json.dumps(self.facts), "samples": json.dumps(list(samples))}
         partial = path.with_suffix(".partial")
         save_file(tensors, partial, metadata=header)
@@ -96,13 +98,17 @@ def load_records(folder: Path) -> Records:
     facts = _header(paths[0])["facts"]
     RecordShards(folder, facts)
     parts: dict[str, list[Tensor]] = {"sample": [], "confidence": [], "final": []}
-    before = 0
+    before, seen = 0, set[str]()
     for path in paths:
         with safe_open(path, framework="pt") as file:
             for name, found in parts.items():
                 tensor = file.get_tensor(name)
                 found.append(tensor + before if name == "sample" else tensor)
-        before += len(_header(path)["samples"])
+        samples = _header(path)["samples"]
+        if twice := seen.intersection(samples):
+            raise ConfigError(f"data={folder}: {path.name} holds {min(twice)} a second time")
+        seen.update(samples)
+        before += len(samples)
     joined = {name: torch.cat(found) for name, found in parts.items()}
     return Records(joined["sample"], joined["confidence"], joined["final"], facts)
 

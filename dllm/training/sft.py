@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -26,7 +26,7 @@ from dllm.models.spec import ModelSpec
 from dllm.models.transformer import Transformer
 from dllm.tasks.suite import EmbeddedSuite
 from dllm.training.batches import Batch, BatchSource, Objective, Stage
-from dllm.training.checkpoints import load_state, save_state
+from dllm.training.checkpoints import load_state, recipe_facts, save_state
 from dllm.training.evaluate import accuracy
 from dllm.training.optimizers import Optimizers, Rates, initialise
 
@@ -78,7 +78,10 @@ class Trainer:
             recipe.seed,
             recipe.objective,
         )
+        self._facts = recipe_facts(recipe, spec=asdict(spec))
         self.done = 0  # optimizer steps
+        self.scores: dict[str, float] = {}
+        """Accuracies of the finished training."""
         self.totals = {"sequences": 0, "tokens": 0, "seconds": 0.0}
         # One thread per microbatch: threads that share an operation wait for the slowest after each
         # one, and on a busy machine that is most of the time.
@@ -94,15 +97,18 @@ class Trainer:
 
     def resume(self) -> bool:
         """Continues from the folder's saved state, if it has one."""
-        state = load_state(self.folder)
+        state = load_state(self.folder, self._facts)
         if state is None:
             return False
         self.model.load_state_dict(state["model"])
         self.optimizers.load_state_dict(state["optimizers"])
         self.done, self.totals = state["step"], state["totals"]
+        self.scores = state.get("scores", {})
         return True
 
     def save(self) -> None:
+        # The state comes last: it is what tells that a step is done, the model of it included.
+        save_model(self.model, self.folder / "model", torch.bfloat16)
         save_state(
             self.folder,
             {
@@ -110,9 +116,10 @@ class Trainer:
                 "optimizers": self.optimizers.state_dict(),
                 "step": self.done,
                 "totals": self.totals,
+                "scores": self.scores,
+                "recipe": self._facts,
             },
         )
-        save_model(self.model, self.folder / "model", torch.bfloat16)
 
     def losses(self, batches: list[Batch]) -> tuple[float, float]:
         """Leaves the gradients in the model; (loss per row, accuracy on masked tokens)."""
@@ -179,7 +186,13 @@ class Trainer:
         suite = EmbeddedSuite()
         held_out = suite.samples("test", recipe.eval_items * len(suite.kinds), seed=1)
         window: list[dict[str, float]] = []
-        scores: dict[str, float] = {}
+
+        def evaluate() -> dict[str, float]:
+            found = accuracy(self.model, self.tokenizer, suite, held_out)
+            scores = {f"accuracy/{kind}": share for kind, share in found.items()}
+            log.log(scores, step=self.done)
+            return scores
+
         saved = evaluated = time.monotonic()
         for numbers in self.steps():
             window.append(numbers)
@@ -190,12 +203,13 @@ class Trainer:
             if now - saved > 60 * recipe.save_minutes or last:
                 self.save()
                 saved = now
-            if now - evaluated > 60 * recipe.eval_minutes or last:
-                found = accuracy(self.model, self.tokenizer, suite, held_out)
-                scores = {f"accuracy/{kind}": share for kind, share in found.items()}
-                log.log(scores, step=self.done)
+            if now - evaluated > 60 * recipe.eval_minutes and not last:
+                evaluate()
                 evaluated = time.monotonic()
-        return {**scores, **self.totals, "steps": self.done}
+        if not self.scores:
+            self.scores = evaluate()
+            self.save()
+        return {**self.scores, **self.totals, "steps": self.done}
 
 
 def _take_over(model: Transformer, start: Transformer) -> None:

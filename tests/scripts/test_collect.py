@@ -1,6 +1,8 @@
 """The oracle pass against the recorded one, its shards, and the command."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,46 @@ def test_shards_of_other_settings(tmp_path: Path) -> None:
         RecordShards(tmp_path, {"block_length": 8})
     with pytest.raises(ConfigError, match=r"holds no records: python -m scripts\.collect"):
         load_records(tmp_path / "empty")
+
+
+def test_a_shard_that_was_taken_away_is_not_replaced_by_another(tmp_path: Path) -> None:
+    shards = RecordShards(tmp_path, {"block_length": 4})
+    paths = [shards.append([name], [record(name, 0)]) for name in "abc"]
+    paths[1].unlink()
+    assert RecordShards(tmp_path, {"block_length": 4}).done() == {"a", "c"}
+    shards.append(["b"], [record("b", 0)])
+    assert RecordShards(tmp_path, {"block_length": 4}).done() == {"a", "b", "c"}
+
+
+def test_a_sample_recorded_twice_is_refused(tmp_path: Path) -> None:
+    shards = RecordShards(tmp_path, {"block_length": 4})
+    for _ in range(2):
+        shards.append(["a"], [record("a", 0)])
+    with pytest.raises(ConfigError, match="shard-00001.safetensors holds a a second time"):
+        load_records(tmp_path)
+
+
+@pytest.mark.parametrize("change", ["seed=1", "task.kinds=[copy]"])
+def test_another_task_or_seed_does_not_go_on(checkpoint: Path, tmp_path: Path, change: str) -> None:
+    options = [f"model.path={checkpoint}", f"output={tmp_path / 'records'}", "gen_length=8"]
+    options += ["block_length=4", "task=listops", "limit=2"]
+    collect(compose(options, "collect"))
+    with pytest.raises(ConfigError, match=f"holds records with {change[:4]}"):
+        collect(compose([*options, change], "collect"))
+
+
+def test_a_second_process_waits_and_finds_all_done(checkpoint: Path, tmp_path: Path) -> None:
+    options = [f"model.path={checkpoint}", f"output={tmp_path / 'records'}", "gen_length=8"]
+    options += ["block_length=4", "task=listops", "limit=4"]
+    command = [sys.executable, "-m", "scripts.collect", *options]
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=GOLDEN.parents[1])
+        for _ in range(2)
+    ]
+    said = sorted(process.communicate()[0].splitlines()[0] for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert said == ["0 samples recorded, 4 to do", "4 samples recorded, 0 to do"]
+    assert load_records(tmp_path / "records").sample.unique().tolist() == [0, 1, 2, 3]
 
 
 def test_the_same_command_goes_on(

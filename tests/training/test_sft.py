@@ -1,13 +1,16 @@
 """Training: learns, resumes to the bit, updates as configured."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
 from small_model import SPEC
 
+from dllm.errors import ConfigError
 from dllm.models.loading import load_model
 from dllm.models.transformer import Transformer
+from dllm.training import sft
 from dllm.training.batches import Stage
 from dllm.training.checkpoints import NAME, load_state, save_state
 from dllm.training.optimizers import Optimizers, Rates, initialise
@@ -71,6 +74,64 @@ def test_run_logs_saves_and_evaluates(tokenizer, tmp_path) -> None:
         assert torch.equal(ours.to(torch.bfloat16), theirs.to(torch.bfloat16))
 
 
+class Silent:
+    def log(self, metrics, step) -> None:
+        pass
+
+
+def killed(step: int, monkeypatch, place: str):
+    """Makes the `step`-th call of a function of the module end the training, as a kill would."""
+    real, calls = getattr(sft, place), 0
+
+    def stops(*arguments, **options):
+        nonlocal calls
+        calls += 1
+        if calls == step:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(sft, place, stops)
+
+
+@pytest.mark.parametrize("place", ["save_model", "save_state", "accuracy"])
+def test_a_kill_in_the_last_step_leaves_nothing_behind(
+    tokenizer, tmp_path, monkeypatch, place: str
+) -> None:
+    recipe = replace(RECIPE, total_steps=2)
+    with monkeypatch.context() as patched:
+        killed(1, patched, place)
+        with pytest.raises(KeyboardInterrupt):
+            Trainer(SPEC, tokenizer, recipe, tmp_path).run(Silent())
+    trainer = Trainer(SPEC, tokenizer, recipe, tmp_path)
+    trainer.resume()
+    summary = trainer.run(Silent())
+    assert summary["steps"] == 2
+    assert len([name for name in summary if name.startswith("accuracy/")]) == 11
+    saved = load_model(tmp_path / "model")
+    for ours, theirs in zip(trainer.model.parameters(), saved.parameters(), strict=True):
+        assert torch.equal(ours.to(torch.bfloat16), theirs.to(torch.bfloat16))
+    with monkeypatch.context() as patched:  # measured once
+        killed(1, patched, "accuracy")
+        again = Trainer(SPEC, tokenizer, recipe, tmp_path)
+        assert again.resume() and again.run(Silent()) == summary
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seed": 1}, "holds a training with seed=0, this one has 1"),
+        ({"total_steps": 1}, "total_steps=2, this one has 1"),
+        ({"rates": Rates(warmup_steps=5)}, "holds a training with rates="),
+    ],
+)
+def test_another_recipe_does_not_go_on(tokenizer, tmp_path, change, words: str) -> None:
+    recipe = replace(RECIPE, total_steps=2)
+    Trainer(SPEC, tokenizer, recipe, tmp_path).save()
+    with pytest.raises(ConfigError, match=words):
+        Trainer(SPEC, tokenizer, replace(recipe, **change), tmp_path).resume()
+    assert Trainer(SPEC, tokenizer, replace(recipe, log_every=1), tmp_path).resume()
+
+
 def test_microbatches_side_by_side_give_the_gradient_of_one_batch(tokenizer, tmp_path) -> None:
     trainer = Trainer(SPEC, tokenizer, RECIPE, tmp_path)
     batches = trainer.source.step(0)
@@ -125,6 +186,6 @@ def test_an_interrupted_save_leaves_the_previous_state(tmp_path, monkeypatch) ->
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(OSError, match="disk full"):
         save_state(tmp_path, {"step": 2})
-    assert load_state(tmp_path) == {"step": 1}
+    assert load_state(tmp_path, {"total_steps": "3"}) == {"step": 1}
     assert load_state(tmp_path / "elsewhere") is None
     assert (tmp_path / NAME).is_file()
