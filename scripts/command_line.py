@@ -21,6 +21,7 @@ from dllm.errors import ConfigError
 class CommandLine:
     def __init__(self) -> None:
         self._code = 0
+        self._running = False
         self._held: _Held | None = None
         self._reported: set[str] = set()
 
@@ -33,9 +34,15 @@ class CommandLine:
         warnings.showwarning = lambda message, *_, **__: self._say(f"warning: {message}")
 
     def failed(self, code: int, message: str) -> None:
-        """Prints one line (once) and remembers the exit code."""
+        """Prints one line (once) and remembers the exit code; in a worker of a launcher the line is
+        left to the process that was started by the user."""
         self._code = max(self._code, code)
-        self._say(f"error: {message}")
+        if self._running:
+            self._say(f"error: {message}")
+
+    def __reduce__(self) -> str:
+        """A launcher's worker has a command line of its own."""
+        return "COMMAND"
 
     def _say(self, line: str) -> None:
         if line not in self._reported:
@@ -44,6 +51,7 @@ class CommandLine:
 
     def run(self, entry: Callable[[], None]) -> int:
         """Exit code of a Hydra main function."""
+        self._running = True
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             entry()
             return self._code

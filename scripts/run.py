@@ -64,11 +64,12 @@ def _note(sweep: Path, line: dict[str, Any]) -> None:
         file.write(json.dumps({"job": HydraConfig.get().job.num, **line}) + "\n")
 
 
+_HELD = ExitStack()
+"""The lock of the sweep's folder. Not in the callback: launchers send that to their workers."""
+
+
 class SweepComparison(Callback):
     """Prints one table over all jobs when a sweep ends."""
-
-    def __init__(self) -> None:
-        self._held = ExitStack()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Takes the sweep's folder: what an earlier sweep left there is no row of this one."""
@@ -77,7 +78,7 @@ class SweepComparison(Callback):
         folder = Path(config.hydra.sweep.dir)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._held.enter_context(locked(folder / ".lock", 0, f"hydra.sweep.dir={folder}"))
+            _HELD.enter_context(locked(folder / ".lock", 0, f"hydra.sweep.dir={folder}"))
         except OSError as error:
             raise ConfigError(f"hydra.sweep.dir={folder}: {error.strerror}") from None
         (folder / "jobs.jsonl").unlink(missing_ok=True)
@@ -85,7 +86,7 @@ class SweepComparison(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from dllm.report.tables import print_comparison
 
-        self._held.close()
+        _HELD.close()
         path = Path(config.hydra.sweep.dir) / "jobs.jsonl"
         if not path.exists():
             return

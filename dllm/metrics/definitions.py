@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from dllm.metrics.statistics import mcnemar, ratio_interval, wilson
+from dllm.metrics.statistics import mcnemar, wilson
 
 
 @dataclass(frozen=True)
@@ -183,14 +183,13 @@ class Summary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A run against its baseline on the same samples."""
+    """A run against its baseline on the same samples.
+
+    No ratio of times: the samples of a batch share its seconds, so that one run tells nothing of
+    how far the next one would be from it (`python -m scripts.bench` repeats).
+    """
 
     nfe_speedup: float
-    time_speedup: float
-    """Ratio of the summed generation seconds; 0 = no time was taken."""
-    time_low: float | None
-    """95 % paired bootstrap interval of it over the samples; None = fewer than two."""
-    time_high: float | None
     agreement: float
     """Share of samples with exactly the baseline's tokens."""
     mcnemar_p: float
@@ -203,15 +202,9 @@ class Comparison:
         if sorted(of_id) != sorted(s.id for s in results):
             raise ValueError("run and baseline hold different samples")
         pairs = [(s, of_id[s.id]) for s in results]
-        ours, theirs = [a.seconds for a, _ in pairs], [b.seconds for _, b in pairs]
-        known = len(pairs) > 1 and min(ours) > 0
-        low, high = ratio_interval(theirs, ours) if known else (None, None)
         graded = [(a.correct, bool(b.correct)) for a, b in pairs if a.correct is not None]
         return cls(
             nfe_speedup=sum(b.nfe for _, b in pairs) / max(sum(a.nfe for a, _ in pairs), 1),
-            time_speedup=sum(theirs) / sum(ours) if sum(ours) else 0.0,
-            time_low=low,
-            time_high=high,
             agreement=fmean(a.tokens == b.tokens for a, b in pairs),
             mcnemar_p=mcnemar([a for a, _ in graded], [b for _, b in graded]),
         )

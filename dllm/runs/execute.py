@@ -124,8 +124,9 @@ class _Run:
         self.folder.write_config(OmegaConf.to_yaml(self.config, resolve=True))
         self.folder.write_identity(identity)
         for other in self.folder.supersede(identity):
-            changed = ", ".join(self.identity.changed_from(RunFolder(other).identity()))
-            note = f"note: {changed} changed: decoded anew, the old results are in {other}"
+            changed = self.identity.changed_from(RunFolder(other).identity())
+            names = ", ".join(changed[:4]) + (", ..." if len(changed) > 4 else "")
+            note = f"note: {names} changed: decoded anew, the old results are in {other}"
             print(note, file=sys.stderr, flush=True)
 
     def _references(self, baseline: "Finished | _Run | None") -> dict[str, list[int]]:

@@ -123,16 +123,17 @@ def network_hash(network: Module) -> str:
 def code_of(modules: Sequence[str]) -> dict[str, Path]:
     """The modules and everything of ours that they import, directly or through others.
 
-    Ours are this distribution, the packages of the given modules, and whatever else lies outside of
-    Python's library folders; the versions of libraries are in environment.json.
+    Ours are this distribution, the packages of the given modules, and what lies beside one of them
+    outside of a library folder; the versions of libraries are in environment.json.
     """
     packages = {*_OURS, *(name.split(".")[0] for name in modules)}
+    roots = {root for name in packages if (root := _root(find_spec(name))) is not None}
     found: dict[str, Path] = {}
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
         for module in _with_parents(name):
-            spec = None if module in found else _spec(module, packages)
+            spec = None if module in found else _spec(module, packages, roots)
             if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
                 continue
             found[module] = Path(spec.origin)
@@ -158,19 +159,26 @@ def _with_parents(name: str) -> list[str]:
     return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
 
 
-def _spec(module: str, packages: set[str]) -> ModuleSpec | None:
+def _root(spec: ModuleSpec | None) -> Path | None:
+    """Folder that a top-level package or module lies in; None for libraries."""
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin)
+    root = path.parents[1] if spec.submodule_search_locations else path.parent
+    return None if root.name in _LIBRARIES else root
+
+
+def _spec(module: str, packages: set[str], roots: set[Path]) -> ModuleSpec | None:
     """Where a module lies, found without executing it; None for what is no module or not ours."""
     top, *rest = module.split(".")
     if top in sys.stdlib_module_names:
         return None
-    spec = find_spec(top)
-    name = top
+    spec, name = find_spec(top), top
+    if top not in packages and _root(spec) not in roots:
+        return None
     for part in rest:
         if spec is None or spec.submodule_search_locations is None:
             return None
         name = f"{name}.{part}"
         spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
-    if spec is None or spec.origin is None:
-        return spec
-    installed = not {*_LIBRARIES}.isdisjoint(Path(spec.origin).parts)
-    return spec if top in packages or not installed else None
+    return spec

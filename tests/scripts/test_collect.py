@@ -77,7 +77,7 @@ def test_a_sample_recorded_twice_is_refused(tmp_path: Path) -> None:
     shards = RecordShards(tmp_path, {"block_length": 4})
     for _ in range(2):
         shards.append(["a"], [record("a", 0)])
-    with pytest.raises(ConfigError, match="shard-00001.safetensors holds a a second time"):
+    with pytest.raises(ConfigError, match=r"shard-00001\.safetensors holds a a second time"):
         load_records(tmp_path)
 
 

@@ -187,5 +187,5 @@ def test_an_interrupted_save_leaves_the_previous_state(tmp_path, monkeypatch) ->
     with pytest.raises(OSError, match="disk full"):
         save_state(tmp_path, {"step": 2})
     assert load_state(tmp_path, {"total_steps": "3"}) == {"step": 1}
-    assert load_state(tmp_path / "elsewhere") is None
+    assert load_state(tmp_path / "elsewhere", {}) is None
     assert (tmp_path / NAME).is_file()
