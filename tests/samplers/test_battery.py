@@ -18,6 +18,7 @@ from constraining import Rewriting, Watching
 from omegaconf import DictConfig, OmegaConf
 from tiny_decoding import MASK, SPEC, random_model
 from torch import Tensor
+from toy_model import FIRST, PROMPT, OraclePredictor
 
 from dllm.cache.policy import CachePolicy
 from dllm.config import build, compose
@@ -34,6 +35,7 @@ from dllm.step.outcome import Outcome
 from dllm.step.plan import Plan
 from dllm.step.prediction import Prediction
 from dllm.step.sampler import Sampler
+from dllm.tasks.toy_oracle import ToyOracle
 
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -341,3 +343,16 @@ def test_every_option_has_a_comment_and_every_file_a_card(name: str) -> None:
     assert found is not None and found.origin is not None
     card = ast.get_docstring(ast.parse(Path(found.origin).read_text()))
     assert card and len(card) > 100
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_certain_comes_out_right(name: str, tmp_path: Path) -> None:
+    """With a model that errs nowhere and a single possible answer, no rule errs either."""
+    text = "ABCDEFGHIJKLMNOP"
+    fitting = Fitting(name, tmp_path, policies=["none"])
+    predictor = OraclePredictor(ToyOracle({text: 1.0}), fitting.spec)
+    reference = tuple(FIRST + i for i in range(len(text)))
+    prompt = Prompt("one", PROMPT, len(text), reference=reference)
+    (outcome,) = fitting.decode([prompt], predictor)
+    assert outcome.failure is None
+    assert outcome.phases()[0].tokens[: len(text)] == reference
