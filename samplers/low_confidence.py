@@ -28,6 +28,7 @@ from dllm.step.prediction import View
 from dllm.step.state import SamplerState
 from samplers.parts.branches import beside
 from samplers.parts.checks import in_vocabulary, not_below
+from samplers.parts.proposers import Greedy
 from samplers.parts.quota import StaticQuota
 
 
@@ -75,12 +76,13 @@ class LowConfidence(StaticQuota):
             return view.uniform()
         if not self.confidence_eos_eot_inf:
             return super().score(view, tokens)
-        sampled = not torch.equal(tokens, view.top[1])
         hidden = list(self.eot_ids)
-        if not (self.official_quirk and sampled):
+        if isinstance(self.proposer, Greedy) or not self.official_quirk:
             hidden += view.canvas.eos_ids
         return scores.confidence(_without(view.logits, hidden), tokens, self.conf_dtype)
 
 
 def _without(logits: Tensor, tokens: tuple[int, ...] | list[int]) -> Tensor:
-    return logits.index_fill(-1, torch.tensor(tokens, device=logits.device), -torch.inf)
+    return logits.index_fill(
+        -1, torch.tensor(tokens, dtype=torch.long, device=logits.device), -torch.inf
+    )

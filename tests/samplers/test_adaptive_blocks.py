@@ -19,8 +19,11 @@ NEWLINE, COMMA, WORD = 22, 11, 5
 TOKENIZER = Path(__file__).parents[2] / "dllm" / "models" / "tiny" / "tiny-llada"
 
 
-def region(block: int, threshold: float | None, ids: list[int] | None = None) -> AdaptiveBlocks:
+def region(
+    block: int, threshold: float | None, ids: list[int] | None = None, **further: object
+) -> AdaptiveBlocks:
     options = {
+        **further,
         "default_block_length": block,
         "delimiter_threshold": "null" if threshold is None else threshold,
         "delimiter_ids": str(ids or [NEWLINE]).replace(" ", ""),
@@ -65,6 +68,28 @@ def size(
 )
 def test_block_sizes(block, threshold, delimiters, generated, expected):
     assert size(region(block, threshold, [NEWLINE, COMMA]), delimiters, generated) == expected
+
+
+@pytest.mark.parametrize(("base", "expected"), [("gen_length", 7), ("generated", 4)])
+def test_the_window_is_a_share_of_the_whole_or_of_what_is_there(base: str, expected: int) -> None:
+    """A quarter of 32 positions, or of the 16 that are generated: a delimiter at 6 is outside."""
+    blocks = region(4, 0.3, window_base=base)
+    assert size(blocks, {6: (NEWLINE, 0.9)}, generated=16) == expected
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("model", 2), ("float64", 6)])
+def test_delimiters_tie_in_the_dtype_of_the_logits(dtype: str, expected: int) -> None:
+    """0.998 and 0.999 are one bfloat16 number: the leftmost delimiter, or the surest."""
+    blocks = region(4, 0.3, delimiter_conf_dtype=dtype)
+    canvas = canvas_of([MASK] * 32, prompt=(3, 4))
+    canvas.enter_block(0, *(blocks.next_block(canvas, 0) or (0, 0)))
+    positions = torch.arange(canvas.block_start[0], canvas.block_end[0])[None]
+    logits = torch.full((*positions.shape, SPEC.vocab_size), -20.0)
+    logits[..., WORD] = 0.0
+    logits[0, [1, 5], NEWLINE] = torch.tensor([6.5, 7.5])
+    view = View(canvas, positions, logits.bfloat16(), torch.ones_like(positions).bool())
+    ends = blocks.refine(view)
+    assert ends is not None and int(ends[0]) - canvas.block_start[0] == expected
 
 
 @pytest.mark.parametrize(("threshold", "expected"), [(0.5, 2), (0.5001, 4)])
