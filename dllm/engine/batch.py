@@ -20,6 +20,7 @@ from jaxtyping import Bool, Int
 
 from dllm.cache.audit import Audit, Finding, findings
 from dllm.engine.forwards import Forwards
+from dllm.engine.probabilities import committed_probabilities
 from dllm.engine.resizing import shorten
 from dllm.engine.row import Row
 from dllm.engine.selection import decide, seen, sound
@@ -131,7 +132,7 @@ class Batch:
         started = time.perf_counter()
         sampler, canvas, state = self.sampler, self.canvas, self.state
         eligible = sampler.region.eligible(canvas)
-        request, plan, view = self._predicted(eligible)
+        request, plan, raw, view = self._predicted(eligible)
         forwards = 1
         while not request.decides:
             sampler.observe(view, state)
@@ -139,7 +140,7 @@ class Batch:
                 row.idle(canvas, b, plan, request.model)
             if forwards == self.capacity:
                 raise RunError(f"sampler={type(sampler).__name__} plans on and never decides")
-            request, plan, view = self._predicted(eligible)
+            request, plan, raw, view = self._predicted(eligible)
             forwards += 1
         ends = sampler.refine(view, state)
         if ends is not None:
@@ -154,10 +155,14 @@ class Batch:
         decision, settlements = self._decided(view, [row.reviewer for row in self.rows], request)
         if audited is not None:
             self._audited(findings(view, *audited, decision))
+        probabilities: list[list[float | None]] = [[]] * len(self.rows)
+        if self.setting.record:
+            probabilities = committed_probabilities(raw, decision.rows)
         blocks = canvas.block_index.tolist()
         write(sampler, canvas, state, decision)
         for b, row in enumerate(self.rows):
-            row.decided(canvas, b, plan, request.model, decision.rows[b], blocks[b])
+            changes, model = decision.rows[b], request.model
+            row.decided(canvas, b, plan, model, changes, blocks[b], probabilities[b])
             row.reviewed(settlements[b])
             reshape(self.setting.eos, canvas, b, row, decision.rows[b])
         self.forwards.adopt(request.model, [changes.adopt for changes in decision.rows])
@@ -170,14 +175,18 @@ class Batch:
         ]
         return written, self._finished()
 
-    def _predicted(self, eligible: Bool[np.ndarray, "batch canvas"]) -> tuple[Request, Plan, View]:
-        """What the sampler asks for, the forward that met it and what is seen of it."""
+    def _predicted(
+        self, eligible: Bool[np.ndarray, "batch canvas"]
+    ) -> tuple[Request, Plan, View, View]:
+        """What the sampler asks for, the forward that met it, and its prediction: raw, and as the
+        sampler sees it."""
         request = self.sampler.plan(self.canvas, eligible, self.state)
         request, plan, prediction = self.forwards.step(self.canvas, self.rows, request)
-        view, broken = sound(seen(self.canvas, request, eligible, prediction))
+        raw = seen(self.canvas, request, eligible, prediction)
+        view, broken = sound(raw)
         for b in broken:
             self.rows[b].fail(f"logits are not finite at step {self.canvas.step[b]}")
-        return request, plan, view
+        return request, plan, raw, view
 
     def _decided(
         self, view: View, reviewers: Sequence[Reviewer | None], request: Request

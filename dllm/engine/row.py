@@ -1,5 +1,6 @@
 """What the loop notes about one sequence in the batch: its cost, its record, how it ended."""
 
+import time
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -54,7 +55,14 @@ class Row:
             self.fail(f"{left} positions are still masked after {canvas.step[b]} steps")
 
     def decided(
-        self, canvas: Canvas, b: int, plan: Plan, model: str, changes: RowChanges, block: int
+        self,
+        canvas: Canvas,
+        b: int,
+        plan: Plan,
+        model: str,
+        changes: RowChanges,
+        block: int,
+        probabilities: list[float | None],
     ) -> None:
         """One decision after a forward of `model`, made in `block` and already on the canvas."""
         self.cost.steps += 1
@@ -77,12 +85,19 @@ class Row:
                 positions=(changes.commit_positions - start).tolist(),
                 tokens=changes.commit_tokens.tolist(),
                 scores=changes.commit_scores.tolist(),
+                probabilities=probabilities,
+                forced=changes.forced,
+                seconds=self._now(),
                 remasked=(changes.remask_positions - start).tolist(),
                 edits=list(zip(edited, changes.edit_tokens.tolist(), strict=True)),
                 inserted=[(at - start, count) for at, count in changes.inserted],
                 marks={name: (at - start).tolist() for name, at in changes.marks.items()},
             )
         )
+
+    def _now(self) -> float:
+        """Seconds since the sequence entered, to a tenth of a millisecond."""
+        return round(time.perf_counter() - self.entered, 4)
 
     def reviewed(self, settlement: Settlement) -> None:
         """What the constraint said to this step."""
@@ -122,7 +137,8 @@ class Row:
         if self.trace is not None and plan.fed[b]:
             fed, block = int(plan.fed[b]), int(canvas.block_index[b])
             name = None if model == MODEL else model
-            step = Step(plan.kind_of(b), fed, block, name, spans=_spans(canvas, b, plan))
+            spans = _spans(canvas, b, plan)
+            step = Step(plan.kind_of(b), fed, block, name, spans=spans, seconds=self._now())
             self.trace.steps.append(step)
 
     def resized(self, length: int) -> None:

@@ -18,6 +18,9 @@ class Decision:
     """Proposed token of every row; read where `commit` or `edit` holds."""
     score: Float[Tensor, "batch rows"]
     """What was ranked, higher is better; the progress guard falls back to it."""
+    probability: Float[Tensor, "batch rows"] | None = None
+    """For the trace, raw probabilities of tokens that no branch of the request predicts (they were
+    put into all of them), as an earlier forward gave them; NaN elsewhere."""
     remask: Bool[Tensor, "batch rows"] | None = None
     """Decided rows to mask again."""
     edit: Bool[Tensor, "batch rows"] | None = None
@@ -68,6 +71,8 @@ class RowChanges:
     """Token that `length` adds; -1 = masks."""
     adopt: int = 0
     """Branch that is adopted."""
+    probabilities: Mapping[int, float] = field(default_factory=dict)
+    """Raw probabilities of committed tokens, by position, where the sampler supplies them."""
     open_end: bool = False
     """A constraint keeps the end-of-answer policy out of this step."""
     rewritten: bool = False
@@ -106,7 +111,7 @@ def to_host(
     remask, edit, insert = _host(decision.remask), _host(decision.edit), _host(decision.insert)
     block_done, stop = _host(decision.block_done), _host(decision.stop)
     length, tail = _host(decision.length), _host(decision.tail)
-    adopt = _host(decision.adopt)
+    adopt, probability = _host(decision.adopt), _host(decision.probability)
     rows = []
     for b in range(len(positions)):
         chosen = commit[b].nonzero()[0]
@@ -139,6 +144,13 @@ def to_host(
                 length=None if length is None else int(length[b]),
                 tail=-1 if tail is None else int(tail[b]),
                 adopt=0 if adopt is None else int(adopt[b]),
+                probabilities={}
+                if probability is None
+                else {
+                    int(positions[b][r]): float(probability[b][r])
+                    for r in chosen
+                    if not np.isnan(probability[b][r])
+                },
             )
         )
     return HostDecision(tuple(rows), decision.updates)

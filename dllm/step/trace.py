@@ -52,6 +52,13 @@ class Step:
     tokens: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     """Of the committed tokens, in the order of `positions`."""
+    probabilities: list[float | None] = field(default_factory=list)
+    """Of the committed tokens: the model's raw softmax probability (float32) in the forward that
+    committed them; None where no forward of the step predicted it."""
+    forced: bool = False
+    """The progress guard committed: the rule chose nothing."""
+    seconds: float | None = field(default=None, compare=False)
+    """Time from the sequence's entry to this decision."""
     remasked: list[int] = field(default_factory=list)
     edits: list[tuple[int, int]] = field(default_factory=list)
     """(position, new token) of overwritten tokens."""
@@ -73,6 +80,7 @@ class Step:
         self.positions = [self.positions[i] for i in kept]
         self.tokens = [self.tokens[i] for i in kept]
         self.scores = [self.scores[i] for i in kept]
+        self.probabilities = [self.probabilities[i] for i in kept if self.probabilities]
         self.length = length
 
 
@@ -119,7 +127,7 @@ class Trace:
     def to_json(self) -> dict[str, Any]:
         """Compact form: fields at their default are left out."""
         steps = [
-            {k: v for k, v in asdict(step).items() if v not in ([], {}, None)}
+            {k: v for k, v in asdict(step).items() if v is not False and v not in ([], {}, None)}
             for step in self.steps
         ]
         return {
