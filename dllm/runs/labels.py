@@ -53,6 +53,7 @@ def differences(config: DictConfig, default: DictConfig, prefix: str = "") -> li
             if theirs is ours:
                 # A schedule in place of a number, or a stranger's part: nothing else tells its
                 # numbers.
+                name, _ = option_of("schedule", ours)
                 values = [f"{k}={_plain(v)}" for k, v in ours.items() if k != "_target_"]
                 name = f"{name}({', '.join(values)})"
             found.append(f"{prefix}{key}={name}")

@@ -161,7 +161,8 @@ def pack_traces(traces: Iterable[Trace]) -> bytes:
 
 
 def read_traces(path: Path) -> Iterator[Trace]:
-    """The traces of all complete members; one cut off by a kill does not count."""
+    """The traces of all complete members; one cut off by a kill does not count, nor what lies
+    behind damage."""
     block = b""
     with open(path, "rb") as file:
         while True:
@@ -171,7 +172,10 @@ def read_traces(path: Path) -> Iterator[Trace]:
                 block = block or file.read(1 << 16)
                 if not block:
                     return
-                text += member.decompress(block)
+                try:
+                    text += member.decompress(block)
+                except zlib.error:
+                    return
                 block = member.unused_data
             for line in text.splitlines():
                 yield Trace.from_json(json.loads(line))
