@@ -19,7 +19,7 @@ from dllm.constraints.clock import NEVER, Deadline
 from dllm.constraints.errors import Undecided
 from dllm.constraints.grammar import Grammar
 from dllm.constraints.lengths import Lengths, bits
-from dllm.constraints.tables import Tables
+from dllm.constraints.tables import END, Tables
 from dllm.constraints.units import tokens
 from dllm.constraints.vocabulary import Vocabulary
 
@@ -41,9 +41,8 @@ class CanvasChecker:
         tables = Tables.of(grammar)
         self.chart = Chart(tables)
         units = tokens(tables, vocabulary)
-        self._checker = Checker(
-            self.chart, Lengths(tables, self.chart.lexer, units, longest, deadline)
-        )
+        self._lengths = Lengths(tables, self.chart.lexer, units, longest, deadline)
+        self._checker = Checker(self.chart, self._lengths)
         self.vocabulary, self.longest, self.counted = vocabulary, longest, counted
         self.mask_id, self.ends = mask_id, frozenset(ends)
         self._texts: list[bytes] | None = None
@@ -61,6 +60,22 @@ class CanvasChecker:
     def shortest(self) -> int | None:
         """Tokens of the shortest answer, each within one lexeme; None = none of `longest`."""
         return next(bits(self._checker.gap(self.start).ends), None)
+
+    def spellable(self) -> bool:
+        """Whether the vocabulary's tokens can spell an answer of any length."""
+        tables = self.chart.tables
+        spelled = [self._lengths.spelled(t) for t in range(len(tables.terminals))]
+        spelled += [False] * (tables.symbols - len(spelled))
+        changed = True
+        while changed:
+            changed = False
+            for symbol, rules in enumerate(tables.first):
+                for d in rules:
+                    while tables.after[d] != END and spelled[tables.after[d]]:
+                        d += 1
+                    if tables.after[d] == END and not spelled[symbol]:
+                        spelled[symbol] = changed = True
+        return spelled[tables.root]
 
     def verdict(self, canvas: np.ndarray, deadline: Deadline = NEVER) -> Verdict:
         """For the tokens of a generation region."""

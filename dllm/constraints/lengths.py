@@ -87,6 +87,20 @@ class Lengths:
             here = following
         return here
 
+    def spelled(self, terminal: int) -> bool:
+        """Whether some number of units makes up the terminal."""
+        dfa = self._tables.terminals[terminal].dfa
+        seen, waiting = {0}, [0]
+        while waiting:
+            state = waiting.pop()
+            if dfa.accepting[state]:
+                return True
+            for target in self._successors(terminal, state):
+                if target not in seen:
+                    seen.add(target)
+                    waiting.append(target)
+        return False
+
     def ends(self, lexemes: Lexemes) -> dict[int, int]:
         """By terminal: after how many units, at least 1, a lexeme in progress may end."""
         found = self._ends.get(lexemes)

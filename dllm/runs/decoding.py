@@ -1,5 +1,6 @@
 """The decoding of a run's samples, graded and kept one by one."""
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
@@ -71,6 +72,7 @@ class Decoding:
                 encoded(checkpoint.tokenizer, sample),
                 config.gen_length,
                 tuple(references.get(sample.id, ())) or None,
+                schema=json.dumps(sample.meta["schema"]) if "schema" in sample.meta else None,
             )
             for sample in samples
         ]

@@ -32,6 +32,8 @@ class Prompt:
     """Tokens of a reference answer, for oracle samplers only."""
     stop_ids: tuple[int, ...] = ()
     """Tokens that end this answer besides the model's end tokens."""
+    schema: str | None = None
+    """JSON Schema of the answer, where the sample has one of its own."""
     phase: int = 0
     """How many generations of the same sample came before (samplers that continue an answer)."""
 

@@ -1,0 +1,226 @@
+"""Grammar constraints as options: `constraint=json_schema|grammar|regex`.
+
+Whatever cannot work is refused before the first forward: a schema or grammar that can't be used, a
+tokenizer that can't spell it, a canvas that is too short.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from dllm.constraints.canvases import CanvasChecker
+from dllm.constraints.clock import Deadline
+from dllm.constraints.errors import GrammarError, Undecided
+from dllm.constraints.grammar import Grammar
+from dllm.constraints.languages import JsonSchema, Language, LarkText, Regex
+from dllm.constraints.reviewing import CfgReviewer, Conduct
+from dllm.constraints.vocabulary import Vocabulary
+from dllm.errors import ConfigError
+from dllm.models.spec import ModelSpec
+from dllm.models.tokenizers import Tokenizer
+from dllm.step.canvas import Canvas, Prompt
+
+
+BUILT_IN = ("arithmetic", "cpp", "json", "smiles")
+LONGEST = 1024
+"""Tokens up to which the shortest answer is looked for where a canvas is too short."""
+FRAMES = 200_000
+"""Known situations of one grammar, beyond which they are forgotten."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrammarConstraint(ABC):
+    """Options that all languages share; `conf/constraint/*.yaml` holds the defaults."""
+
+    method: Literal["cfg", "lave"]
+    gap: Literal["tokens", "any"]
+    """What a run of masks stands for: exactly so many tokens, or any text."""
+    patience: int
+    budget: int | None
+    on_timeout: Literal["reject", "accept"]
+    check_timeout: float
+    compile_timeout: float
+    prefix: str
+
+    def __post_init__(self) -> None:
+        for name in ("check_timeout", "compile_timeout"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"constraint.{name}={getattr(self, name)} must be > 0 seconds")
+        for name in ("patience", "budget"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ConfigError(f"constraint.{name}={value} must be >= 0")
+
+    @property
+    @abstractmethod
+    def option(self) -> str:
+        """The option that says what is valid, for messages."""
+
+    @abstractmethod
+    def language(self, prompt: Prompt) -> Language:
+        """What one prompt's answer has to be.
+
+        Raises `ConfigError` if nothing says so.
+        """
+
+    @property
+    def conduct(self) -> Conduct:
+        return Conduct(
+            patience=self.patience,
+            budget=self.budget,
+            on_timeout=self.on_timeout,
+            check_timeout=self.check_timeout,
+            prefix=self.prefix,
+        )
+
+    def bind(self, tokenizer: Tokenizer, spec: ModelSpec) -> BoundGrammar:
+        return BoundGrammar(self, tokenizer, spec)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonSchemaConstraint(GrammarConstraint):
+    """JSON that a schema accepts."""
+
+    schema: str | None
+    """A file; None = each sample's own schema."""
+    unsupported: Literal["refuse", "ignore"]
+
+    @property
+    def option(self) -> str:
+        return f"constraint.schema={self.schema or 'null'}"
+
+    def language(self, prompt: Prompt) -> Language:
+        text = prompt.schema if self.schema is None else _read(self.schema, self.option)
+        if text is None:
+            raise ConfigError(
+                "constraint.schema=null: the task's samples have no schema; name a file"
+            )
+        return JsonSchema(text, self.unsupported == "ignore")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LarkConstraint(GrammarConstraint):
+    """Sentences of a grammar in Lark's notation."""
+
+    grammar: str
+    """A file, or one of the built-in grammars."""
+    start: str
+
+    @property
+    def option(self) -> str:
+        return f"constraint.grammar={self.grammar}"
+
+    def language(self, prompt: Prompt) -> Language:
+        if self.grammar in BUILT_IN:
+            text = (files("dllm.constraints") / "grammars" / f"{self.grammar}.lark").read_text()
+        else:
+            text = _read(self.grammar, self.option, f"; built in are {', '.join(BUILT_IN)}")
+        return LarkText(text, self.start)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegexConstraint(GrammarConstraint):
+    """Texts that a regular expression matches as a whole."""
+
+    pattern: str
+
+    @property
+    def option(self) -> str:
+        return f"constraint.pattern={self.pattern}"
+
+    def language(self, prompt: Prompt) -> Language:
+        return Regex(self.pattern)
+
+
+class BoundGrammar:
+    """A constraint on one model's tokens; equal languages share what they have worked out."""
+
+    def __init__(self, options: GrammarConstraint, tokenizer: Tokenizer, spec: ModelSpec) -> None:
+        self.options, self.tokenizer, self.spec = options, tokenizer, spec
+        self.vocabulary = Vocabulary.of(tokenizer, spec.vocab_size)
+        self._grammars: dict[Language, Grammar] = {}
+        self._checkers: dict[tuple[Language, frozenset[int]], CanvasChecker] = {}
+
+    def check(self, prompt: Prompt) -> None:
+        option = self.options.option
+        language = self.options.language(prompt)
+        ends = (*self.spec.eos_ids, *prompt.stop_ids)
+        checker = self._checker(language, frozenset(ends), prompt.gen_length)
+        shortest = checker.shortest()
+        if shortest is not None and shortest <= prompt.gen_length:
+            return
+        if not checker.spellable():
+            raise ConfigError(f"{option}: the tokenizer's tokens can't spell any valid answer")
+        checker = self._checker(language, frozenset(ends), LONGEST)
+        shortest = checker.shortest()
+        least = f"more than {LONGEST}" if shortest is None else f"{shortest}"
+        raise ConfigError(
+            f"gen_length={prompt.gen_length} is too short for {option}: the shortest valid answer "
+            f"takes {least} tokens"
+        )
+
+    def enter(self, canvas: Canvas, row: int) -> CfgReviewer:
+        prompt = canvas.prompts[row]
+        start = int(canvas.prompt_length[row])
+        longest = int(min(canvas.kept[row], canvas.limit[row])) - start
+        language = self.options.language(prompt)
+        return CfgReviewer(
+            self._checker(language, frozenset(canvas.ends(row)), longest),
+            self.options.conduct,
+            language,
+            self.tokenizer,
+            prompt.sample_id,
+            start,
+        )
+
+    def _checker(self, language: Language, ends: frozenset[int], longest: int) -> CanvasChecker:
+        checker = self._checkers.get((language, ends))
+        if checker is None or checker.longest < longest or len(checker.chart) > FRAMES:
+            deadline = Deadline.after(self.options.compile_timeout)
+            checker = self._checkers[language, ends] = self._built(
+                language, ends, longest, deadline
+            )
+        return checker
+
+    def _built(
+        self, language: Language, ends: frozenset[int], longest: int, deadline: Deadline
+    ) -> CanvasChecker:
+        option = self.options.option
+        try:
+            if language not in self._grammars:
+                self._grammars[language] = language.grammar(deadline)
+            checker = CanvasChecker(
+                self._grammars[language],
+                self.vocabulary,
+                self.spec.mask_id,
+                sorted(ends),
+                longest,
+                self.options.gap == "tokens",
+                deadline,
+            )
+        except GrammarError as error:
+            raise ConfigError(f"{option}: {error}") from None
+        except Undecided:
+            seconds = self.options.compile_timeout
+            raise ConfigError(
+                f"{option} is not compiled within constraint.compile_timeout={seconds:g} seconds"
+            ) from None
+        prefix = self.options.prefix
+        if not checker.begin(prefix.encode()):
+            raise ConfigError(f"constraint.prefix={prefix!r}: no valid answer begins like this")
+        return checker
+
+
+def _read(path: str, option: str, hint: str = "") -> str:
+    try:
+        return Path(path).read_text()
+    except OSError as error:
+        raise ConfigError(f"{option} can't be read: {error.strerror}{hint}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{option} is no UTF-8 text") from None

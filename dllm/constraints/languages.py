@@ -1,0 +1,132 @@
+"""What an answer has to be: a grammar for the engines, a notation for llguidance, and an independent
+judgement of the finished text."""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from dllm.constraints.clock import Deadline
+from dllm.constraints.errors import GrammarError
+from dllm.constraints.grammar import Grammar, load_lark, read_lark
+from dllm.constraints.json_schema.translate import read_json_schema
+from dllm.constraints.regex import compile_pattern
+
+
+MAX_TEXT = 4_000_000
+"""Characters of a schema or grammar."""
+
+
+class Language(ABC):
+    """Raises `GrammarError` for a text that is none of its kind."""
+
+    @abstractmethod
+    def grammar(self, deadline: Deadline) -> Grammar: ...
+
+    @abstractmethod
+    def complaint(self, text: str) -> str | None:
+        """What is wrong with a finished answer, in one line; judged without our engines."""
+
+    @abstractmethod
+    def guidance(self) -> str:
+        """The same language as llguidance reads it."""
+
+
+def _sized(text: str) -> str:
+    if len(text) > MAX_TEXT:
+        raise GrammarError(f"{len(text)} characters are more than the {MAX_TEXT} that are read")
+    return text
+
+
+@dataclass(frozen=True)
+class JsonSchema(Language):
+    """JSON values that a schema accepts."""
+
+    text: str
+    ignore_unknown: bool
+
+    def grammar(self, deadline: Deadline) -> Grammar:
+        return read_json_schema(self.schema, self.ignore_unknown, deadline)
+
+    @cached_property
+    def schema(self) -> Any:
+        try:
+            return json.loads(_sized(self.text))
+        except RecursionError:
+            raise GrammarError("the schema is nested too deeply") from None
+        except ValueError as error:
+            raise GrammarError(f"the schema is not valid JSON: {error}") from None
+
+    def complaint(self, text: str) -> str | None:
+        from jsonschema import ValidationError
+        from jsonschema.validators import validator_for
+
+        try:
+            value = json.loads(text)
+            validator_for(self.schema if isinstance(self.schema, dict) else {})(
+                self.schema
+            ).validate(value)
+        except ValueError as error:
+            return f"not valid JSON: {error}"
+        except ValidationError as error:
+            return f"not valid by the schema: {error.message}"
+        return None
+
+    def guidance(self) -> str:
+        # A bare schema stops at the closing brace; blanks are as valid around it as within.
+        inner = json.dumps(self.schema)
+        return f"start: WS? value WS?\nvalue: %json {inner}\nWS: /[ \\t\\n\\r]+/\n"
+
+
+@dataclass(frozen=True)
+class LarkText(Language):
+    """Sentences of a grammar in Lark's notation."""
+
+    text: str
+    start: str
+
+    def grammar(self, deadline: Deadline) -> Grammar:
+        return read_lark(_sized(self.text), self.start, deadline)
+
+    def complaint(self, text: str) -> str | None:
+        from lark.exceptions import LarkError
+
+        try:
+            self._parser.parse(text)
+        except LarkError as error:
+            return f"no sentence of the grammar: {str(error).strip().splitlines()[0]}"
+        return None
+
+    @cached_property
+    def _parser(self) -> Any:
+        return load_lark(self.text, self.start)
+
+    def guidance(self) -> str:
+        if self.start == "start":
+            return self.text
+        return f"start: {self.start}\n{self.text}"
+
+
+@dataclass(frozen=True)
+class Regex(Language):
+    """Texts that a regular expression matches as a whole."""
+
+    pattern: str
+
+    def grammar(self, deadline: Deadline) -> Grammar:
+        pattern = compile_pattern(_sized(self.pattern), deadline=deadline)
+        if pattern.not_before:
+            raise GrammarError("look-ahead has no meaning at the end of a whole answer")
+        return Grammar.of("start", [("start", ("TEXT",))], {"TEXT": pattern}, None, deadline)
+
+    def complaint(self, text: str) -> str | None:
+        matches = re.fullmatch(self.pattern, text, re.ASCII)
+        return None if matches else "not matched by the regular expression"
+
+    def guidance(self) -> str:
+        escaped = self.pattern.replace("/", r"\/")
+        return f"start: TEXT\nTEXT: /{escaped}/\n"

@@ -1,0 +1,190 @@
+"""The CFG method as a reviewer: nothing is written after which the answer can't be finished."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass, field
+from typing import Literal, Self
+
+import numpy as np
+
+from dllm.constraints.canvases import CanvasChecker
+from dllm.constraints.checker import Verdict as Answer
+from dllm.constraints.clock import Deadline
+from dllm.constraints.errors import Undecided
+from dllm.constraints.languages import Language
+from dllm.errors import RunError
+from dllm.models.tokenizers import Tokenizer
+from dllm.step.canvas import Canvas
+from dllm.step.constraint import Accepted, Kind, Proposal, Unsatisfiable, Verdict, Vetoes
+from dllm.step.prediction import View
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conduct:
+    """How a reviewer goes about it; the options of `conf/constraint`."""
+
+    patience: int
+    """Rejections of one position in a step after which everything invalid there is refused."""
+    budget: int | None
+    """Rejections after which a sequence is given up; None = no limit."""
+    on_timeout: Literal["reject", "accept"]
+    check_timeout: float
+    """Seconds of one check."""
+    prefix: str
+
+
+@dataclass
+class CfgReviewer:
+    """One sequence's checks."""
+
+    checker: CanvasChecker
+    conduct: Conduct
+    language: Language
+    tokenizer: Tokenizer
+    sample_id: str
+    start: int
+    """Where the generation region begins."""
+    checks: int = 0
+    timeouts: int = 0
+    """Of the review that is going on."""
+    rejected: int = 0
+    """Tokens so far."""
+    finished: bool = False
+    """Its end has been accepted."""
+    refused: dict[int, int] = field(default_factory=dict)
+    """Rejections by position, in the step `step`."""
+    step: int = -1
+
+    def review(self, view: View, proposal: Proposal) -> Verdict:
+        self.checks = self.timeouts = 0
+        canvas = view.canvas
+        if canvas.step[0] != self.step:
+            self.step, self.refused = int(canvas.step[0]), {}
+        if self._fits(self.region(canvas, proposal.after)):
+            if not proposal.ends or self.checker.finished(self.region(canvas, proposal.after)):
+                self.finished = proposal.ends
+                return Accepted(checks=self.checks, timeouts=self.timeouts)
+        verdict = self.objection(view, proposal)
+        self.rejected += len({position for position, _ in verdict.tokens})
+        if self.conduct.budget is not None and self.rejected > self.conduct.budget:
+            return self.given_up(f"its budget of {self.conduct.budget} rejected tokens is spent")
+        return verdict
+
+    def objection(self, view: View, proposal: Proposal) -> Vetoes:
+        """What has to be left out, from the first commit on that does not fit."""
+        canvas, changes = view.canvas, proposal.changes
+        now = proposal.before.copy()
+        now[changes.remask_positions] = canvas.mask_id
+        for number, commit in enumerate(proposal.commits):
+            now[commit.position] = commit.token
+            if number < proposal.accepted or self._fits(self.region(canvas, now)):
+                continue
+            now[commit.position] = canvas.mask_id
+            # What does not fit on top of the accepted ones would not fit later either.
+            tokens = [(commit.position, commit.token)]
+            for other in proposal.commits[number + 1 :]:
+                now[other.position] = other.token
+                if not self._fits(self.region(canvas, now)):
+                    tokens.append((other.position, other.token))
+                now[other.position] = canvas.mask_id
+            return self._vetoes(view, now, tokens, number)
+        tokens = []
+        edits = zip(changes.edit_positions, changes.edit_tokens, strict=True)
+        for position, token in ((int(p), int(t)) for p, t in edits):
+            before, now[position] = now[position], token
+            if not self._fits(self.region(canvas, now)):
+                now[position] = before
+                tokens.append((position, token))
+        if tokens:
+            return self._vetoes(view, now, tokens, len(proposal.commits))
+        return Vetoes(
+            kinds=frozenset(self._kinds(proposal)),
+            accepted=len(proposal.commits),
+            checks=self.checks,
+            timeouts=self.timeouts,
+        )
+
+    def region(self, canvas: Canvas, sequence: np.ndarray) -> np.ndarray:
+        """The answer: without what is cut off in the end, with the room that it may grow into."""
+        kept = min(int(canvas.kept[0]), int(canvas.limit[0]))
+        region = sequence[self.start : kept]
+        room = kept - self.start - len(region)
+        return np.concatenate((region, np.full(room, canvas.mask_id))) if room else region
+
+    def given_up(self, reason: str) -> Unsatisfiable:
+        return Unsatisfiable(
+            reason=f"the constraint is not satisfied: {reason}",
+            checks=self.checks,
+            timeouts=self.timeouts,
+        )
+
+    def fork(self) -> Self:
+        other = copy.copy(self)
+        other.refused = dict(self.refused)
+        return other
+
+    def leave(self, sequence: np.ndarray) -> str | None:
+        """Raises `RunError` if the finished answer is not valid after all."""
+        if not self.finished:
+            return None
+        tokens = []
+        for token in sequence[self.start :].tolist():
+            if token in self.checker.ends:
+                break
+            tokens.append(token)
+        text = self.conduct.prefix + self.tokenizer.decode(tokens, skip_special_tokens=False)
+        complaint = self.language.complaint(text)
+        if complaint is not None:
+            raise RunError(f"sample {self.sample_id}: the constraint's answer is {complaint}")
+        return None
+
+    def _fits(self, region: np.ndarray) -> bool:
+        self.checks += 1
+        deadline = Deadline.after(self.conduct.check_timeout)
+        answer = self.checker.verdict(region, deadline)
+        if answer is Answer.UNKNOWN and time.monotonic() > deadline.at:
+            self.timeouts += 1
+            return self.conduct.on_timeout == "accept"
+        return answer is Answer.YES
+
+    def _vetoes(
+        self, view: View, now: np.ndarray, tokens: list[tuple[int, int]], accepted: int
+    ) -> Vetoes:
+        canvas = view.canvas
+        refused = list(tokens)
+        for position, _ in tokens:
+            self.refused[position] = self.refused.get(position, 0) + 1
+            if self.refused[position] > self.conduct.patience and now[position] == canvas.mask_id:
+                refused += self._invalid(canvas, now, position)
+        return Vetoes(
+            tokens=tuple(refused), accepted=accepted, checks=self.checks, timeouts=self.timeouts
+        )
+
+    def _invalid(self, canvas: Canvas, now: np.ndarray, position: int) -> list[tuple[int, int]]:
+        """Everything that can't stand at a masked position."""
+        self.checks += 1
+        deadline = Deadline.after(self.conduct.check_timeout)
+        region = self.region(canvas, now)
+        if not 0 <= position - self.start < len(region):
+            return []
+        try:
+            allowed = self.checker.allowed(region, position - self.start, deadline)
+        except Undecided:
+            self.timeouts += 1
+            return []
+        return [(position, token) for token in np.flatnonzero(~allowed).tolist()]
+
+    def _kinds(self, proposal: Proposal) -> list[Kind]:
+        """The changes beside tokens to try without: the latest in the step first."""
+        changes = proposal.changes
+        if changes.stop:
+            return ["stop"]
+        if changes.inserted:
+            return ["insert"]
+        if changes.length is not None:
+            return ["length"]
+        if proposal.filled is not None or proposal.ends:
+            return ["end"]
+        return ["remask"] if changes.remask_positions.size else []
