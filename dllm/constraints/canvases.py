@@ -98,18 +98,17 @@ class CanvasChecker:
         Raises `Undecided` at the deadline.
         """
         found = np.zeros(len(self.vocabulary.texts), dtype=bool)
-        self.chart.deadline = deadline
+        for end in self.ends:
+            changed = canvas.copy()
+            changed[position] = end
+            found[end] = self.verdict(changed, deadline) is Verdict.YES
         before = self._walk(self.start, canvas[:position])
-        if before is None:
+        if before is None:  # behind the end
             return found
         rest = canvas[position + 1 :]
         for frame, ids in self._followers(before):
             if self._judged(frame, rest, deadline) is Verdict.YES:
                 found[ids] = True
-        for end in self.ends:
-            changed = canvas.copy()
-            changed[position] = end
-            found[end] = self.verdict(changed, deadline) is Verdict.YES
         return found
 
     def _judged(self, frame: Frame, canvas: np.ndarray, deadline: Deadline) -> Verdict:

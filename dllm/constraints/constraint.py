@@ -12,8 +12,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from dllm.constraints.canvases import CanvasChecker
 from dllm.constraints.clock import Deadline
 from dllm.constraints.errors import GrammarError, Undecided

@@ -1,5 +1,5 @@
-"""What an answer has to be: a grammar for the engines, a notation for llguidance, and an independent
-judgement of the finished text."""
+"""What an answer has to be: a grammar for the engines, a notation for llguidance, and an
+independent judgement of the finished text."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from dllm.constraints.clock import Deadline
+from dllm.constraints.clock import NEVER, Deadline
 from dllm.constraints.lexer import Lexemes, Lexer
 from dllm.constraints.tables import END, Tables
 
@@ -43,7 +43,8 @@ def sums(left: int, right: int, mask: int) -> int:
 class Lengths:
     """Lengths of symbols, of the parts of rules before the dot, and of lexemes in progress.
 
-    Lengths above `longest` are left out. `successors` says what a unit is.
+    Lengths above `longest` are left out. `successors` says what a unit is; `deadline` is for the
+    construction.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Lengths:
         """Per symbol: lengths of its texts."""
         self.before = [self.reversed(lengths) for lengths in self._prefixes()]
         """Per dotted rule: lengths of the part before the dot, reversed: bit longest - n."""
+        self._deadline = NEVER
 
     def reversed(self, lengths: int) -> int:
         """Bit `longest` - n for bit n."""
@@ -105,7 +107,7 @@ class Lengths:
         """By terminal: after how many units, at least 1, a lexeme in progress may end."""
         found = self._ends.get(lexemes)
         if found is None:
-            found = self._ends[lexemes] = {}
+            found = {}
             here: Lexemes | None = lexemes
             for count in range(1, self.longest + 1):
                 self._deadline.check()
@@ -118,6 +120,7 @@ class Lengths:
                 if following is here:
                     break
                 here = following
+            self._ends[lexemes] = found
         return found
 
     def _unit(self, lexemes: Lexemes) -> Lexemes | None:

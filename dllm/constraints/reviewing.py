@@ -11,13 +11,21 @@ import numpy as np
 
 from dllm.constraints.canvases import CanvasChecker
 from dllm.constraints.checker import Verdict as Answer
-from dllm.constraints.clock import Deadline
+from dllm.constraints.clock import NEVER, Deadline
 from dllm.constraints.errors import Undecided
 from dllm.constraints.languages import Language
 from dllm.errors import RunError
 from dllm.models.tokenizers import Tokenizer
 from dllm.step.canvas import Canvas
-from dllm.step.constraint import Accepted, Kind, Proposal, Unsatisfiable, Verdict, Vetoes
+from dllm.step.constraint import (
+    Accepted,
+    Kind,
+    Proposal,
+    Replacement,
+    Unsatisfiable,
+    Verdict,
+    Vetoes,
+)
 from dllm.step.prediction import View
 
 
@@ -62,18 +70,20 @@ class CfgReviewer:
         canvas = view.canvas
         if canvas.step[0] != self.step:
             self.step, self.refused = int(canvas.step[0]), {}
-        if self._fits(self.region(canvas, proposal.after)):
-            if not proposal.ends or self.checker.finished(self.region(canvas, proposal.after)):
-                self.finished = proposal.ends
-                return Accepted(checks=self.checks, timeouts=self.timeouts)
-        verdict = self.objection(view, proposal)
-        self.rejected += len({position for position, _ in verdict.tokens})
+        after = self.region(canvas, proposal.after)
+        if self._fits(after) and (not proposal.ends or self.checker.finished(after)):
+            self.finished = proposal.ends
+            return Accepted(checks=self.checks, timeouts=self.timeouts)
+        refused = self._refused(view, proposal)
+        if refused is None:
+            return self._unfinished(view, proposal)
+        self.rejected += len({position for position, _ in refused.tokens})
         if self.conduct.budget is not None and self.rejected > self.conduct.budget:
             return self.given_up(f"its budget of {self.conduct.budget} rejected tokens is spent")
-        return verdict
+        return refused
 
-    def objection(self, view: View, proposal: Proposal) -> Vetoes:
-        """What has to be left out, from the first commit on that does not fit."""
+    def _refused(self, view: View, proposal: Proposal) -> Vetoes | None:
+        """The first tokens that do not fit; None if all do."""
         canvas, changes = view.canvas, proposal.changes
         now = proposal.before.copy()
         now[changes.remask_positions] = canvas.mask_id
@@ -97,14 +107,42 @@ class CfgReviewer:
             if not self._fits(self.region(canvas, now)):
                 now[position] = before
                 tokens.append((position, token))
-        if tokens:
-            return self._vetoes(view, now, tokens, len(proposal.commits))
-        return Vetoes(
-            kinds=frozenset(self._kinds(proposal)),
-            accepted=len(proposal.commits),
-            checks=self.checks,
-            timeouts=self.timeouts,
-        )
+        return self._vetoes(view, now, tokens, len(proposal.commits)) if tokens else None
+
+    def _unfinished(self, view: View, proposal: Proposal) -> Verdict:
+        """All tokens fit, but not what becomes of the sequence beside them."""
+        kind = self._kind(proposal)
+        if kind is not None:
+            return Vetoes(
+                kinds=frozenset((kind,)),
+                accepted=len(proposal.commits),
+                checks=self.checks,
+                timeouts=self.timeouts,
+            )
+        return self._completed(view, proposal)
+
+    def _completed(self, view: View, proposal: Proposal) -> Verdict:
+        """The sampler has no steps left: the masks become the likeliest tokens that fit, from left
+        to right."""
+        canvas = view.canvas
+        now = canvas.tokens[0, : canvas.length[0]].copy()
+        columns = {int(p): r for r, p in enumerate(view.positions[0].tolist())}
+        written = {}
+        for position in np.flatnonzero(now == canvas.mask_id).tolist():
+            region = self.region(canvas, now)
+            if not 0 <= position - self.start < len(region):
+                continue
+            self.checks += 1
+            allowed = self.checker.allowed(region, position - self.start, NEVER)
+            if not allowed.any():
+                return self.given_up(f"nothing fits at {position}")
+            token = int(np.flatnonzero(allowed)[0])
+            if position in columns:
+                scores = view.logits[0, columns[position]].double().cpu().numpy().copy()
+                scores[: len(allowed)][~allowed] = -np.inf
+                token = int(scores.argmax()) if np.isfinite(scores.max()) else token
+            now[position] = written[position] = token
+        return Replacement(tokens=written, checks=self.checks, timeouts=self.timeouts)
 
     def region(self, canvas: Canvas, sequence: np.ndarray) -> np.ndarray:
         """The answer: without what is cut off in the end, with the room that it may grow into."""
@@ -176,15 +214,15 @@ class CfgReviewer:
             return []
         return [(position, token) for token in np.flatnonzero(~allowed).tolist()]
 
-    def _kinds(self, proposal: Proposal) -> list[Kind]:
-        """The changes beside tokens to try without: the latest in the step first."""
+    def _kind(self, proposal: Proposal) -> Kind | None:
+        """The change beside tokens to try without first, of those not left out yet."""
         changes = proposal.changes
         if changes.stop:
-            return ["stop"]
+            return "stop"
         if changes.inserted:
-            return ["insert"]
+            return "insert"
         if changes.length is not None:
-            return ["length"]
-        if proposal.filled is not None or proposal.ends:
-            return ["end"]
-        return ["remask"] if changes.remask_positions.size else []
+            return "length"
+        if (proposal.filled is not None or proposal.ends) and not changes.open_end:
+            return "end"
+        return None

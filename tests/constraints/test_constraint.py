@@ -1,0 +1,208 @@
+"""Answers under a constraint: always valid, whatever the sampler and however bad the model."""
+
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from tiny_decoding import random_model
+
+from dllm.cache.none import NoCache
+from dllm.config import build, compose
+from dllm.constraints.languages import JsonSchema
+from dllm.engine.loop import Decoder
+from dllm.errors import ConfigError, RunError
+from dllm.forward.predictor import Predictor
+from dllm.models.loading import read_spec
+from dllm.models.spec import ModelSpec
+from dllm.models.tokenizers import Tokenizer, load_tokenizer
+from dllm.step.canvas import Prompt
+from dllm.step.eos import EosPolicy
+from dllm.step.outcome import Outcome
+from dllm.tasks.extraction import json_schema
+
+
+FOLDER = Path(__file__).parents[2] / "dllm" / "models" / "tiny" / "tiny-llada"
+SAMPLERS = (
+    "localleap",
+    "threshold",
+    "freedave",
+    "r2dllm",
+    "wino",
+    "window",
+    "low_confidence",
+    "random",
+    "left_to_right",
+    "hierarchy_remask",
+    "llada2_edit",
+    "eotp",
+)
+SCHEMA = json_schema(["name", "age"])
+
+
+@cache
+def tokenizer() -> Tokenizer:
+    return load_tokenizer(FOLDER)
+
+
+@cache
+def spec() -> ModelSpec:
+    """The shipped model's vocabulary on a model that knows nothing."""
+    small = {"d_model": 32, "n_layers": 1, "n_heads": 2, "n_kv_heads": 2, "head_dim": 16}
+    return replace(read_spec(FOLDER), **small, d_ff=64)
+
+
+@cache
+def predictor() -> Predictor:
+    return Predictor(random_model(spec()))
+
+
+def decoder(*options: str, eos: EosPolicy = EosPolicy.NONE, seed: int = 0) -> Decoder:
+    config = compose(options)
+    constraint = build(config.constraint, "constraint")
+    return Decoder(
+        predictor(),
+        build(config.sampler, "sampler").with_tokenizer(tokenizer()),
+        NoCache(),
+        eos,
+        constraint.bind(tokenizer(), spec()),
+        batch_size=2,
+        seed=seed,
+    )
+
+
+def prompts(schema: Any = SCHEMA, gen_length: int = 32) -> list[Prompt]:
+    text = json.dumps(schema)
+    return [Prompt(f"s{i}", (2, 40 + i, 3), gen_length, schema=text) for i in range(3)]
+
+
+def answer(outcome: Outcome) -> Any:
+    assert outcome.failure is None
+    tokens = list(outcome.tokens)
+    end = next((i for i, token in enumerate(tokens) if token in spec().eos_ids), len(tokens))
+    return json.loads(tokenizer().decode(tokens[:end], skip_special_tokens=False))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_an_untrained_model_writes_valid_json(sampler: str) -> None:
+    options = ["sampler.region.block_length=16"] if sampler == "llada2_edit" else []
+    run = decoder(f"sampler={sampler}", "constraint=json_schema", *options)
+    for outcome in run.decode(prompts()):
+        jsonschema.validate(answer(outcome), SCHEMA)
+        assert outcome.cost.checks > 0
+
+
+@pytest.mark.parametrize("eos", list(EosPolicy))
+def test_every_way_to_end_an_answer_asks_first(eos: EosPolicy) -> None:
+    run = decoder("sampler=threshold", "sampler.threshold=0", "constraint=json_schema", eos=eos)
+    for outcome in run.decode(prompts()):
+        jsonschema.validate(answer(outcome), SCHEMA)
+
+
+def test_random_draws_are_checked_too() -> None:
+    options = (
+        "sampler=low_confidence",
+        "sampler/proposer=gumbel",
+        "sampler.proposer.temperature=1",
+    )
+    for outcome in decoder(*options, "constraint=json_schema").decode(prompts()):
+        jsonschema.validate(answer(outcome), SCHEMA)
+
+
+@pytest.mark.parametrize("patience", [0, 1000])
+def test_refusing_one_token_at_a_time_or_all_at_once(patience: int) -> None:
+    run = decoder("constraint=json_schema", f"constraint.patience={patience}")
+    for outcome in run.decode(prompts()[:1]):
+        jsonschema.validate(answer(outcome), SCHEMA)
+
+
+def test_the_last_token_that_fits_is_used() -> None:
+    # The shortest answer takes every position: one token wrong and nothing valid is left.
+    bound = decoder("constraint=json_schema").constraint
+    assert bound is not None
+    with pytest.raises(ConfigError, match="the shortest valid answer takes 8 tokens"):
+        bound.check(prompts(gen_length=4)[0])
+    options = ("constraint=json_schema", "sampler.region.block_length=8")
+    for outcome in decoder(*options).decode(prompts(gen_length=8)):
+        assert answer(outcome).keys() == {"name", "age"}
+
+
+def test_a_budget_ends_in_a_failure() -> None:
+    run = decoder("constraint=json_schema", "constraint.budget=0", "constraint.patience=100")
+    for outcome in run.decode(prompts()):
+        assert "its budget of 0 rejected tokens is spent" in str(outcome.failure)
+
+
+def test_grammars_and_regular_expressions(tmp_path: Path) -> None:
+    own = tmp_path / "own.lark"
+    own.write_text('start: "a" start "b" | "c"\n')
+    for outcome in decoder("constraint=grammar", f"constraint.grammar={own}").decode(prompts()[:1]):
+        text = tokenizer().decode([t for t in outcome.tokens if t not in spec().eos_ids])
+        depth = text.index("c")
+        assert text == "a" * depth + "c" + "b" * depth
+    for outcome in decoder("constraint=regex", "constraint.pattern='[0-9]{3}x'").decode(
+        prompts()[:1]
+    ):
+        text = tokenizer().decode([t for t in outcome.tokens if t not in spec().eos_ids])
+        assert len(text) == 4 and text[:3].isdigit() and text[3] == "x"
+
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("arithmetic", "smiles", "cpp")]
+
+
+@pytest.mark.parametrize("grammar", ["json", *SLOW])
+def test_built_in_grammars(grammar: str) -> None:
+    # The judgement of the finished text is Lark's, and a bad one would be an error.
+    for outcome in decoder("constraint=grammar", f"constraint.grammar={grammar}").decode(
+        prompts()[:1]
+    ):
+        assert outcome.failure is None
+
+
+@pytest.mark.parametrize(
+    ("schema", "complaint"),
+    [
+        ("false", "no text can be derived"),
+        ('{"typo": 1}', "unknown keyword typo"),
+        ('{"type": ', "not valid JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"type": "string", "pattern": "(a|b)*a(a|b){60}"}', "automaton states|compile_timeout"),
+        (" " * 5_000_000, "characters are more than"),
+    ],
+)
+def test_a_bad_schema_is_one_line_before_any_forward(
+    schema: str, complaint: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "schema.json"
+    path.write_text(schema)
+    options = (f"constraint.schema={path}", "constraint.compile_timeout=20")
+    run = decoder("constraint=json_schema", *options)
+    with pytest.raises(ConfigError, match=complaint) as caught:
+        next(run.decode(prompts()))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["constraint=json_schema", "constraint.schema=absent.json"], "can't be read"),
+        (["constraint=grammar", "constraint.grammar=absent"], "built in are arithmetic"),
+        (["constraint=grammar", "constraint.start=nothing"], "constraint.grammar=json"),
+        (["constraint=regex", "constraint.pattern='('"], "no regular expression"),
+        (["constraint=json_schema", "constraint.prefix='['"], "no valid answer begins like this"),
+        (["constraint=json_schema", "constraint.patience=-1"], "must be >= 0"),
+    ],
+)
+def test_bad_options_are_one_line_before_any_forward(options: list[str], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        next(decoder(*options).decode(prompts()))
+
+
+def test_a_text_that_the_judge_refuses_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(JsonSchema, "complaint", lambda self, text: "wrong")
+    with pytest.raises(RunError, match="answer is wrong"):
+        next(decoder("constraint=json_schema").decode(prompts()))
