@@ -16,7 +16,7 @@ whose blocks are trained.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from dllm.models.spec import ModelSpec
 from dllm.models.tokenizers import Tokenizer
 from dllm.step import scores
 from dllm.step.canvas import Canvas, Layout, Prompt
+from dllm.step.plan import Need
 from dllm.step.prediction import View
 from samplers.parts.delimiters import Delimiters, resolved, token_ids
 from samplers.parts.regions import plain_layout
@@ -47,6 +48,8 @@ class AdaptiveBlocks:
     window_base: Literal["gen_length", "generated"]
     delimiter_conf_dtype: scores.ConfDtype
     """dtype of a delimiter's confidence; official: the model's."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"opening_logits"})
 
     def __post_init__(self) -> None:
         if self.default_block_length < 1:

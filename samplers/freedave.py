@@ -8,11 +8,15 @@ low_confidence with steps = gen_length is the paper's method, base threshold is 
 opening is Dream's cached variant.
 
 Lossless (tokens and order of `base`, never more forwards) with verify.match=exact, greedy
-proposals, the same cache and batch-invariant numerics (float32 or wider; bf16 batches flip near-
-ties). Lossy: `subset` with a base that commits several positions (official on LLaDA and Dream).
-`eager` also drafts blocks ahead; it needs block-causal attention (with full attention the
-official code crashes or is lossy) and compares (block, score) lexicographically where
-the official bf16 sum is inexact.
+proposals, the same cache, official_forwards=false, a base whose step depends on canvas and
+prediction alone (no schedule over several steps), and batch-invariant numerics (float32 or wider;
+bf16 batches flip near-ties). Lossy: `subset` with a base that commits several positions (official
+on LLaDA and Dream). `eager` also drafts blocks ahead; it needs block-causal attention (with full
+attention the official code crashes or is lossy) and compares (block, score) lexicographically
+where the official bf16 sum is inexact. It is lossless and never slower under eos=none only: a
+policy that looks at complete blocks (fill_after_block and its kind) does not see the end token of a
+block that was completed ahead, so that the answer goes on where `base` ends it; under
+stop_until_eos and cut the answer is the same, the number of forwards is not promised.
 
 Authors' settings: LLaDA d=4, Dream d=8, block 32, dual cache, threshold 0.95 for ++; TraDo / SDAR
 d=8, block 4, eager, 0.90. Their confidence is a softmax in the logits' dtype.
@@ -63,6 +67,13 @@ class FreeDave(Wrapper):
             raise ConfigError(
                 f"sampler.base={rule} remembers earlier steps: drafts can't follow it"
             )
+        if "guidance" in self.base.needs:
+            raise ConfigError(
+                f"sampler.base={rule} is guided (cfg_scale > 0): drafts take the place of its "
+                "canvases without the prompt"
+            )
+        if self.draft_steps > 1:
+            object.__setattr__(self, "needs", self.base.needs | {"hypotheses"})
         if not isinstance(self.proposer, Greedy):
             raise ConfigError(
                 f"sampler.base.proposer={type(self.proposer).__name__} draws at random: use greedy"
@@ -177,7 +188,10 @@ class FreeDave(Wrapper):
             updates={
                 "open": still_open.sum(dim=1),
                 "draft_token": view.on_canvas(tokens, state["draft_token"]),
-                "draft_score": view.on_canvas(score.double(), state["draft_score"]),
+                # A row that was not computed proposes no draft.
+                "draft_score": view.on_canvas(
+                    score.double().masked_fill(~view.fresh, -torch.inf), state["draft_score"]
+                ),
             },
         )
 

@@ -9,6 +9,7 @@ nothing to conform to. remask_threshold 0.4 [code].
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool
@@ -16,7 +17,7 @@ from jaxtyping import Bool
 from dllm.step import scores
 from dllm.step.canvas import Canvas
 from dllm.step.decision import Decision
-from dllm.step.plan import Request, pad_positions
+from dllm.step.plan import Need, Request, pad_positions
 from dllm.step.prediction import View
 from dllm.step.schedule import Value, current
 from dllm.step.state import SamplerState
@@ -28,6 +29,8 @@ from samplers.parts.checks import in_unit_interval
 class HierarchyRemask(DInferHierarchy):
     remask_threshold: Value
     """Confidence of the new arg-max below which a committed token is doubted, in [0, 1]."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"block_logits"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

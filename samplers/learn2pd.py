@@ -15,7 +15,7 @@ Differs: the quota never spills over into the next block, as it can in the offic
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from dllm.models.spec import ModelSpec
 from dllm.step import scores
 from dllm.step.canvas import Canvas
 from dllm.step.decision import Decision
-from dllm.step.plan import Request, pad_positions
+from dllm.step.plan import Need, Request, pad_positions
 from dllm.step.prediction import View
 from dllm.step.sampler import Sampler
 from dllm.step.state import SamplerState
@@ -53,6 +53,8 @@ class Learn2PD(Sampler):
     narrow_blocks: Literal["refuse", "pad"]
     """Blocks shorter than the filter's: refused, or padded with zeros as in the official code."""
     network: FilterNetwork = field(init=False, compare=False, repr=False)
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"block_logits"})
 
     def __post_init__(self) -> None:
         in_unit_interval("accept_threshold", self.accept_threshold)

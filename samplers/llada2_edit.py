@@ -8,6 +8,7 @@ follow, until one changes nothing. Known from a third party's code only [re-impl
 """
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from jaxtyping import Bool
 
 from dllm.step.canvas import Canvas
 from dllm.step.decision import Decision, HostDecision
-from dllm.step.plan import Request, pad_positions
+from dllm.step.plan import Need, Request, pad_positions
 from dllm.step.prediction import View
 from dllm.step.schedule import Value, current
 from dllm.step.state import SamplerState, StateField
@@ -32,6 +33,8 @@ class LLaDA2Edit(DynamicQuota):
     """Confidence above which a committed token is overwritten, in [0, 1]."""
     max_passes: int
     """Editing passes after the block's last mask (>= 0)."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"block_logits"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

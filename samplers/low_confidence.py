@@ -45,6 +45,8 @@ class LowConfidence(StaticQuota):
 
     def __post_init__(self) -> None:
         not_below("cfg_scale", self.cfg_scale, 0)
+        if self.cfg_scale:
+            object.__setattr__(self, "needs", frozenset({"guidance"}))
 
     def check_model(self, spec: ModelSpec) -> None:
         super().check_model(spec)

@@ -26,7 +26,7 @@ from dllm.step.state import SamplerState, StateField
 
 @dataclass(frozen=True, kw_only=True)
 class Oracle(Sampler):
-    needs: ClassVar[frozenset[Need]] = frozenset({"reference"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"reference", "block_logits"})
     may_commit_nothing: ClassVar[bool] = True
 
     def fields(self) -> tuple[StateField, ...]:

@@ -33,7 +33,9 @@ from samplers.parts.checks import in_unit_interval, not_below
 class DynamicQuota(Sampler):
     mode: Literal["dynamic", "static", "sequential", "entropy_bounded"]
     denoising_steps: int | None
-    """Steps that the quota spreads a block over (>= 1); null = one position per step."""
+    """Steps that the quota spreads a block over (>= 1); null = `per_step` positions in each."""
+    per_step: int
+    """Positions due in every step where no steps are given (>= 1)."""
     quota_rest: Literal["first_steps", "dropped"]
     """What a block leaves over steps: one more position in each of the first ones (SDAR), or a last
     step or two more (TDAR's engine)."""
@@ -47,15 +49,22 @@ class DynamicQuota(Sampler):
         not_below("entropy_bound", extremes(self.entropy_bound)[0], 0)
         if self.denoising_steps is not None and self.denoising_steps < 1:
             raise ConfigError(f"sampler.denoising_steps={self.denoising_steps} must be >= 1")
+        not_below("per_step", self.per_step, 1)
+        if self.denoising_steps is not None and self.per_step != 1:
+            raise ConfigError(
+                f"sampler.per_step={self.per_step} and sampler.denoising_steps="
+                f"{self.denoising_steps} are two quotas: leave one of them at its default"
+            )
 
     def quota(self, view: View) -> Int[Tensor, "batch"]:
         """Positions due in this step; at least one, so that the schedule can't run dry."""
         canvas = view.canvas
+        if self.denoising_steps is None:
+            return torch.full((canvas.batch,), self.per_step, device=view.device)
         length = canvas.block_end - canvas.block_start
-        steps = length if self.denoising_steps is None else self.denoising_steps
-        share = length // steps
+        share = length // self.denoising_steps
         if self.quota_rest == "first_steps":
-            share = share + (canvas.step_in_block < length % steps)
+            share = share + (canvas.step_in_block < length % self.denoising_steps)
         return view.column(share.clip(1))[:, 0]
 
     def choose(

@@ -26,6 +26,7 @@ from dllm.models.spec import ModelSpec
 from dllm.models.tokenizers import Tokenizer
 from dllm.step.canvas import Canvas, Layout, Prompt
 from dllm.step.outcome import Outcome
+from dllm.step.plan import Need
 from dllm.step.prediction import View
 from dllm.step.sampler import Region
 from dllm.step.state import SamplerState
@@ -42,6 +43,10 @@ class TwoPhases:
 
     first: Region
     second: Region
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return self.first.needs | self.second.needs
 
     def validate(self, gen_length: int) -> None:
         self.first.validate(gen_length)

@@ -21,7 +21,7 @@ from dllm.cache.spans import span_plan
 from dllm.forward.store import KVStore
 from dllm.models.spec import AttentionKind, ModelSpec
 from dllm.step.canvas import Canvas
-from dllm.step.plan import ForwardKind, Plan, Request
+from dllm.step.plan import ForwardKind, Need, Plan, Request
 
 
 IntRow = Int[np.ndarray, "batch"]
@@ -42,6 +42,9 @@ class BlockCache:
     audit = False
     stores: ClassVar[bool] = True
     attention: ClassVar[frozenset[AttentionKind]] = frozenset({"block_causal"})
+
+    def supplies(self, spec: ModelSpec) -> frozenset[Need]:
+        return frozenset({"opening_logits", "block_logits", "all_logits", "hypotheses"})
 
     def begin(self, spec: ModelSpec) -> None:
         self._lead = spec.logit_shift

@@ -17,7 +17,7 @@ from dllm.cache.spans import span_plan
 from dllm.forward.store import KVStore
 from dllm.models.spec import AttentionKind, ModelSpec
 from dllm.step.canvas import Canvas
-from dllm.step.plan import ForwardKind, Plan, Request
+from dllm.step.plan import ForwardKind, Need, Plan, Request
 
 
 @dataclass(kw_only=True)
@@ -39,6 +39,13 @@ class BlockRefresh(ABC):
 
     stores: ClassVar[bool] = True
     attention: ClassVar[frozenset[AttentionKind]] = frozenset({"full"})
+
+    def supplies(self, spec: ModelSpec) -> frozenset[Need]:
+        found: set[Need] = {"opening_logits", "block_logits", "hypotheses"}
+        if spec.logit_shift and self.shifted_rows == "own":
+            # No later step predicts the block's first position.
+            found.remove("block_logits")
+        return frozenset(found)
 
     def begin(self, spec: ModelSpec) -> None:
         self._lead = spec.logit_shift if self.shifted_rows == "previous" else 0

@@ -19,7 +19,7 @@ from dllm.cache.rows import CHANGED, canvases, feed
 from dllm.forward.store import KVStore
 from dllm.models.spec import AttentionKind, ModelSpec
 from dllm.step.canvas import Canvas
-from dllm.step.plan import ForwardKind, Plan, Request
+from dllm.step.plan import ForwardKind, Need, Plan, Request
 
 
 @dataclass(kw_only=True)
@@ -27,6 +27,9 @@ class CausalCache:
     audit = False
     stores: ClassVar[bool] = True
     attention: ClassVar[frozenset[AttentionKind]] = frozenset({"causal"})
+
+    def supplies(self, spec: ModelSpec) -> frozenset[Need]:
+        return frozenset({"opening_logits", "block_logits", "all_logits", "hypotheses"})
 
     def begin(self, spec: ModelSpec) -> None:
         self._shift = spec.logit_shift

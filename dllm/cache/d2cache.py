@@ -30,7 +30,7 @@ from dllm.forward.store import KVStore
 from dllm.models.spec import AttentionKind, ModelSpec
 from dllm.step.canvas import Canvas
 from dllm.step.density import certainty_density
-from dllm.step.plan import ForwardKind, Plan, Request, Taps, pad_positions
+from dllm.step.plan import ForwardKind, Need, Plan, Request, Taps, pad_positions
 
 
 Positions = Bool[np.ndarray, "canvas"]
@@ -77,6 +77,9 @@ class D2Cache:
             raise ConfigError(f"cache.sigma={self.sigma} must be > 0")
         if not 0 <= self.rollout_p <= 1:
             raise ConfigError(f"cache.rollout_p={self.rollout_p} is outside [0, 1]")
+
+    def supplies(self, spec: ModelSpec) -> frozenset[Need]:
+        return frozenset()
 
     def begin(self, spec: ModelSpec) -> None:
         self._shift = spec.logit_shift

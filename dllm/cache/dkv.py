@@ -25,7 +25,7 @@ from dllm.errors import ConfigError
 from dllm.forward.store import KVStore
 from dllm.models.spec import AttentionKind, ModelSpec
 from dllm.step.canvas import Canvas
-from dllm.step.plan import ForwardKind, Plan, Request
+from dllm.step.plan import ForwardKind, Need, Plan, Request
 
 
 Positions = Bool[np.ndarray, "canvas"]
@@ -54,6 +54,13 @@ class DKVCache:
     def __post_init__(self) -> None:
         if self.refresh_every < 1:
             raise ConfigError(f"cache.refresh_every={self.refresh_every} must be >= 1")
+
+    def supplies(self, spec: ModelSpec) -> frozenset[Need]:
+        if self.variant == "prefill":
+            return frozenset({"opening_logits", "block_logits", "all_logits", "hypotheses"})
+        # A shifted model's row is kept although its own token may still be a mask.
+        open_rows = spec.logit_shift and self.shifted_rows == "next"
+        return frozenset({"opening_logits", *(() if open_rows else ("hypotheses",))})
 
     def begin(self, spec: ModelSpec) -> None:
         self._shift = spec.logit_shift

@@ -24,7 +24,7 @@ from dllm.errors import ConfigError
 from dllm.forward.store import KVStore
 from dllm.models.spec import AttentionKind, ModelSpec
 from dllm.step.canvas import Canvas
-from dllm.step.plan import ForwardKind, Partial, Plan, Request
+from dllm.step.plan import ForwardKind, Need, Partial, Plan, Request
 
 
 @dataclass
@@ -55,6 +55,9 @@ class DLLMCache:
                 raise ConfigError(f"cache.{name}={getattr(self, name)} must be >= 1")
         if not 0 <= self.update_share <= 1:
             raise ConfigError(f"cache.update_share={self.update_share} is outside [0, 1]")
+
+    def supplies(self, spec: ModelSpec) -> frozenset[Need]:
+        return frozenset({"opening_logits", "block_logits", "all_logits"})
 
     def begin(self, spec: ModelSpec) -> None:
         self._layers = spec.n_layers

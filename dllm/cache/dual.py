@@ -14,11 +14,19 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from dllm.cache.block_refresh import BlockRefresh
+from dllm.models.spec import ModelSpec
 from dllm.step.canvas import Canvas
+from dllm.step.plan import Need
 
 
 @dataclass(kw_only=True)
 class DualCache(BlockRefresh):
+    def supplies(self, spec: ModelSpec) -> frozenset[Need]:
+        found = super().supplies(spec)
+        # The rows of a shifted model end before the block's last position.
+        last_row = not spec.logit_shift or self.shifted_rows == "own"
+        return found if last_row else found - {"hypotheses"}
+
     def step_span(self, canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
         # Rows before a shifted model's last position predict the whole block.
         return canvas.block_start, canvas.block_end - self._lead

@@ -8,13 +8,16 @@ import torch
 from dllm.forward.store import KVStore
 from dllm.models.spec import NO_MASK, AttentionKind, ModelSpec
 from dllm.step.canvas import Canvas
-from dllm.step.plan import ForwardKind, Plan, Request
+from dllm.step.plan import ForwardKind, Need, Plan, Request
 
 
 class NoCache:
     audit = False
     stores: ClassVar[bool] = False
     attention: ClassVar[frozenset[AttentionKind]] = frozenset({"full", "block_causal", "causal"})
+
+    def supplies(self, spec: ModelSpec) -> frozenset[Need]:
+        return frozenset({"opening_logits", "block_logits", "all_logits", "hypotheses", "guidance"})
 
     def begin(self, spec: ModelSpec) -> None:
         self._spec = spec

@@ -5,7 +5,7 @@ from typing import ClassVar, Protocol
 from dllm.forward.store import KVStore
 from dllm.models.spec import AttentionKind, ModelSpec
 from dllm.step.canvas import Canvas
-from dllm.step.plan import Plan, Request
+from dllm.step.plan import Need, Plan, Request
 
 
 class CachePolicy(Protocol):
@@ -15,6 +15,10 @@ class CachePolicy(Protocol):
     """Whether the policy keeps keys and values between forwards."""
     attention: ClassVar[frozenset[AttentionKind]]
     """Attention kinds under which the policy is meaningful."""
+
+    def supplies(self, spec: ModelSpec) -> frozenset[Need]:
+        """Which of the logits and alternative canvases that a rule may need its forwards give."""
+        ...
 
     @property
     def audit(self) -> bool:

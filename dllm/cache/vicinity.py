@@ -20,7 +20,7 @@ from dllm.errors import ConfigError
 from dllm.forward.store import KVStore
 from dllm.models.spec import AttentionKind, ModelSpec
 from dllm.step.canvas import Canvas
-from dllm.step.plan import ForwardKind, Plan, Request
+from dllm.step.plan import ForwardKind, Need, Plan, Request
 
 
 @dataclass
@@ -53,6 +53,9 @@ class VicinityCache:
                 raise ConfigError(f"cache.{name}={getattr(self, name)} must be >= 0")
         if self.refresh_every is not None and self.refresh_every < 1:
             raise ConfigError(f"cache.refresh_every={self.refresh_every} must be >= 1")
+
+    def supplies(self, spec: ModelSpec) -> frozenset[Need]:
+        return frozenset({"opening_logits", "block_logits", "hypotheses"})
 
     def begin(self, spec: ModelSpec) -> None:
         self._shift = spec.logit_shift

@@ -29,7 +29,7 @@ from dllm.errors import ConfigError
 from dllm.forward.store import KVStore
 from dllm.models.spec import AttentionKind, ModelSpec
 from dllm.step.canvas import Canvas
-from dllm.step.plan import ForwardKind, Plan, Request
+from dllm.step.plan import ForwardKind, Need, Plan, Request
 
 
 Positions = Bool[np.ndarray, "canvas"]
@@ -68,6 +68,12 @@ class WindowCache:
         for name in ("outer_window", "refresh_cycle"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"cache.{name}={getattr(self, name)} must be >= 1")
+
+    def supplies(self, spec: ModelSpec) -> frozenset[Need]:
+        if self.refresh_scope == "window":
+            # A refresh leaves out the masks beyond the outer window.
+            return frozenset({"hypotheses"})
+        return frozenset({"opening_logits", "block_logits", "all_logits", "hypotheses"})
 
     def begin(self, spec: ModelSpec) -> None:
         self._shift = spec.logit_shift

@@ -21,10 +21,21 @@ class _Phased(Protocol):
     refresh_cycle: int
 
 
+_SUPPLIED: dict[Need, str] = {
+    "opening_logits": "reads all it asks for in a block's first step",
+    "block_logits": "reads every position of the block in every step",
+    "all_logits": "reads positions outside the block in every step",
+    "hypotheses": "needs drafts computed beside the canvas",
+    "guidance": "needs canvases without the prompt (sampler.cfg_scale > 0) computed beside it",
+}
+"""What only some caches compute, and why a rule needs it computed."""
+
+
 def needs(sampler: Sampler) -> frozenset[Need]:
-    """What the sampler's rule and its logits transform need from the engine."""
+    """What the sampler's rule, its region and its logits transform need from the engine."""
+    wanted = sampler.needs | sampler.region.needs
     transform = sampler.logits_transform
-    return sampler.needs if transform is None else sampler.needs | transform.needs
+    return wanted if transform is None else wanted | transform.needs
 
 
 def refusals(
@@ -51,6 +62,12 @@ def refusals(
                 f"sampler={rule} needs full attention and unshifted logits; the model's are "
                 f"{spec.attention} with a shift of {spec.logit_shift}"
             )
+    lacking = wanted - cache.supplies(spec)
+    found += [
+        f"sampler={rule} {why}, which cache={policy} does not; use cache=none"
+        for need, why in _SUPPLIED.items()
+        if need in lacking
+    ]
     phase = sampler.phase()
     if phase is not None and isinstance(cache, _Phased) and phase != cache.refresh_cycle:
         found.append(

@@ -10,6 +10,10 @@ from dllm.models.transformer import Layer
 from dllm.step.plan import Plan
 
 
+DIGITS = 6
+"""Decimals of the cosine by which rows are ranked."""
+
+
 class PartialForward:
     """One forward of a plan with `partial`; every layer sees the states of all rows.
 
@@ -73,9 +77,9 @@ class PartialForward:
         if not pool.any():
             return pool
         old = stored[:, :, : self.width]
-        similarity = F.cosine_similarity(
-            fresh.transpose(1, 2).flatten(2), old.transpose(1, 2).flatten(2), dim=-1
-        )
+        new, last = (v.transpose(1, 2).flatten(2).double() for v in (fresh, old))
+        # Rows that did not change differ from 1 by rounding, which depends on the batch: they tie.
+        similarity = F.cosine_similarity(new, last, dim=-1).round(decimals=DIGITS)
         similarity = similarity.masked_fill(~pool, torch.inf)
         order = similarity.argsort(dim=1, stable=True)
         rank = torch.empty_like(order).scatter_(

@@ -48,7 +48,11 @@ class Predictor:
         if plan.logits_for is None:
             return None
         picked, valid = self._pick(plan, plan.logits_for, hidden)
-        return Prediction(self.model.logits(picked), valid)
+        logits = self.model.logits(picked)
+        if valid is not None:
+            # A row that was not computed has no logits, above all not those of another row.
+            logits.masked_fill_(~valid[..., None], torch.nan)
+        return Prediction(logits, valid)
 
     def _confidence(self, plan: Plan, wanted: Tensor, hidden: Tensor) -> Tensor:
         """Highest probability of each wanted slot; a few rows at a time, since the logits of a

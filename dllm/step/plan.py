@@ -14,9 +14,22 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-Need = Literal["twins", "reference", "fresh_logits"]
-"""What a rule may ask of the engine; `fresh_logits`: every prediction is computed from the whole
-current canvas."""
+Need = Literal[
+    "twins",
+    "reference",
+    "fresh_logits",
+    "opening_logits",
+    "block_logits",
+    "all_logits",
+    "hypotheses",
+    "guidance",
+]
+"""What a rule may ask of the engine.
+
+`fresh_logits`: every prediction is computed from the whole current canvas. Of the positions that a
+rule asks for, every step predicts `all_logits`: each one, `block_logits`: those of the block,
+decided ones included; `opening_logits`: the first step of a block predicts each one. `hypotheses`:
+alternative canvases that differ in the block's masks; `guidance`: in the prompt."""
 
 
 MODEL = "model"

@@ -18,7 +18,7 @@ class Prediction:
     """Logits of the positions asked for, alignment shift already removed."""
 
     logits: Float[Tensor, "entries wanted vocab"]
-    """Model dtype; row r predicts `Plan.logits_for[:, r]`."""
+    """Model dtype; row r predicts `Plan.logits_for[:, r]`; NaN where not valid."""
     valid: Bool[Tensor, "entries wanted"] | None
     """False where the needed row was not computed (or padding); None = all valid."""
 

@@ -27,6 +27,9 @@ from dllm.step.state import SamplerState, StateField
 class Region(Protocol):
     """Which masked positions are eligible now, and when the next block begins."""
 
+    needs: ClassVar[frozenset[Need]]
+    """What the engine must supply to find the blocks."""
+
     def validate(self, gen_length: int) -> None:
         """Raises `ConfigError` if this region can't schedule `gen_length` positions."""
         ...

@@ -6,6 +6,7 @@ again and decoded anew. The end is set by `Sampler.refine`, which sees the sampl
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool
@@ -13,6 +14,7 @@ from jaxtyping import Bool
 from dllm.errors import ConfigError
 from dllm.models.spec import ModelSpec
 from dllm.step.canvas import Canvas, Layout, Prompt
+from dllm.step.plan import Need
 from dllm.step.prediction import View
 from samplers.parts.growing_blocks import growing_layout
 
@@ -25,6 +27,8 @@ class InferredWindows:
     """Look-ahead, and expected length after a stable window (>= smallest_window)."""
     first_window: int
     """Expected length of the first window (>= 1)."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __post_init__(self) -> None:
         if not 1 <= self.smallest_window <= self.largest_window or self.first_window < 1:

@@ -26,7 +26,7 @@ from dllm.models.spec import ModelSpec
 from dllm.models.tokenizers import Tokenizer
 from dllm.step.canvas import Canvas
 from dllm.step.decision import Decision
-from dllm.step.plan import Request, pad_positions
+from dllm.step.plan import Need, Request, pad_positions
 from dllm.step.prediction import View
 from dllm.step.sampler import Sampler
 from dllm.step.state import SamplerState, StateField
@@ -65,6 +65,8 @@ class Dystruct(Sampler):
     may_commit_nothing: ClassVar[bool] = True
     decides_length: ClassVar[bool] = True
     plans_commits: ClassVar[bool] = True
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"all_logits"})
 
     def __post_init__(self) -> None:
         not_below("weld_radius", self.weld_radius, 0)

@@ -6,7 +6,7 @@ attention too: the same weights can be run with another one, as TCCF does with 1
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Bool
@@ -14,6 +14,7 @@ from jaxtyping import Bool
 from dllm.errors import ConfigError
 from dllm.models.spec import ModelSpec
 from dllm.step.canvas import Canvas, Layout, Prompt
+from dllm.step.plan import Need
 from dllm.step.prediction import View
 
 
@@ -26,6 +27,8 @@ class AlignedBlocks:
     (causal)."""
     overhang: Literal["keep", "cut"]
     """What the last block decodes beyond gen_length stays in the answer (SDAR) or not (TDAR)."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __post_init__(self) -> None:
         if self.block_length is not None and self.block_length < 1:

@@ -6,6 +6,7 @@ grows there belongs to it.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool
@@ -13,6 +14,7 @@ from jaxtyping import Bool
 from dllm.errors import ConfigError
 from dllm.models.spec import ModelSpec
 from dllm.step.canvas import Canvas, Layout, Prompt
+from dllm.step.plan import Need
 from dllm.step.prediction import View
 from samplers.parts.regions import plain_layout
 
@@ -38,6 +40,8 @@ class GrowingBlocks:
     """Positions per block (>= 1)."""
     initial_length: int
     """Masked positions at the start (>= 1)."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __post_init__(self) -> None:
         for name in ("block_length", "initial_length"):

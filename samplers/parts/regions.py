@@ -5,6 +5,7 @@ of the prompt, left to right; `block_length: null` makes the whole generation re
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool
@@ -12,6 +13,7 @@ from jaxtyping import Bool
 from dllm.errors import ConfigError
 from dllm.models.spec import ModelSpec
 from dllm.step.canvas import Canvas, Layout, Prompt
+from dllm.step.plan import Need
 from dllm.step.prediction import View
 
 
@@ -27,6 +29,8 @@ class FixedBlocks:
 
     block_length: int | None
     """Positions per block (>= 1, divides gen_length); null = one block."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __post_init__(self) -> None:
         if self.block_length is not None and self.block_length < 1:

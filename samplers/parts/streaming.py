@@ -1,6 +1,7 @@
 """Regions of WeDLM (arXiv 2512.22737): a window of fixed width behind the first mask, or blocks."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -8,6 +9,7 @@ from jaxtyping import Bool, Int
 from dllm.errors import ConfigError
 from dllm.models.spec import ModelSpec
 from dllm.step.canvas import Canvas, Layout, Prompt
+from dllm.step.plan import Need
 from dllm.step.prediction import View
 from samplers.parts.regions import FixedBlocks, plain_layout
 
@@ -16,6 +18,8 @@ from samplers.parts.regions import FixedBlocks, plain_layout
 class StreamingWindow:
     window: int
     """Positions from the first mask on in which masks are eligible (>= 1)."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __post_init__(self) -> None:
         if self.window < 1:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scripted import built
 from test_threshold_family import rule, steps
-from tiny_decoding import SPEC, WrittenPredictor, canvas_of, decode, sampler
+from tiny_decoding import SPEC, WrittenPredictor, canvas_of, decode, decode_written, sampler
 from written import DECIDED, PROMPT, Twin, offsets, one, picked, proposal, step_of
 
 from dllm.errors import ConfigError
@@ -276,6 +277,16 @@ def test_ar_order(threshold: float, expected: set[int]) -> None:
 )
 def test_dynamic_or_quota(options: dict, expected: set[int]) -> None:
     assert one(rule("sdar", **options), (0.9, 0.5, 0.7, 0.8)) == expected
+
+
+def test_a_count_per_step_needs_no_schedule() -> None:
+    blocks = ("sampler/region=fixed", "sampler.region.block_length=7")
+    count = built("sampler=sdar", *blocks, "sampler.mode=static", "sampler.per_step=3")
+    trace = decode_written(count, [9] * 14, [0.9 - 0.05 * i for i in range(14)], record=True).trace
+    assert trace is not None
+    assert [len(step.positions) for step in trace.steps] == [3, 3, 1, 3, 3, 1]
+    with pytest.raises(ConfigError, match="two quotas"):
+        rule("sdar", per_step=2, denoising_steps=2)
 
 
 def test_dynamic_is_strict_and_needs_the_quota() -> None:

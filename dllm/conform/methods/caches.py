@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from dllm.conform.methods.method import RecordedMethod
-from dllm.conform.methods.options import Overrides, Params, command, either, same
+from dllm.conform.methods.options import Overrides, command, either, same
 from dllm.conform.methods.readings import fed, positions
 from dllm.conform.methods.thresholds import BLOCK, THRESHOLD_OR_FACTOR
 from dllm.step.plan import Plan
@@ -15,21 +15,20 @@ def _fast_dllm(cache: str) -> Overrides:
     return command(THRESHOLD_OR_FACTOR, f"cache={cache}", legacy)
 
 
-def _steps(p: Params) -> int:
-    return p.get("steps") or p["gen_length"] // p["num_transfer_tokens"]
-
-
-BY_COUNT = command("sampler=low_confidence", {"sampler.steps": _steps}, BLOCK)
-BY_THRESHOLD = command(
+BY_STEPS = command("sampler=low_confidence", {"sampler.steps": "steps"}, BLOCK)
+# k best per step, without a schedule of steps.
+PER_STEP = command(
     "sampler=sdar",
     "sampler/region=fixed",
-    {
-        "sampler.threshold": "threshold",
-        "sampler.denoising_steps": lambda p: p["block_length"] // p["num_transfer_tokens"],
-    },
+    {"sampler.per_step": "num_transfer_tokens"},
+    either(
+        lambda p: p.get("threshold") is None,
+        "sampler.mode=static",
+        {"sampler.threshold": "threshold"},
+    ),
     BLOCK,
 )
-BY_COUNT_OR_THRESHOLD = either(lambda p: p.get("threshold") is None, BY_COUNT, BY_THRESHOLD)
+BY_COUNT_OR_THRESHOLD = either(lambda p: p.get("steps"), BY_STEPS, PER_STEP)
 
 DLLM_CACHE = command(
     BY_COUNT_OR_THRESHOLD,
