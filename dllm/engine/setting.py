@@ -64,6 +64,13 @@ class Setting:
         """
         spec, sampler = self.predictor.spec, self.sampler
         prompt = sampler.prepare(prompt)
+        if spec.mask_id in prompt.tokens:
+            # Rules and caches tell what is decided from what is not by this token.
+            raise ConfigError(
+                f"sample {prompt.sample_id}: position {prompt.tokens.index(spec.mask_id)} of the "
+                f"prompt holds the mask token {spec.mask_id}; masks are decoded behind a prompt, "
+                "not inside it"
+            )
         layout = sampler.layout(prompt, spec)
         asked = (
             f"sample {prompt.sample_id}: prompt of {len(prompt.tokens)} tokens + "

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 from scripted import built
-from tiny_decoding import SPEC, decode, ragged_prompts, sampler
+from tiny_decoding import MASK, SPEC, decode, ragged_prompts, sampler
 
 from dllm.cache.none import NoCache
 from dllm.config import build, compose
 from dllm.engine.legality import needs, refusals
 from dllm.errors import ConfigError
+from dllm.step.canvas import Prompt
 
 
 def cache(name: str):
@@ -71,3 +72,47 @@ def test_the_loop_refuses_before_any_forward() -> None:
     )
     with pytest.raises(ConfigError, match="batch_size=2: FastDLLMDream"):
         decode(single, ragged_prompts(2), Untouchable(), batch_size=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "policy", "attention", "reason"),
+    [
+        ("learn2pd sampler.filter=tiny-llada", "d2cache", "full", "every position of the block"),
+        ("hierarchy_remask", "dkv", "full", "every position of the block"),
+        ("llada2_edit sampler/region=fixed", "dkv", "full", "every position of the block"),
+        ("adablock", "d2cache", "full", "in a block's first step"),
+        ("dystruct", "dual", "full", "positions outside the block"),
+        ("low_confidence sampler.cfg_scale=1.0", "dual", "full", "canvases without the prompt"),
+        ("low_confidence sampler.cfg_scale=1.0", "block", "block_causal", "without the prompt"),
+        ("eotp sampler.base.cfg_scale=1.0", "prefix", "full", "canvases without the prompt"),
+        ("low_confidence sampler.cfg_scale=1.0", "d2cache", "full", "canvases without the prompt"),
+        ("freedave", "dllm_cache", "full", "drafts computed beside"),
+        ("freedave", "d2cache", "full", "drafts computed beside"),
+    ],
+)
+def test_what_a_rule_reads_is_computed(
+    options: str, policy: str, attention: str, reason: str
+) -> None:
+    rule = built(*f"sampler={options}".split())
+    spec = replace(SPEC, attention=attention, block_size=4)
+    found = [line for line in refusals(rule, cache(policy), spec) if reason in line]
+    assert len(found) == 1 and found[0].endswith("use cache=none")
+    assert not [line for line in refusals(rule, NoCache(), spec) if reason in line]
+
+
+def test_drafts_under_dkv_need_unshifted_rows() -> None:
+    rule, shifted = built("sampler=freedave"), replace(SPEC, logit_shift=1)
+    assert refusals(rule, cache("dkv"), SPEC) == []
+    (reason,) = refusals(rule, cache("dkv"), shifted)
+    assert "drafts computed beside" in reason
+
+
+def test_drafts_stand_in_for_no_guidance() -> None:
+    with pytest.raises(ConfigError, match="LowConfidence is guided"):
+        built("sampler=freedave", "sampler.base.cfg_scale=1.0")
+
+
+def test_a_mask_inside_a_prompt_is_refused() -> None:
+    prompt = Prompt("gap", (5, MASK, 7), 4)
+    with pytest.raises(ConfigError, match="sample gap: position 1 of the prompt holds the mask"):
+        decode(sampler("sampler=threshold"), [prompt])

@@ -1,30 +1,33 @@
-"""Layers that recompute the rows whose values changed most."""
+"""Which rows a partial forward recomputes."""
 
-from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
-import pytest
 import torch
-from tiny_decoding import SPEC
-from walk import Walk
+from torch import Tensor
 
 from dllm.forward.partial import PartialForward
 
 
-@pytest.mark.parametrize(("count", "expected"), [(2, [1, 3]), (4, [1, 3, 5, 6]), (0, [])])
-def test_least_similar_values(count: int, expected: list[int]) -> None:
-    """Cosines 1, 0, 1, -1, 1, .707, .995, 1."""
-    walk = Walk("cache=dllm_cache", masks=5)
-    partial = walk.plan().partial
-    assert partial is not None
-    partial.pool[:] = True
-    partial.count[:] = count
-    plan = walk.plan()
-    run = PartialForward(replace(plan, partial=partial), walk.store, SPEC.d_model)
-    turn = torch.tensor([1, 0, 1, -1, 1, 0.707, 0.995, 1]).acos()
-    stored = torch.zeros(1, 1, 8, 2)
-    stored[..., 0] = 1
-    fresh = torch.stack((turn.cos(), turn.sin()), dim=-1)[None, None]
-    chosen = run._changed(fresh, stored)
-    assert chosen[0].nonzero().flatten().tolist() == expected
-    # All values of the pool are replaced, unless nothing is to be recomputed.
-    assert torch.equal(stored, fresh) == (count > 0)
+def changed(fresh: Tensor, stored: Tensor, count: int) -> list[int]:
+    """Rows that one layer picks of a sequence whose values were `stored`."""
+    rows = fresh.shape[2]
+    run: Any = object.__new__(PartialForward)
+    run.width = rows
+    run.partial = SimpleNamespace(
+        count=torch.tensor([count]), pool=torch.ones(1, rows, dtype=torch.bool)
+    )
+    return run._changed(fresh, stored.clone())[0].nonzero()[:, 0].tolist()
+
+
+def test_rounding_does_not_rank_rows() -> None:
+    generator = torch.Generator().manual_seed(0)
+    stored = torch.randn(1, 2, 12, 16, generator=generator)
+    fresh = stored.clone()
+    fresh[:, :, [7, 9]] += torch.randn(1, 2, 2, 16, generator=generator)
+    expected = changed(fresh, stored, 4)
+    # The two that moved, then the leftmost of those that did not.
+    assert expected == [0, 1, 7, 9]
+    for _ in range(20):
+        noise = 1 + 1e-6 * torch.randn(fresh.shape, generator=generator)
+        assert changed(fresh * noise, stored, 4) == expected
