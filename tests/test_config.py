@@ -1,10 +1,14 @@
 """Every configuration composes and builds; wrong ones are refused in one line with the option."""
 
+import re
+import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal, get_origin
 
 import pytest
 import yaml
+from hydra.utils import get_class
 from omegaconf import DictConfig
 from tiny_decoding import SPEC
 
@@ -13,6 +17,7 @@ from dllm.errors import ConfigError
 from dllm.runs.beside import baseline_of
 from dllm.runs.labels import differences
 from dllm.runs.parts import build_parts
+from dllm.step.eos import EosPolicy
 
 
 CONF = Path(configuration.__file__).parents[1] / "conf"
@@ -192,3 +197,50 @@ def test_the_baseline_keeps_the_circumstances(options: Callable[..., list[str]])
         assert base[name] == config[name]
     again = baseline_of(configuration.compose(options("sampler=factor", "eos=cut", "seed=3")), SPEC)
     assert configuration.fingerprint(base) == configuration.fingerprint(again)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ["sampler=eotp", "sampler@sampler.base=threshold", "sampler.base.threshold=1.5"],
+            "sampler.base.threshold=1.5 is outside [0, 1]",
+        ),
+        (
+            ["+schedule@sampler.threshold=linear", "sampler.threshold.slope=0.5"],
+            "sampler.threshold.slope=0.5 does not lead",
+        ),
+        (["sampler/proposer=gumbel", "sampler.proposer.temperature=0"], "sampler.proposer.temp"),
+        (["sampler.region._target_=dllm.cache.none.NoCache"], "sampler.region=NoCache is not of"),
+        (["cache._target_=samplers.threshold.Threshold"], "cache=Threshold is not of type"),
+        (["+sampler.threshold._target_=dllm.cache.none.NoCache"], "sampler.threshold"),
+        (["+nothing=1"], "nothing is no option; there are allow_external, "),
+        (["+constraint.nothing=1"], "constraint.nothing is no option of constraint=none"),
+    ],
+)
+def test_errors_name_what_was_typed(options: list[str], words: str) -> None:
+    assert words in wrong(*options)
+
+
+def test_the_end_policies_are_listed_as_they_are() -> None:
+    (line,) = [x for x in (CONF / "config.yaml").read_text().splitlines() if x[:4] == "eos:"]
+    assert line.split(": ")[-1].split(" | ") == list(EosPolicy)
+
+
+def test_choices_in_comments_are_those_of_the_class() -> None:
+    """`option: value  # ...: a | b` beside an annotation `Literal["a", "b"]`."""
+    checked = 0
+    for path in CONF.rglob("*.yaml"):
+        target = re.search(r"^_target_: (\S+)", path.read_text(), re.M)
+        if target is None:
+            continue
+        hints = typing.get_type_hints(get_class(target[1]).__init__)
+        for option, comment in re.findall(r"^(\w+): [^#\n]*# (.*\|.*)$", path.read_text(), re.M):
+            hint = hints.get(option)
+            allowed = [h for h in (hint, *typing.get_args(hint)) if get_origin(h) is Literal]
+            if not allowed:
+                continue
+            missing = [v for v in typing.get_args(allowed[0]) if str(v) not in comment]
+            assert not missing, (path.name, option, missing)
+            checked += 1
+    assert checked > 10

@@ -68,7 +68,8 @@ def tracked(
     options: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     """Folder, summary and what wandb recorded of a small run."""
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
+    for name in ("WANDB_DIR", "WANDB_PROJECT", "WANDB_RUN_GROUP"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     given = [o for o in options("sampler=threshold", "limit=4") if o != "tracker=none"]
     config = configuration.compose([*given, "tracker=wandb", "tracker.tags=[mine]"])
@@ -141,6 +142,45 @@ def test_a_training_run_is_tracked_as_its_own_log_says(
             assert row[f"training_step/{name}"] == pytest.approx(value), name
     assert seen["run"].display_name == "train tiny-llada"
     assert seen["config"]["training"]["recipe"]["total_steps"] == 3
+
+
+def test_the_users_environment_holds_where_no_option_is_given(
+    options: Callable[..., list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    said = {
+        "PROJECT": "own",
+        "DIR": str(elsewhere),
+        "NAME": "my name",
+        "RUN_ID": "x",
+        "TAGS": "a,b",
+    }
+    for name, value in said.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    monkeypatch.setenv("WANDB_RUN_GROUP", "my group")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    given = [o for o in options("sampler=threshold", "limit=1", "baseline=false")]
+    config = configuration.compose([*given, "tracker=wandb"])
+    _, summary = execute(config, "threshold", "sweep")
+    run = read_back(elsewhere)["run"]
+    assert (run.project, run.display_name, run.run_group) == ("own", "my name", "my group")
+    assert {"a", "b", "threshold"} <= set(run.tags)
+    assert run.run_id == summary["fingerprint"]
+    assert "WANDB_RUN_ID is ignored" in capsys.readouterr().err
+
+
+def test_a_disabled_tracker_writes_nothing(
+    options: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.delenv("WANDB_DIR", raising=False)
+    given = options("sampler=threshold", "limit=1", "baseline=false", "tracker=wandb")
+    folder, _ = execute(configuration.compose(given), "threshold")
+    assert not list(folder.glob("wandb/*run-*"))
 
 
 def test_tracking_nothing_imports_nothing(options: Callable[..., list[str]]) -> None:
