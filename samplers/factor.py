@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm.errors import ConfigError
+from dllm.metrics.bits import Budget, FactorBudget
 from dllm.step.prediction import View
 from dllm.step.sampler import Sampler
 from dllm.step.state import SamplerState
@@ -29,6 +30,10 @@ class Factor(Sampler):
     def __post_init__(self) -> None:
         if not self.factor > 0:
             raise ConfigError(f"sampler.factor={self.factor} must be > 0")
+
+    def budget(self) -> Budget | None:
+        """The quirk's tokens are below any floor."""
+        return None if self.logits_transform or self.last_rank_quirk else FactorBudget(self.factor)
 
     def choose(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState

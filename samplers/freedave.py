@@ -89,6 +89,10 @@ class FreeDave(Wrapper):
             StateField("open", (), torch.int64),
         )
 
+    def budget(self) -> None:
+        """A round holds several steps of the rule."""
+        return None
+
     def validate(self, gen_length: int) -> None:
         super().validate(gen_length)
         steps = self.base.scheduled_steps(gen_length)

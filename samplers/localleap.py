@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dllm.metrics.bits import Budget, FloorBudget
 from dllm.step import scores
 from dllm.step.prediction import View
 from dllm.step.sampler import Sampler
@@ -46,6 +47,10 @@ class LocalLeap(Sampler):
                 f"sampler.threshold={self.threshold}: anchors make their neighbours stricter",
                 stacklevel=2,
             )
+
+    def budget(self) -> Budget | None:
+        floor = min(extremes(value)[0] for value in (self.threshold, self.relaxed_threshold))
+        return None if self.logits_transform else FloorBudget(floor)
 
     def choose(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState

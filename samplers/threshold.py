@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dllm.metrics.bits import Budget, FloorBudget
 from dllm.step import scores
 from dllm.step.prediction import View
 from dllm.step.sampler import Sampler
-from dllm.step.schedule import Value, current
+from dllm.step.schedule import Value, current, extremes
 from dllm.step.state import SamplerState
 from samplers.parts.checks import in_unit_interval
 
@@ -25,6 +26,9 @@ class Threshold(Sampler):
 
     def __post_init__(self) -> None:
         in_unit_interval("threshold", self.threshold)
+
+    def budget(self) -> Budget | None:
+        return None if self.logits_transform else FloorBudget(extremes(self.threshold)[0])
 
     def choose(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dllm.report.bits import RunBits
 from dllm.report.cells import Cell
 
 
@@ -34,6 +35,14 @@ def _block(cell: Cell) -> str:
     return f"{sum(lengths) / max(1, len(lengths)):.1f}"
 
 
+def _bits(name: str, form: str) -> Callable[[Cell], str]:
+    def show(cell: Cell) -> str:
+        run = RunBits.of(cell.folder)
+        return form.format(getattr(run, name)) if run.bounded or name == "bits_per_round" else "-"
+
+    return show
+
+
 def _audited(name: str, form: str) -> Callable[[Cell], str]:
     return lambda cell: form.format(cell.metrics[name]) if cell.metrics["audited"] else ""
 
@@ -56,6 +65,15 @@ COLUMNS = {
         lambda cell: f"{cell.metrics['rows_per_token']:.1f}",
     ),
     "block": Column("mean length of the blocks that were decoded (of dystruct's windows)", _block),
+    "bits/round": Column(
+        "-log2 of the raw probabilities of what was committed, per round",
+        _bits("bits_per_round", "{:.3f}"),
+    ),
+    "bound": Column(
+        "rounds per sample that the rule needs at least for its bits; - = it bounds nothing",
+        _bits("bound", "{:.2f}"),
+    ),
+    "efficiency": Column("bound / rounds", _bits("efficiency", "{:.2f}")),
     "wasted": Column("share of the final canvas from the first end token on", _wasted),
     "stale": Column(
         "share of the attended slots whose own token had changed since they were computed",

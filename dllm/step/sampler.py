@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dllm.metrics.bits import Budget
 from dllm.models.spec import ModelSpec
 from dllm.models.tokenizers import Tokenizer
 from dllm.step import scores
@@ -165,6 +166,10 @@ class Sampler:
     def phase(self) -> int | None:
         """Steps between two refreshes that the rule counts on its cache to make; None = it does not
         count on any."""
+        return None
+
+    def budget(self) -> Budget | None:
+        """What the rule implies about the bits of a round; None = nothing."""
         return None
 
     def scheduled_steps(self, gen_length: int) -> int | None:

@@ -1,0 +1,69 @@
+"""Bits of finished runs, and the rounds that their rules need at least.
+
+python -m scripts.bits results/runs/threshold/0123abcd results/runs/factor/4567cdef
+python -m scripts.bits results/runs/latest --picture bits.png
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dllm.errors import ConfigError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0: done; 2: something in the command to mend."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.bits",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders with traces")
+    parser.add_argument("--picture", type=Path, help="PNG: information per round, a line per run")
+    options = parser.parse_args(arguments)
+    try:
+        return _run(options)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(options: argparse.Namespace) -> int:
+    from rich.console import Console  # not needed for --help
+    from rich.table import Table
+
+    from dllm.metrics.bits import LIMITS
+    from dllm.report.bits import RunBits, information_per_round
+    from dllm.runs.folder import RunFolder
+
+    runs = [RunBits.of(RunFolder(path)) for path in options.runs]
+    table = Table("run", "n", "rounds", "bits", "effective bits", "bits/round")
+    for name in ("forced", "bound", "efficiency"):
+        table.add_column(name)
+    for run in runs:
+        bounded = f"{run.forced:.2f}", f"{run.bound:.2f}", f"{run.efficiency:.2f}"
+        table.add_row(
+            run.label,
+            str(len(run.sequences)),
+            f"{run.rounds:.2f}",
+            f"{run.path_bits:.2f}",
+            f"{run.effective_bits:.2f}",
+            f"{run.bits_per_round:.3f}",
+            *(bounded if run.bounded else "---"),
+        )
+    console = Console(width=None if Console().is_terminal else 140)
+    console.print(table)
+    console.print(
+        "per sequence; bound = rounds that the rule needs at least, efficiency = bound / rounds"
+    )
+    for run in runs:
+        if run.unknown:
+            console.print(f"{run.label}: {run.unknown} tokens that no forward predicted, left out")
+    console.print("\n".join(LIMITS))
+    if options.picture is not None:
+        information_per_round(runs, options.picture)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
