@@ -64,7 +64,8 @@ class Oracle(Sampler):
         return Decision(
             commit=view.candidates & (final | stalled[:, None]),
             tokens=reference,
-            score=self.score(view, proposals),
+            # Padding has no proposal.
+            score=self.score(view, proposals.masked_fill(~own, 0)),
             marks={"final": final},
         )
 

@@ -39,6 +39,25 @@ def test_answers_are_whole(options: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "region",
+    [
+        "uneven sampler.region.block_length=5",
+        "adaptive sampler.region.delimiter_ids=[3,5,7,9] "
+        "sampler.region.delimiter_threshold=0.05 sampler.region.default_block_length=8",
+        "aligned sampler.region.block_length=5",
+    ],
+)
+def test_the_oracle_in_blocks_of_unlike_lengths(region: str) -> None:
+    rule = built("sampler=oracle", *f"sampler/region={region}".split())
+    wanted = [replace(prompt, reference=tuple(range(3, 16))) for prompt in prompts(13)]
+    alone = decode(rule, wanted)
+    for order in (wanted, wanted[::-1]):
+        for name, outcome in decode(rule, order, batch_size=3).items():
+            assert outcome.failure is None and MASK not in outcome.tokens
+            assert outcome.tokens == alone[name].tokens
+
+
+@pytest.mark.parametrize(
     ("options", "reason"),
     [
         ("opening sampler@sampler.base=dystruct", "plans its commits ahead"),
