@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dllm.models.spec import ModelSpec
 from dllm.step.prediction import View
 from samplers.parts import background
 from samplers.parts.checks import not_below
@@ -37,6 +38,11 @@ class PCSampler(StaticQuota):
         not_below("clip", self.clip, 0)
         if self.background is not None:
             background.check("sampler.background", self.background)
+
+    def check_model(self, spec: ModelSpec) -> None:
+        super().check_model(spec)
+        if self.background is not None:
+            background.check_vocabulary("sampler.background", self.background, spec.vocab_size)
 
     def score(self, view: View, tokens: Int[Tensor, "batch rows"]) -> Float[Tensor, "batch rows"]:
         c = super().score(view, tokens)

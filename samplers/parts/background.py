@@ -35,14 +35,22 @@ def check(option: str, path: str) -> None:
     _read(option, path)
 
 
+def check_vocabulary(option: str, path: str, vocabulary: int) -> None:
+    """Raises `ConfigError` naming `option` for a count of a token that the model does not have."""
+    for token in _read(option, path)[1]:
+        if not 0 <= token < vocabulary:
+            raise ConfigError(
+                f"{option}={path} counts token id {token}, which is outside the vocabulary "
+                f"[0, {vocabulary})"
+            )
+
+
 @lru_cache(maxsize=4)
 def frequencies(path: str, vocabulary: int, device: torch.device) -> Float[Tensor, "vocab"]:
     """Relative frequency of every token, float64."""
     total, counts = _read("background", path)
     table = torch.full((vocabulary,), 1 / total, dtype=torch.float64)
     tokens = torch.tensor(list(counts))
-    if int(tokens.max()) >= vocabulary:
-        raise ConfigError(f"background {path} counts token {int(tokens.max())} of {vocabulary}")
     table[tokens] = torch.tensor(list(counts.values()), dtype=torch.float64) / total
     return table.to(device)
 

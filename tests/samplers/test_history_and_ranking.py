@@ -171,6 +171,13 @@ def test_refused_background(tmp_path: Path, text: str) -> None:
         rule("pc_sampler", background=tmp_path / "absent.json")
 
 
+@pytest.mark.parametrize("token", [-1, SPEC.vocab_size])
+def test_a_background_counts_the_model_s_tokens(tmp_path: Path, token: int) -> None:
+    path = table(tmp_path / "other.json", {3: 4, token: 1}, 5)
+    with pytest.raises(ConfigError, match=f"counts token id {token}, which is outside"):
+        rule("pc_sampler", background=path).check_model(SPEC)
+
+
 def wino(row: tuple, last: int = 30) -> tuple[set[int], set[int]]:
     """(committed, revoked) positions."""
     written = rule("wino", threshold=0.6, threshold_back=0.9)
