@@ -40,6 +40,8 @@ WITHOUT_EFFECT = (
     "overwrite",
     "wait_minutes",
     "objective",
+    "dry",
+    "published",
 )
 """Top-level keys that cannot change a sample's result: not part of the fingerprint."""
 
@@ -157,6 +159,8 @@ TOP_LEVEL: Mapping[str, Any] = {
     "overwrite": bool,
     "wait_minutes": float,
     "objective": str,
+    "dry": bool,
+    "published": str | None,
 }
 """Types of the options outside the groups; whole numbers but the seed are >= 1."""
 
@@ -194,6 +198,14 @@ def home(path: str) -> str:
 
 
 OmegaConf.register_new_resolver("home", home, replace=True)
+
+
+def shots(count: int, hub: str | None, path: str | None) -> int:
+    """Worked examples in front of a question: none for an embedded model, which has no room."""
+    return count if hub is not None or path is not None else 0
+
+
+OmegaConf.register_new_resolver("shots", shots, replace=True)
 
 
 def check_keys(config: DictConfig, config_name: str) -> None:

@@ -33,6 +33,8 @@ def job(config: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     sweep = Path(hydra_config.sweep.dir) if hydra_config.mode == RunMode.MULTIRUN else None
     name = hydra_config.runtime.choices["sampler"]
+    if config.dry:
+        return _print_plan(config, name)
     try:
         folder, summary = execute(config, name, sweep.name if sweep else None)
     except (ConfigError, RunError) as error:
@@ -47,6 +49,15 @@ def job(config: DictConfig) -> float | None:
             print_outputs(folder, build(config.task, "task").samples("test", config.limit))
         print_comparison([summary], [folder])
     return summary["metrics"][config.objective]
+
+
+def _print_plan(config: DictConfig, name: str) -> None:
+    from dllm.report.plan import plan
+
+    try:
+        print("\n".join(plan(config, name)))
+    except ConfigError as error:
+        COMMAND.failed(2, str(error))
 
 
 def _failed(sweep: Path | None, code: int, message: str) -> None:
@@ -102,7 +113,8 @@ class SweepComparison(Callback):
 
 def main() -> None:
     try:
-        sys.argv[1:] = with_prompt(sys.argv[1:])
+        arguments = ["dry=true" if a == "--dry" else a for a in sys.argv[1:]]
+        sys.argv[1:] = with_prompt(arguments)
     except ConfigError as error:
         COMMAND.failed(2, str(error))
         sys.exit(2)

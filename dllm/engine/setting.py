@@ -14,6 +14,10 @@ from dllm.step.plan import MODEL
 from dllm.step.sampler import Sampler
 
 
+class DoesNotFit(ConfigError):
+    """A prompt for whose answer the model has too few positions."""
+
+
 @dataclass(frozen=True)
 class Served:
     """A model with the cache that plans its forwards."""
@@ -77,10 +81,10 @@ class Setting:
             f"gen_length={prompt.gen_length} exceeds"
         )
         if layout.length > spec.max_positions:
-            raise ConfigError(f"{asked} the model's {spec.max_positions} positions")
+            raise DoesNotFit(f"{asked} the model's {spec.max_positions} positions")
         for name, other in self.others.items():
             if layout.length > other.predictor.spec.max_positions:
-                raise ConfigError(
+                raise DoesNotFit(
                     f"{asked} the {other.predictor.spec.max_positions} positions of model {name!r}"
                 )
         if self.positions is not None and layout.capacity > self.positions:

@@ -58,6 +58,8 @@ class SampleResult:
     """The canvas could not grow further; what was decoded so far is the answer."""
     unparsed: bool = False
     """No answer could be read from the output; it is not correct either."""
+    unfit: bool = False
+    """The prompt and the answer's positions exceed the model's: nothing was decoded."""
     scores: dict[str, float] = field(default_factory=dict)
     """The task's further metrics, in [0, 1]."""
 
@@ -119,6 +121,8 @@ class Summary:
     """Answers that the model had no positions left for."""
     unparsed: int = 0
     """Outputs without an answer that can be read; they count as not correct."""
+    unfit: int = 0
+    """Prompts that do not fit the model; they count as not correct."""
     scores: dict[str, float] = field(default_factory=dict)
     """Means of the task's further metrics over the samples that have them."""
 
@@ -174,6 +178,7 @@ class Summary:
             audit_changed=sum(s.audit_changed for s in samples) / max(1, audited),
             truncated=sum(s.truncated for s in samples),
             unparsed=sum(s.unparsed for s in samples),
+            unfit=sum(s.unfit for s in samples),
             scores={
                 name: fmean(s.scores[name] for s in samples if name in s.scores)
                 for name in dict.fromkeys(name for s in samples for name in s.scores)

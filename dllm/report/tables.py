@@ -37,8 +37,9 @@ def cells(run: Mapping[str, Any]) -> tuple[str, ...]:
         accuracy += f" ({m['failed']} failed)"
     if m.get("truncated"):
         accuracy += f" ({m['truncated']} truncated)"
-    if m.get("unparsed"):
-        accuracy += f" ({m['unparsed']} unparsed)"
+    for apart in ("unparsed", "unfit"):
+        if m.get(apart):
+            accuracy += f" ({m[apart]} {apart})"
     versus = run.get("versus_baseline")
     return (
         run["label"],

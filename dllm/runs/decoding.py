@@ -1,6 +1,7 @@
 """The decoding of a run's samples, graded and kept one by one."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
@@ -9,10 +10,11 @@ from omegaconf import DictConfig
 from dllm import config as configuration
 from dllm.engine.legality import refusals
 from dllm.engine.loop import Decoder
+from dllm.engine.setting import DoesNotFit
 from dllm.errors import ConfigError
 from dllm.runs.checkpoint import Checkpoint
 from dllm.runs.folder import RunFolder
-from dllm.runs.grading import encoded, grade
+from dllm.runs.grading import encoded, grade, unfit
 from dllm.runs.parts import Parts
 from dllm.runs.progress import Progress
 from dllm.step.canvas import Prompt
@@ -66,7 +68,7 @@ class Decoding:
         self.config, self.task, self.checkpoint = config, parts.task, checkpoint
         self.samples = {sample.id: sample for sample in samples}
         self.decoder = decoder(config, parts, checkpoint)
-        self.prompts = [
+        prompts = [
             Prompt(
                 sample.id,
                 encoded(checkpoint.tokenizer, sample),
@@ -76,11 +78,25 @@ class Decoding:
             )
             for sample in samples
         ]
+        self.prompts: list[Prompt] = []
+        self.unfit: dict[str, DoesNotFit] = {}
         with configuration.full_paths(config.sampler, "sampler"):
-            self.decoder.check(self.prompts)
+            self.decoder.check_parts()
+            for prompt in prompts:
+                try:
+                    self.decoder.admit(prompt)
+                    self.prompts.append(prompt)
+                except DoesNotFit as error:
+                    self.unfit[prompt.sample_id] = error
+        if not self.prompts:
+            raise next(iter(self.unfit.values()))
+        self.lengths = {prompt.sample_id: len(prompt.tokens) for prompt in prompts}
 
     def run(self, folder: RunFolder, name: str) -> None:
         """Each sample is on disk before the next one is reported."""
+        for sample_id, error in self.unfit.items():
+            print(f"note: {error}: counted as not correct", file=sys.stderr, flush=True)
+            folder.append(unfit(self.samples[sample_id], self.lengths[sample_id]))
         self.checkpoint.warm_up(self.prompts[0].tokens, self.config.batch_size)
         spec, tokenizer = self.checkpoint.spec, self.checkpoint.tokenizer
         bar = Progress(name, len(self.samples)) if self.config.progress else nullcontext()

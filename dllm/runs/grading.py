@@ -19,6 +19,31 @@ def encoded(tokenizer: Tokenizer, sample: Sample) -> tuple[int, ...]:
     return tuple(tokenizer.chat(sample.messages, sample.prefix))
 
 
+def unfit(sample: Sample, prompt_length: int) -> SampleResult:
+    """The result of a sample whose prompt does not fit: counted, not cut."""
+    return SampleResult(
+        id=sample.id,
+        task=sample.task,
+        prompt=sample.prompt,
+        output="",
+        tokens=[],
+        correct=False,
+        failure=None,
+        prompt_length=prompt_length,
+        effective=0,
+        committed=0,
+        steps=0,
+        forwards={},
+        aux_forwards=0,
+        rows=0,
+        seconds=0.0,
+        model_seconds=0.0,
+        latency=0.0,
+        peak_memory_mb=_peak_memory_mb(),
+        unfit=True,
+    )
+
+
 def answer_tokens(tokens: Sequence[int], spec: ModelSpec) -> list[int]:
     """What was decoded before the first end token."""
     end = first_eos(np.array(tokens), spec.eos_ids)

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dllm import config as configuration
 from dllm.engine.loop import Decoder
+from dllm.engine.setting import DoesNotFit
 from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
 from dllm.models.chat import Message
@@ -109,10 +110,11 @@ class DllmModel(LM):
                 )
             length = options.get("max_gen_toks", self.config.gen_length)
             prompt = Prompt(str(number), tuple(self.tokenizer.encode(context)), length)
-            if self._fits(prompt):
+            try:
+                self.decoder.admit(prompt)
                 prompts[number] = prompt
-            else:
-                self._note(number, request, {"failure": "the prompt does not fit"})
+            except DoesNotFit as error:
+                self._note(number, request, {"failure": str(error)})
         for outcome in self.decoder.decode(list(prompts.values())):
             number = int(outcome.sample_id)
             request = requests[number]
@@ -176,14 +178,6 @@ class DllmModel(LM):
     @property
     def tokenizer_name(self) -> str:
         return str(self.config.model.name)
-
-    def _fits(self, prompt: Prompt) -> bool:
-        """Raises `ConfigError` for a length that the sampler can't decode at all."""
-        room = self.model.spec.max_positions - len(prompt.tokens) - prompt.gen_length
-        if room < 0:
-            return False
-        self.decoder.admit(prompt)
-        return True
 
     def _greedy_decoder(self) -> Decoder:
         """One token per step, the most confident first."""

@@ -106,7 +106,7 @@ def test_a_prompt_that_does_not_fit_is_counted(tasks: Path, tmp_path: Path, caps
     found = evaluated(tasks, lm, "copying")["results"]["copying"]
     assert found["exact_match,none"] == 0.5
     assert "1 of 2 prompts do not fit" in capsys.readouterr().err
-    assert "does not fit" in (lm.folder / "requests.jsonl").read_text()
+    assert "exceeds the model's" in (lm.folder / "requests.jsonl").read_text()
 
 
 def test_the_greedy_answer_is_told(tasks: Path, tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+"""What a run would do, what it needs, and which published figure it stands beside (`--dry`)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from dllm import config as configuration
+from dllm.errors import ConfigError
+from dllm.models.hub import ModelOptions, open_spec
+from dllm.models.sizes import sizes
+from dllm.report.published import FOLDER, MARKS, PublishedRow, publications
+from dllm.runs.labels import label
+from dllm.runs.parts import build_parts
+from dllm.tasks.base import Task
+from dllm.tasks.public import PublicTask
+
+
+def plan(config: DictConfig, name: str) -> list[str]:
+    """Lines to print; nothing is decoded, downloaded or written.
+
+    Raises `ConfigError` for what could not even be started.
+    """
+    configuration.check_complete(config)
+    parts = build_parts(config)
+    baseline = "; beside it one token per step" if config.baseline else ""
+    return [
+        f"would decode   {label(config, name)}{baseline}",
+        f"answer         {config.gen_length} positions, eos={config.eos}, "
+        f"batch_size={config.batch_size}",
+        f"needs model    {_model(parts.model)}",
+        f"needs data     {_data(parts.task, config.limit)}",
+        *_published(config.published),
+    ]
+
+
+def _model(options: ModelOptions) -> str:
+    if options.path is not None:
+        where = f"the checkpoint in {options.path}"
+    elif options.hub is None:
+        return f"{options.name}, which is shipped"
+    else:
+        where = f"{options.hub} from the hub, or model.path=FOLDER with a copy"
+    if options.preset is None:
+        return where
+    parameters = sizes(open_spec(options)).parameters
+    size = parameters * options.torch_dtype.itemsize / 2**30
+    return f"{where}; {parameters / 1e9:.2f} G parameters, {size:.1f} GiB in {options.dtype}"
+
+
+def _data(task: Task, limit: int | None) -> str:
+    if not isinstance(task, PublicTask) or task.path is not None:
+        try:
+            return f"{len(task.samples('test', limit))} samples, which are here"
+        except ConfigError as error:
+            return f"not ready: {error}"
+    fields = ", ".join(task.source.fields)
+    return f"{task.source.hub} from the hub, or task.path=FILE with the fields {fields}"
+
+
+def _published(wanted: str | None) -> Iterator[str]:
+    if wanted is None:
+        return
+    row, paper, source = published_row(wanted)
+    figures = []
+    if row.accuracy is not None:
+        figures.append(f"score {row.accuracy}")
+    if row.speed is not None:
+        figures.append(row.speed)
+    if row.speedup is not None:
+        figures.append(f"{row.speedup} times the authors' baseline")
+    yield f"published      {', '.join(figures) or 'no figure'} ({MARKS[row.mark]})"
+    yield f"               {row.model}, {row.benchmark}: {row.setting}"
+    yield f"               {paper}; {source}"
+
+
+def published_row(wanted: str, folder: Path = FOLDER) -> tuple[PublishedRow, str, str]:
+    """The row that `FILE: MODEL, BENCHMARK, SETTING` names, its paper and its source.
+
+    Raises `ConfigError` where there is no such row.
+    """
+    name = wanted.partition(":")[0]
+    for publication in publications(folder, [name]):
+        for row in publication.rows:
+            if wanted == f"{name}: {row.model}, {row.benchmark}, {row.setting}":
+                return row, publication.paper, publication.source
+    raise ConfigError(f"published={wanted}: results/published/{name}.yaml has no such row")

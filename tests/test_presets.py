@@ -1,0 +1,99 @@
+"""Presets of published settings: each composes, names its row, and runs with a tiny model."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from dllm.config import check_complete, compose
+from dllm.report.plan import plan, published_row
+from dllm.runs.execute import execute
+from dllm.runs.parts import build_parts
+
+
+FOLDER = Path(__file__).parents[1] / "conf" / "experiment"
+PRESETS = sorted(str(p.relative_to(FOLDER).with_suffix("")) for p in FOLDER.glob("*/*.yaml"))
+METHODS = {"adablock", "credit", "daedal", "dinfer", "dystruct", "fast_dllm", "freedave", "klass"}
+METHODS |= {"learn2pd", "localleap", "pc_sampler", "r2dllm", "rho_eos", "tdar", "wedlm", "wino"}
+METHODS |= {"window_diffusion"}
+
+ROWS = {
+    "gsm8k": {"question": "1 + 1?", "answer": "#### 2"},
+    "math500": {"problem": "1 + 1?", "solution": "$\\boxed{2}$", "answer": "2"},
+    "humaneval": {
+        "task_id": "HumanEval/0",
+        "prompt": "def f():\n",
+        "entry_point": "f",
+        "canonical_solution": "    return 1\n",
+        "test": "def check(f):\n    assert f() == 1\n",
+    },
+    "mbpp": {"task_id": 11, "text": "One.", "code": "f = 1", "test_list": ["assert f == 1"] * 3},
+}
+
+
+def test_every_method_has_a_preset() -> None:
+    assert {preset.split("/")[0] for preset in PRESETS} >= METHODS
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_composes_and_names_its_row(preset: str) -> None:
+    config = compose([f"experiment={preset}"])
+    check_complete(config)
+    build_parts(config)
+    row, paper, _ = published_row(config.published)
+    lines = (FOLDER / f"{preset}.yaml").read_text().splitlines()
+    arxiv = paper.rpartition("arXiv ")[2].split()[0]
+    assert any(arxiv in line for line in lines[1:4]), (paper, lines[1])
+    assert row.benchmark
+
+
+def _needs_linux() -> None:
+    if sys.platform != "linux":
+        pytest.skip("programs are judged on Linux")
+
+
+def tiny(preset: str, folder: Path) -> list[str]:
+    """The preset with a model and a data file that are here, short enough for a test."""
+    benchmark = preset.split("/")[1].split("_")[0]
+    path = folder / "test.jsonl"
+    path.write_text(json.dumps(ROWS[benchmark]))
+    small = ["model=tiny-llada", "limit=1", "gen_length=32", "tracker=none", "progress=false"]
+    return [f"experiment={preset}", f"task.path={path}", f"output={folder / 'runs'}", *small]
+
+
+@pytest.mark.filterwarnings("ignore")  # of sympy and its parser
+@pytest.mark.parametrize(
+    ("preset", "options"),
+    [
+        ("localleap/gsm8k_llada", []),
+        ("localleap/mbpp_llada", []),
+        ("localleap/humaneval_llada", []),
+        ("daedal/math500_llada", ["sampler.region.initial_length=32", "baseline=false"]),
+    ],
+)
+def test_one_preset_per_benchmark_runs(preset: str, options: list[str], tmp_path: Path) -> None:
+    if "mbpp" in preset or "humaneval" in preset:
+        _needs_linux()
+    if "math500" in preset:
+        pytest.importorskip("math_verify")
+    config = compose([*tiny(preset, tmp_path), *options])
+    folder, summary = execute(config, preset.split("/")[0])
+    assert summary["metrics"]["n"] == 1
+    assert (folder / "summary.json").is_file()
+
+
+def test_a_plan_is_printed_and_nothing_done(tmp_path: Path) -> None:
+    preset = "localleap/gsm8k_llada"
+    lines = "\n".join(plan(compose([f"experiment={preset}"]), "localleap"))
+    for words in ("GSAI-ML/LLaDA-8B-Instruct", "8.02 G parameters", "question, answer", "77.71"):
+        assert words in lines
+    here = "\n".join(plan(compose(tiny(preset, tmp_path)), "localleap"))
+    assert "which is shipped" in here and "1 samples, which are here" in here
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_plan_says_what_is_not_ready(tmp_path: Path) -> None:
+    options = ["experiment=localleap/gsm8k_llada", f"task.path={tmp_path / 'nowhere.jsonl'}"]
+    lines = "\n".join(plan(compose(options), "localleap"))
+    assert "not ready: task.path=" in lines
