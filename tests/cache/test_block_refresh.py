@@ -123,7 +123,7 @@ def test_a_refresh_forgets_what_was_cut_off(name: str) -> None:
 def test_guidance_changes_the_stored_prompt(name: str) -> None:
     rule = built("sampler=low_confidence", "sampler.region.block_length=4", "sampler.cfg_scale=1.0")
     decoder = Decoder(Predictor(random_model()), rule, cache(name))
-    with pytest.raises(ConfigError, match="alternative canvases change cached positions"):
+    with pytest.raises(ConfigError, match="needs canvases without the prompt"):
         list(decoder.decode(ragged_prompts(1)))
 
 

@@ -100,7 +100,7 @@ def test_guidance_is_refused(name: str) -> None:
     rule = built("sampler=low_confidence", "sampler.region.block_length=4", "sampler.cfg_scale=1.0")
     policy = build(compose([f"cache={name}", *SMALL[name]]).cache, "cache")
     decoder = Decoder(Predictor(random_model()), rule, policy)
-    with pytest.raises(ConfigError, match="alternative"):
+    with pytest.raises(ConfigError, match="needs canvases without the prompt"):
         list(decoder.decode(ragged_prompts(1)))
 
 
