@@ -1,5 +1,5 @@
-"""Performance figures as ratios: `python -m scripts.bench loop|memory|imports|samplers|caches
-[key=value ...]`.
+"""Performance figures as ratios: `python -m scripts.bench loop|memory|imports|samplers|caches|
+constraints [key=value ...]`.
 
 Every figure compares two sides in one process on one machine; single absolute times depend on the
 machine and are printed for orientation only. Options after the name are those of `scripts.run`.
@@ -72,12 +72,28 @@ def caches(overrides: Sequence[str]) -> None:
         )
 
 
+def constraints(overrides: Sequence[str]) -> None:
+    from dllm.bench import constraints as bench
+
+    for order in ("blocks", "anywhere"):
+        timing = bench.measure(order)
+        print(
+            f"constraints: JSON, vocabulary {bench.VOCABULARY}, canvas {bench.CANVAS}, {order}: "
+            f"{timing.proposals} checks: median {timing.median * 1e3:.3f} ms, p99 "
+            f"{timing.p99 * 1e3:.2f} ms, mean {timing.mean * 1e3:.3f} ms; "
+            f"with nothing known beforehand {timing.full * 1e3:.2f} ms, "
+            f"{timing.full / timing.mean:.0f}x the mean",
+            flush=True,
+        )
+
+
 BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "loop": loop,
     "memory": memory,
     "imports": imports,
     "samplers": samplers,
     "caches": caches,
+    "constraints": constraints,
 }
 
 

@@ -35,9 +35,11 @@ class CanvasChecker:
         ends: Sequence[int],
         longest: int,
         counted: bool = True,
+        prefix: bytes = b"",
         deadline: Deadline = NEVER,
     ) -> None:
-        """With `counted` false, a run of masks is any text."""
+        """`prefix` stands before the canvas and is part of the answer; with `counted` false, a run
+        of masks is any text."""
         tables = Tables.of(grammar)
         self.chart = Chart(tables)
         units = tokens(tables, vocabulary)
@@ -48,14 +50,23 @@ class CanvasChecker:
         self._texts: list[bytes] | None = None
         self._members: dict[bytes, list[int]] = {}
         self._options: dict[Frame, list[tuple[Frame, np.ndarray]]] = {}
-        self.start = self.chart.initial
+        self.prefix = prefix
 
-    def begin(self, text: bytes) -> bool:
-        """Counts a text before the canvas as part of the answer; whether an answer can begin so."""
-        frame = self.chart.read(self.chart.initial, text)
-        if frame is not None:
-            self.start = frame
-        return frame is not None
+    @property
+    def start(self) -> Frame:
+        """After the prefix."""
+        frame = self.chart.read(self.chart.initial, self.prefix)
+        assert frame is not None, "asked about a prefix that no answer has"
+        return frame
+
+    def begins(self) -> bool:
+        """Whether an answer can begin with the prefix."""
+        return self.chart.read(self.chart.initial, self.prefix) is not None
+
+    def forget(self) -> None:
+        """Drops what earlier answers have found out."""
+        self._options.clear()
+        self.chart.forget()
 
     def shortest(self) -> int | None:
         """Tokens of the shortest answer, each within one lexeme; None = none of `longest`."""
@@ -79,7 +90,27 @@ class CanvasChecker:
 
     def verdict(self, canvas: np.ndarray, deadline: Deadline = NEVER) -> Verdict:
         """For the tokens of a generation region."""
-        return self._judged(self.start, canvas, deadline)
+        self.chart.deadline = deadline
+        try:
+            if self._fits(self.start, canvas):
+                return Verdict.YES
+            if not self.counted or self._behind(canvas):
+                return Verdict.NO
+            last = self._last(canvas)
+            here = self._walk(self.start, canvas[:last], counted=False)
+            if here is None or not self.chart.skip(here).root:
+                return Verdict.NO
+        except Undecided:
+            pass
+        return Verdict.UNKNOWN
+
+    def fits(self, canvas: np.ndarray, deadline: Deadline = NEVER) -> bool:
+        """Whether the verdict is `YES`, which is found out sooner than the others.
+
+        Raises `Undecided` at the deadline.
+        """
+        self.chart.deadline = deadline
+        return self._fits(self.start, canvas)
 
     def finished(self, canvas: np.ndarray) -> bool:
         """Whether the answer is valid as it stands, nothing being written any more."""
@@ -101,35 +132,32 @@ class CanvasChecker:
         for end in self.ends:
             changed = canvas.copy()
             changed[position] = end
-            found[end] = self.verdict(changed, deadline) is Verdict.YES
+            found[end] = self._fits(self.start, changed)
         before = self._walk(self.start, canvas[:position])
         if before is None:  # behind the end
             return found
         rest = canvas[position + 1 :]
         for frame, ids in self._followers(before):
-            if self._judged(frame, rest, deadline) is Verdict.YES:
+            if self._fits(frame, rest):
                 found[ids] = True
         return found
 
-    def _judged(self, frame: Frame, canvas: np.ndarray, deadline: Deadline) -> Verdict:
-        self.chart.deadline = deadline
-        end = self._end(canvas)
-        if not all(token in self.ends or token == self.mask_id for token in canvas[end:].tolist()):
-            return Verdict.NO
-        filled = np.flatnonzero(canvas[:end] != self.mask_id)
-        last = int(filled[-1]) + 1 if filled.size else 0
-        try:
-            here = self._walk(frame, canvas[:last])
-            if here is not None and self._can_end(here, end - last, end == len(canvas)):
-                return Verdict.YES
-            if not self.counted:
-                return Verdict.NO
-            here = self._walk(frame, canvas[:last], counted=False)
-            if here is None or not self.chart.skip(here).root:
-                return Verdict.NO
-        except Undecided:
-            pass
-        return Verdict.UNKNOWN
+    def _fits(self, frame: Frame, canvas: np.ndarray) -> bool:
+        if self._behind(canvas):
+            return False
+        end, last = self._end(canvas), self._last(canvas)
+        here = self._walk(frame, canvas[:last])
+        return here is not None and self._can_end(here, end - last, end == len(canvas))
+
+    def _behind(self, canvas: np.ndarray) -> bool:
+        """Whether anything but end tokens stands behind the first one."""
+        rest = canvas[self._end(canvas) :].tolist()
+        return not all(token in self.ends or token == self.mask_id for token in rest)
+
+    def _last(self, canvas: np.ndarray) -> int:
+        """Where the tail of masks before the end begins."""
+        filled = np.flatnonzero(canvas[: self._end(canvas)] != self.mask_id)
+        return int(filled[-1]) + 1 if filled.size else 0
 
     def _can_end(self, frame: Frame, room: int, to_the_edge: bool) -> bool:
         """Whether the answer can end within so many more tokens."""

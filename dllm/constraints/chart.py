@@ -86,6 +86,11 @@ class Chart:
     def __len__(self) -> int:
         return len(self._frames)
 
+    def forget(self) -> None:
+        """Drops all frames but the first: those held elsewhere must not be used any more."""
+        self._frames.clear()
+        self.initial = self.close([(0, SENTENCE)], [], self.tables.nullable[self.tables.root])
+
     def read(self, frame: Frame, text: bytes) -> Frame | None:
         """The frame after a text, None if the text can't go on like this.
 

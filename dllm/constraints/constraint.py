@@ -179,7 +179,9 @@ class BoundGrammar:
 
     def _checker(self, language: Language, ends: frozenset[int], longest: int) -> CanvasChecker:
         checker = self._checkers.get((language, ends))
-        if checker is None or checker.longest < longest or len(checker.chart) > FRAMES:
+        if checker is not None and len(checker.chart) > FRAMES:
+            checker.forget()
+        if checker is None or checker.longest < longest:
             deadline = Deadline.after(self.options.compile_timeout)
             checker = self._checkers[language, ends] = self._built(
                 language, ends, longest, deadline
@@ -200,6 +202,7 @@ class BoundGrammar:
                 sorted(ends),
                 longest,
                 self.options.gap == "tokens",
+                self.options.prefix.encode(),
                 deadline,
             )
         except GrammarError as error:
@@ -209,9 +212,10 @@ class BoundGrammar:
             raise ConfigError(
                 f"{option} is not compiled within constraint.compile_timeout={seconds:g} seconds"
             ) from None
-        prefix = self.options.prefix
-        if not checker.begin(prefix.encode()):
-            raise ConfigError(f"constraint.prefix={prefix!r}: no valid answer begins like this")
+        if not checker.begins():
+            raise ConfigError(
+                f"constraint.prefix={self.options.prefix!r}: no valid answer begins like this"
+            )
         return checker
 
 

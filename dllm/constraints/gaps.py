@@ -91,7 +91,9 @@ class Gap:
                         add((d + 1, o), counts)
         while waiting:
             self._chart.deadline.check()
-            (d, origin), counts = waiting.popitem()
+            # First come, first served: what is popped late has gathered more counts.
+            d, origin = item = next(iter(waiting))
+            counts = waiting.pop(item)
             assert origin is not None
             symbol = tables.after[d]
             if symbol != END:
@@ -122,7 +124,8 @@ class Gap:
                 add(symbol, counts)
         while waiting:
             self._chart.deadline.check()
-            symbol, counts = waiting.popitem()
+            symbol = next(iter(waiting))
+            counts = waiting.pop(symbol)
             for d in tables.first[symbol]:
                 here = counts
                 while here and tables.after[d] != END:

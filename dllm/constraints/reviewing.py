@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import time
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
 import numpy as np
 
 from dllm.constraints.canvases import CanvasChecker
-from dllm.constraints.checker import Verdict as Answer
 from dllm.constraints.clock import NEVER, Deadline
 from dllm.constraints.errors import Undecided
 from dllm.constraints.languages import Language
@@ -180,12 +178,11 @@ class CfgReviewer:
 
     def _fits(self, region: np.ndarray) -> bool:
         self.checks += 1
-        deadline = Deadline.after(self.conduct.check_timeout)
-        answer = self.checker.verdict(region, deadline)
-        if answer is Answer.UNKNOWN and time.monotonic() > deadline.at:
+        try:
+            return self.checker.fits(region, Deadline.after(self.conduct.check_timeout))
+        except Undecided:
             self.timeouts += 1
             return self.conduct.on_timeout == "accept"
-        return answer is Answer.YES
 
     def _vetoes(
         self, view: View, now: np.ndarray, tokens: list[tuple[int, int]], accepted: int
