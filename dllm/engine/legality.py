@@ -82,7 +82,7 @@ def refusals(
 
 
 def other_refusals(
-    sampler: Sampler, others: Mapping[str, tuple[CachePolicy, ModelSpec]]
+    sampler: Sampler, others: Mapping[str, tuple[CachePolicy, ModelSpec]], own: ModelSpec
 ) -> list[str]:
     """One line per reason why the models beside the canvas's can't serve the sampler."""
     found = [
@@ -93,6 +93,10 @@ def other_refusals(
         if name == MODEL:
             found.append(f"model {name!r} is the canvas's own: another one needs another name")
         found += _attention(cache, spec, f"that of model {name!r}")
+        try:
+            sampler.check_other(name, spec, own)
+        except ConfigError as error:
+            found.append(str(error))
     return found
 
 

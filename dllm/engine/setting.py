@@ -57,6 +57,7 @@ class Setting:
         reasons += other_refusals(
             self.sampler,
             {name: (one.cache, one.predictor.spec) for name, one in self.others.items()},
+            self.predictor.spec,
         )
         if reasons:
             raise ConfigError("; ".join(reasons))

@@ -151,6 +151,9 @@ class Sampler:
     def check_model(self, spec: ModelSpec) -> None:
         """Raises `ConfigError` if the rule can't decode with this model."""
 
+    def check_other(self, name: str, other: ModelSpec, own: ModelSpec) -> None:
+        """Raises `ConfigError` if the model `name` beside the canvas's own can't serve the rule."""
+
     def prepare(self, prompt: Prompt) -> Prompt:
         """The prompt as this sampler decodes it (further stop tokens)."""
         return prompt

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dllm.errors import ConfigError
@@ -17,6 +18,10 @@ class Greedy:
 
     def propose(self, view: View) -> Int[Tensor, "batch rows"]:
         return view.top[1]
+
+    def distribution(self, logits: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*rows vocab"]:
+        """Probability of each token to be proposed."""
+        return F.one_hot(logits.argmax(dim=-1), logits.shape[-1]).double()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,10 @@ class Gumbel:
         # Same arg-max in log space, where exp(l) can't overflow.
         return (logits - self.temperature * (-noise.log()).log()).argmax(dim=-1)
 
+    def distribution(self, logits: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*rows vocab"]:
+        """Probability of each token to be proposed."""
+        return (logits.double() / self.temperature).softmax(dim=-1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FilteredGumbel(Gumbel):
@@ -69,5 +78,10 @@ class FilteredGumbel(Gumbel):
             raise ConfigError(f"proposer.top_p={self.top_p} is outside (0, 1]")
 
     def propose(self, view: View) -> Int[Tensor, "batch rows"]:
-        logits = within_mass(best_tokens(view.logits, self.top_k), self.top_p)
-        return super().propose(view.with_logits(logits))
+        return super().propose(view.with_logits(self._filtered(view.logits)))
+
+    def distribution(self, logits: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*rows vocab"]:
+        return super().distribution(self._filtered(logits))
+
+    def _filtered(self, logits: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*rows vocab"]:
+        return within_mass(best_tokens(logits, self.top_k), self.top_p)

@@ -27,6 +27,7 @@ from dllm.config import build, compose
 from dllm.engine.legality import refusals
 from dllm.engine.loop import Decoder
 from dllm.engine.selection import seen
+from dllm.engine.setting import Served
 from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
 from dllm.forward.store import KVStore
@@ -50,6 +51,7 @@ SPECS = (
     replace(SPEC, attention="block_causal", block_size=4),
     replace(SPEC, attention="causal"),
 )
+AUTOREGRESSIVE = replace(SPEC, attention="causal", logit_shift=1)
 GEN_LENGTH, BLOCK = 16, 8
 
 
@@ -115,9 +117,16 @@ class Fitting:
         shown = {reason for found in reasons for reason in found}
         raise AssertionError(f"{name} goes with no cache and attention kind: {shown}")
 
-    def decode(self, prompts: list[Prompt], predictor: Any = None, **options: Any) -> list[Outcome]:
+    def decode(
+        self, prompts: list[Prompt], predictor: Any = None, other: Any = None, **options: Any
+    ) -> list[Outcome]:
+        """`other`: of the models that the sampler asks for beside the canvas's."""
         predictor = predictor or Predictor(_model(self.spec))
-        decoder = Decoder(predictor, self.sampler, self.cache, record=True, **options)
+        other = Served(other or Predictor(_model(AUTOREGRESSIVE)), _cache("none"))
+        others = dict.fromkeys(self.sampler.models, other)
+        decoder = Decoder(
+            predictor, self.sampler, self.cache, record=True, others=others, **options
+        )
         by_id = {outcome.sample_id: outcome for outcome in decoder.decode(prompts)}
         return [by_id[prompt.sample_id] for prompt in prompts]
 
@@ -402,9 +411,10 @@ def test_what_is_certain_comes_out_right(name: str, tmp_path: Path) -> None:
     """With a model that errs nowhere and a single possible answer, no rule errs either."""
     text = "ABCDEFGHIJKLMNOP"
     fitting = Fitting(name, tmp_path, policies=["none"])
-    predictor = OraclePredictor(ToyOracle({text: 1.0}), fitting.spec)
+    oracle = ToyOracle({text: 1.0})
+    predictor, other = (OraclePredictor(oracle, spec) for spec in (fitting.spec, AUTOREGRESSIVE))
     reference = tuple(FIRST + i for i in range(len(text)))
     prompt = Prompt("one", PROMPT, len(text), reference=reference)
-    (outcome,) = fitting.decode([prompt], predictor)
+    (outcome,) = fitting.decode([prompt], predictor, other)
     assert outcome.failure is None
     assert outcome.phases()[0].tokens[: len(text)] == reference

@@ -1,0 +1,171 @@
+"""DEER: Draft with Diffusion, Verify with Autoregressive Models (arXiv 2512.15176).
+
+One forward of the diffusion model drafts the next `draft_length` tokens, each from its own marginal
+q_i given what is committed; one forward of an autoregressive model gives p_i of the same positions.
+Draft i is accepted with probability min(1, p_i / q_i); the first that is not is replaced by a token
+of norm(max(0, p_i - q_i)) (Eq. 5-6). Greedy proposals are the limit: accepted while equal to the
+verifier's first choice. What comes out is distributed as the verifier's own decoding with the same
+proposer, whatever the drafter is; a drafter's cache may be inexact.
+
+The paper's Algorithm 1 goes on behind a rejection (`on_reject: continue`), which is exact because
+q_i does not depend on the drafts before it, and costs one more verification each time. Read to the
+letter it draws the replacement from p, and the project page asks the drafter again on the growing
+prefix: neither is lossless, neither is offered. `bonus`, the verifier's token behind a block that
+was accepted whole, is not in the paper [inferred].
+
+No code of the authors was found. Their drafter is trained to read prefix + masks + [SEP]; here it
+reads the canvas as it is, with the masks of the whole region and no separator [inferred]. The
+drafter's forwards are the NFE, the verifier's are counted beside them.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dllm.errors import ConfigError
+from dllm.models.spec import ModelSpec
+from dllm.step import scores
+from dllm.step.canvas import Canvas
+from dllm.step.decision import Decision, HostDecision
+from dllm.step.plan import Request, pad_positions
+from dllm.step.prediction import View
+from dllm.step.sampler import Sampler
+from dllm.step.state import SamplerState, StateField
+from samplers.parts.checks import not_below
+from samplers.parts.proposers import Greedy, Gumbel
+from samplers.parts.speculation import accepted, drawn, residual
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deer(Sampler):
+    verifier: str
+    """Model configuration, or checkpoint folder, of the autoregressive model."""
+    draft_length: int
+    """Tokens drafted by one forward (>= 1)."""
+    draft: Literal["sample", "argmax"]
+    """Drafts are drawn by the proposer, or the drafter's first choice (q is one-hot then)."""
+    on_reject: Literal["break", "continue"]
+    """Behind a rejected draft the others are dropped, or verified by another forward. Where the
+    sequences of a batch draft at different times, those that don't take part all the same."""
+    bonus: bool
+    """One more token of the verifier behind a draft that was accepted whole."""
+
+    conf_dtype: scores.ConfDtype = field(init=False, default="float64")
+
+    models: ClassVar[frozenset[str]] = frozenset({"verifier"})
+    plans_commits: ClassVar[bool] = True
+    fresh_draws: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        not_below("draft_length", self.draft_length, 1)
+        if not isinstance(self.proposer, Greedy | Gumbel):
+            raise ConfigError(
+                f"sampler.proposer={type(self.proposer).__name__} has no probabilities to verify "
+                "drafts by: use greedy, gumbel or filtered"
+            )
+        if self.logits_transform is not None:
+            raise ConfigError(
+                f"sampler.logits_transform={type(self.logits_transform).__name__} would be read "
+                "from two models: use null"
+            )
+
+    def fields(self) -> tuple[StateField, ...]:
+        return (
+            StateField("draft", ("canvas",), torch.int64, fill=-1),
+            # Row of `q` that the draft at a position was drawn from.
+            StateField("rank", ("canvas",), torch.int64),
+            # [batch, draft_length, vocab] from the first draft on.
+            StateField("q", (0, 0), torch.float64),
+            StateField("drafted", (), torch.bool),
+        )
+
+    def check_other(self, name: str, other: ModelSpec, own: ModelSpec) -> None:
+        if other.attention != "causal" or other.logit_shift != 1:
+            raise ConfigError(
+                f"sampler.{name}={self.verifier} must predict the next token under causal "
+                f"attention; its attention is {other.attention} with a shift of "
+                f"{other.logit_shift} (a causal model reads as one with logit_shift=1)"
+            )
+        if other.vocab_size != own.vocab_size:
+            raise ConfigError(
+                f"sampler.{name}={self.verifier} has {other.vocab_size} tokens, the drafting model "
+                f"{own.vocab_size}: they must share one vocabulary"
+            )
+
+    def plan(
+        self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState
+    ) -> Request:
+        drafted = state["drafted"].cpu().numpy()
+        rank = eligible.cumsum(axis=1)
+        lacking = eligible & (rank <= self.draft_length) & ~drafted[:, None]
+        if lacking.any():
+            return Request(pad_positions(lacking), decides=False)
+        draft = state["draft"].cpu().numpy()
+        # Drafts up to the first open position without one, and that position.
+        open_before = (eligible & (draft < 0)).cumsum(axis=1)
+        pending = eligible & (open_before == 0)
+        following = eligible & (draft < 0) & (open_before == 1)
+        if not self.bonus:
+            following &= ~pending.any(axis=1, keepdims=True)
+        branch = np.where(pending, draft, canvas.tokens)[:, None]
+        return Request(pad_positions(pending | following), branch, model="verifier")
+
+    def observe(self, view: View, state: SamplerState) -> None:
+        if view.branches is not None:
+            return
+        q = self._probabilities(view)
+        tokens = q.argmax(dim=-1)
+        if self.draft == "argmax":
+            q = F.one_hot(tokens, q.shape[-1]).double()
+        else:
+            tokens = drawn(q, view.uniform())
+        # Every sequence that was asked for drafts drops those that it had.
+        asks = (view.positions >= 0).any(dim=1, keepdim=True)
+        tokens = tokens.where(view.candidates, -1)
+        state["draft"] = view.on_canvas(tokens, state["draft"].masked_fill(asks, -1))
+        number = torch.arange(tokens.shape[1], device=view.device).expand_as(tokens)
+        state["rank"] = view.on_canvas(number, state["rank"])
+        q = F.pad(q, (0, 0, 0, self.draft_length - q.shape[1]))
+        earlier = state["q"]
+        state["q"] = q.where(asks[..., None], earlier) if earlier.shape == q.shape else q
+        state["drafted"] = state["drafted"] | asks[:, 0]
+
+    def select(self, view: View, state: SamplerState) -> Decision:
+        at = view.positions.clamp(min=0)
+        draft = state["draft"].gather(1, at).where(view.positions >= 0, -1)
+        rank = state["rank"].gather(1, at)[..., None].expand(-1, -1, state["q"].shape[2])
+        p = self._probabilities(view)
+        # The row behind the drafts has none: q = 0.
+        q = state["q"].gather(1, rank) * (draft >= 0)[..., None]
+        draws = view.uniform(), view.uniform()
+        count = accepted(p, q, draft, draws[0])
+        number = torch.arange(draft.shape[1], device=view.device)
+        stands = view.candidates & (number < count[:, None])
+        replaced = view.candidates & (number == count[:, None])
+        fresh = drawn(residual(p, q), draws[1])
+        tokens = fresh.where(replaced, draft.where(stands, view.top[1]))
+        score = p.gather(-1, tokens[..., None])[..., 0]
+        return Decision(
+            commit=stands | replaced,
+            tokens=tokens,
+            score=score.nan_to_num(),
+            marks={"accepted": stands, "rejected": replaced & (draft >= 0)},
+        )
+
+    def _probabilities(self, view: View) -> Float[Tensor, "batch rows vocab"]:
+        """What the proposer would draw from, of either model; a mask is no token of an answer."""
+        logits = view.logits.clone()
+        if view.canvas.mask_id >= 0:
+            logits[..., view.canvas.mask_id] = -torch.inf
+        return self.proposer.distribution(logits)  # type: ignore[attr-defined]
+
+    def committed(self, canvas: Canvas, decision: HostDecision, state: SamplerState) -> None:
+        left = torch.zeros_like(state["draft"], dtype=torch.bool)
+        if self.on_reject == "continue":
+            left = (state["draft"] >= 0) & torch.from_numpy(canvas.masked()).to(left.device)
+        state["drafted"] = left.any(dim=1)

@@ -1,0 +1,212 @@
+"""DEER is lossless: what comes out is the verifier's own decoding, whatever drafts."""
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from tiny_decoding import MASK, SPEC, ragged_prompts, random_model, sampler
+from torch import Tensor
+
+from dllm.cache.causal import CausalCache
+from dllm.cache.none import NoCache
+from dllm.cache.policy import CachePolicy
+from dllm.engine.loop import Decoder
+from dllm.engine.setting import Served
+from dllm.errors import ConfigError
+from dllm.forward.predictor import Predictor
+from dllm.models.spec import ModelSpec
+from dllm.models.transformer import Transformer
+from dllm.step.canvas import Prompt
+from dllm.step.outcome import Outcome
+from dllm.step.plan import ForwardKind
+from dllm.step.prediction import View
+from dllm.step.sampler import Sampler
+from dllm.step.state import SamplerState
+from samplers.deer import Deer
+
+
+AUTOREGRESSIVE = replace(SPEC, attention="causal", logit_shift=1)
+VERIFIER = random_model(AUTOREGRESSIVE, seed=3)
+PROMPTS = ragged_prompts(6)
+
+
+def deer(*options: str) -> Deer:
+    whole = "sampler.region.block_length=null"
+    rule = sampler("sampler=deer", whole, *[f"sampler.{option}" for option in options])
+    assert isinstance(rule, Deer)
+    return rule
+
+
+def drafted(
+    rule: Sampler,
+    prompts: list[Prompt],
+    drafter: Transformer,
+    verifier: Transformer = VERIFIER,
+    policy: CachePolicy | None = None,
+    **options: Any,
+) -> list[Outcome]:
+    served = {"verifier": Served(Predictor(verifier), policy or CausalCache())}
+    decoder = Decoder(Predictor(drafter), rule, NoCache(), others=served, **options)
+    found = {outcome.sample_id: outcome for outcome in decoder.decode(prompts)}
+    assert not any(outcome.failure for outcome in found.values())
+    return [found[prompt.sample_id] for prompt in prompts]
+
+
+@cache
+def own_decoding() -> tuple[tuple[int, ...], ...]:
+    """The verifier's greedy answers to the prompts, one token per forward."""
+    rule = sampler("sampler=left_to_right", "sampler.region.block_length=null")
+    decoder = Decoder(Predictor(VERIFIER), rule, CausalCache())
+    found = {outcome.sample_id: outcome.tokens for outcome in decoder.decode(PROMPTS)}
+    return tuple(found[prompt.sample_id] for prompt in PROMPTS)
+
+
+DRAFTERS = {
+    "random": random_model(),
+    "causal": random_model(replace(SPEC, attention="causal"), seed=3),
+    "itself": VERIFIER,
+}
+
+
+@pytest.mark.parametrize("drafter", DRAFTERS)
+@pytest.mark.parametrize("length", [1, 2, 8, 32])
+@pytest.mark.parametrize("on_reject", ["break", "continue"])
+def test_greedy_output_is_the_verifier_s(drafter: str, length: int, on_reject: str) -> None:
+    """For every draft length, with and without cache and bonus, alone and in a batch."""
+    options = f"draft_length={length}", f"on_reject={on_reject}"
+    for bonus, policy, batch_size in (("true", CausalCache(), 1), ("false", NoCache(), 4)):
+        rule, model = deer(*options, f"bonus={bonus}"), DRAFTERS[drafter]
+        outcomes = drafted(rule, PROMPTS, model, policy=policy, batch_size=batch_size)
+        assert tuple(outcome.tokens for outcome in outcomes) == own_decoding()
+
+
+def test_forwards_of_both_models_are_counted() -> None:
+    for on_reject in ("break", "continue"):
+        rule = deer("draft_length=4", f"on_reject={on_reject}")
+        for outcome in drafted(rule, PROMPTS, DRAFTERS["random"], record=True):
+            verified = outcome.cost.other_forwards["verifier", ForwardKind.STEP]
+            assert verified == outcome.cost.steps
+            assert outcome.trace is not None
+            steps = [step for step in outcome.trace.steps if step.positions]
+            rejections = sum(bool(step.marks.get("rejected")) for step in steps)
+            accepted = sum(len(step.marks.get("accepted", ())) for step in steps)
+            assert rejections and accepted + verified >= len(outcome.tokens)
+            if on_reject == "break":
+                assert outcome.cost.nfe == verified
+            else:
+                # A draft outlives its rejected tokens.
+                assert outcome.cost.nfe < verified
+
+
+def test_a_drafter_that_is_right_needs_one_forward_per_block() -> None:
+    """The verifier as its own drafter, one token at a time, is always right."""
+    rule = deer("draft_length=1")
+    for outcome in drafted(rule, PROMPTS, VERIFIER):
+        # A draft and the bonus token in every step.
+        assert outcome.cost.steps == len(outcome.tokens) // 2
+        assert outcome.cost.other_forwards["verifier", ForwardKind.STEP] == outcome.cost.steps
+
+
+SMALL = replace(SPEC, vocab_size=6)
+PROMPT, LENGTH = (2, 3), 3
+
+
+def small_model(spec: ModelSpec, seed: int) -> Transformer:
+    return random_model(spec, seed).double()
+
+
+@cache
+def small_verifier() -> Transformer:
+    return small_model(replace(SMALL, attention="causal", logit_shift=1), seed=3)
+
+
+@cache
+def joint() -> dict[tuple[int, ...], float]:
+    """Probability of every answer under the verifier at temperature 1, masks excluded."""
+    model = small_verifier()
+    answers = list(itertools.product(range(1, SMALL.vocab_size), repeat=LENGTH))
+    tokens = torch.tensor([PROMPT + answer for answer in answers])
+    count = tokens.shape[1]
+    rows = torch.arange(count).expand_as(tokens)
+    causal = torch.ones(1, 1, count, count, dtype=torch.bool).tril()
+    with torch.inference_mode():
+        logits = model.logits(model.hidden(tokens, rows, causal, None))
+        logits[..., MASK] = -torch.inf
+    chosen = logits[:, len(PROMPT) - 1 : -1].log_softmax(-1)
+    likely = chosen.gather(2, tokens[:, len(PROMPT) :, None]).sum(dim=(1, 2)).exp()
+    assert likely.sum().item() == pytest.approx(1)
+    return dict(zip(answers, likely.tolist(), strict=True))
+
+
+def p_value(outcomes: list[Outcome]) -> float:
+    """Chi-squared test of the answers against the verifier's; rare answers are one cell."""
+    n, found = len(outcomes), Counter(outcome.tokens for outcome in outcomes)
+    often = {answer: p for answer, p in joint().items() if n * p >= 5}
+    cells = [(found[answer], n * p) for answer, p in often.items()]
+    seen, expected = map(sum, zip(*cells, strict=True))
+    if n - expected >= 5:
+        cells.append((n - seen, n - expected))
+    statistic = sum((seen - expected) ** 2 / expected for seen, expected in cells)
+    half = torch.tensor([(len(cells) - 1) / 2, statistic / 2], dtype=torch.float64)
+    return torch.special.gammaincc(half[0], half[1]).item()
+
+
+def sampled(rule: Sampler, n: int) -> list[Outcome]:
+    prompts = [Prompt(str(number), PROMPT, LENGTH) for number in range(n)]
+    return drafted(rule, prompts, small_model(SMALL, 0), small_verifier(), batch_size=500)
+
+
+SAMPLING = "sampler/proposer=gumbel"
+
+
+def sampling(*options: str) -> Deer:
+    rule = sampler("sampler=deer", "sampler.region.block_length=null", SAMPLING, *options)
+    assert isinstance(rule, Deer)
+    return rule
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["sampler.draft_length=2"],
+        ["sampler.draft_length=3", "sampler.on_reject=continue"],
+        ["sampler.draft_length=2", "sampler.draft=argmax", "sampler.bonus=false"],
+    ],
+    ids=["break", "continue", "argmax"],
+)
+def test_samples_are_the_verifier_s(options: list[str]) -> None:
+    assert p_value(sampled(sampling(*options), 2000)) > 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromTarget(Deer):
+    """The replacement of a rejected draft drawn from p (the letter of Algorithm 1)."""
+
+    def select(self, view: View, state: SamplerState):
+        decision = super().select(view, state)
+        rejected = decision.marks["rejected"]
+        p: Tensor = self._probabilities(view)
+        drawn = torch.multinomial(p.flatten(0, 1), 1, generator=torch.Generator().manual_seed(0))
+        tokens = drawn.view_as(rejected).where(rejected, decision.tokens)
+        return replace(decision, tokens=tokens)
+
+
+def test_a_faulty_replacement_is_caught() -> None:
+    rule = sampling("sampler.draft_length=2")
+    values = {name: getattr(rule, name) for name in vars(rule) if name != "conf_dtype"}
+    assert p_value(sampled(FromTarget(**values), 2000)) < 1e-6
+
+
+def test_verifiers_that_do_not_fit() -> None:
+    for spec, words in (
+        (replace(SPEC, attention="causal"), "must predict the next token under causal attention"),
+        (replace(AUTOREGRESSIVE, vocab_size=30), "has 30 tokens, the drafting model 24"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            drafted(deer(), ragged_prompts(1), random_model(), random_model(spec))
+    with pytest.raises(ConfigError, match="draft_length=0 must be >= 1"):
+        deer("draft_length=0")
