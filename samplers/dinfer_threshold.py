@@ -40,6 +40,10 @@ class DInferThreshold(Unrolled):
         if score.shape[1] == 0:
             return view.candidates
         best = score.masked_fill(~view.candidates, -torch.inf).amax(dim=-1, keepdim=True)
-        threshold = torch.as_tensor(current(self.threshold, view, score), dtype=score.dtype)
-        theta = torch.minimum(best - NEAR_TIE, threshold.to(score.device))
-        return view.candidates & (score >= theta)
+        nearly = view.candidates & (score >= best - NEAR_TIE)
+        return nearly | self.sure(score, view, state)
+
+    def sure(
+        self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
+    ) -> Bool[Tensor, "batch rows"]:
+        return view.candidates & (score >= current(self.threshold, view, score))

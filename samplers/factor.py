@@ -41,6 +41,14 @@ class Factor(Sampler):
         order, passed, lone = self._ranks(score, view)
         return torch.zeros_like(passed).scatter_(1, order, passed | lone)
 
+    def sure(
+        self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
+    ) -> Bool[Tensor, "batch rows"]:
+        """The ranks that pass, the first one only with confidence >= 1 - factor / 2."""
+        order, passed, _ = self._ranks(score, view)
+        chosen = torch.zeros_like(passed).scatter_(1, order, passed)
+        return chosen & (score >= 1 - self.factor / 2)
+
     def marks(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
     ) -> Mapping[str, Bool[Tensor, "batch rows"]]:

@@ -55,13 +55,17 @@ class LocalLeap(Sampler):
     def choose(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
     ) -> Bool[Tensor, "batch rows"]:
+        return scores.best(score, view.candidates) | self.sure(score, view, state)
+
+    def sure(
+        self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
+    ) -> Bool[Tensor, "batch rows"]:
         near = self.near(self.anchors(score, view), view)
         strict, relaxed = (
             score >= current(value, view, score)
             for value in (self.threshold, self.relaxed_threshold)
         )
-        passed = view.candidates & torch.where(near, relaxed, strict)
-        return scores.best(score, view.candidates) | passed
+        return view.candidates & torch.where(near, relaxed, strict)
 
     def anchors(self, score: Float[Tensor, "batch rows"], view: View) -> Bool[Tensor, "batch rows"]:
         return view.candidates & (score >= current(self.threshold, view, score))

@@ -33,4 +33,9 @@ class Threshold(Sampler):
     def choose(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
     ) -> Bool[Tensor, "batch rows"]:
-        return scores.at_least(score, view.candidates, current(self.threshold, view, score))
+        return scores.best(score, view.candidates) | self.sure(score, view, state)
+
+    def sure(
+        self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
+    ) -> Bool[Tensor, "batch rows"]:
+        return view.candidates & (score >= current(self.threshold, view, score))

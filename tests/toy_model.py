@@ -52,7 +52,8 @@ class OraclePredictor:
                 if 0 <= (position := slot - len(PROMPT)) < self.oracle.length:
                     table[entry, row, EOS] = 0.0
                     table[entry, row, FIRST : FIRST + found.shape[1]] = found[position]
-        return Prediction(torch.from_numpy(table).log(), None)
+        # Impossible tokens are unlikely rather than refused.
+        return Prediction(torch.from_numpy(table).clamp(min=1e-30).log(), None)
 
 
 def spelled(oracle: ToyOracle, tokens: Sequence[int]) -> str:

@@ -74,6 +74,15 @@ class SamplerState:
         for name, tensor in self._tensors.items():
             self._tensors[name] = tensor[rows]
 
+    def branched(self, count: int) -> "SamplerState":
+        """A copy in which `count` rows in a row stand for each sequence."""
+        copied = SamplerState((), self._capacity, "cpu")
+        copied._fields = self._fields
+        copied._tensors = {
+            name: tensor.repeat_interleave(count, dim=0) for name, tensor in self._tensors.items()
+        }
+        return copied
+
     def take(self, row: int) -> "SamplerState":
         """A copy of one sequence's rows."""
         taken = SamplerState((), self._capacity, "cpu")

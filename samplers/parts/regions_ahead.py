@@ -1,10 +1,10 @@
-"""Blocks ahead (FreeDave's eager mode): the current block and the next ones are eligible
+"""Blocks ahead (FreeDave's eager mode, ETE): the current block and the next ones are eligible
 together."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from dllm.step.canvas import Canvas
 from dllm.step.prediction import View
@@ -27,6 +27,34 @@ class BlocksAhead:
             & (index >= canvas.block_start[:, None])
             & (index < np.minimum(canvas.block_end + ahead, canvas.length)[:, None])
         )
+
+    def refine(self, view: View) -> np.ndarray | None:
+        return self.region.refine(view)
+
+    def __getattr__(self, name: str):
+        return getattr(self.region, name)
+
+
+@dataclass(frozen=True)
+class CrossBlock:
+    """The blocks of `region`, with the `ahead` next ones, as long as the current one, eligible,
+    too."""
+
+    region: Region
+    ahead: int | None
+    """None = all."""
+
+    def ends(self, canvas: Canvas) -> Int[np.ndarray, "batch"]:
+        """Where the scope of each sequence ends."""
+        if self.ahead is None:
+            return canvas.length
+        size = canvas.block_end - canvas.block_start
+        return np.minimum(canvas.block_end + self.ahead * size, canvas.length)
+
+    def eligible(self, canvas: Canvas) -> Bool[np.ndarray, "batch canvas"]:
+        index = np.arange(canvas.capacity)
+        inside = (index >= canvas.block_start[:, None]) & (index < self.ends(canvas)[:, None])
+        return canvas.masked() & inside
 
     def refine(self, view: View) -> np.ndarray | None:
         return self.region.refine(view)

@@ -1,0 +1,253 @@
+"""ETE (reconstruction): worked examples on exact distributions; what it is without its parts."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from scripted import built
+from tiny_decoding import SPEC, decode, ragged_prompts, random_model, sampler
+from toy_model import decoded, rounds, text
+
+from dllm.cache.dual import DualCache
+from dllm.config import build, compose
+from dllm.engine.loop import Decoder
+from dllm.errors import ConfigError
+from dllm.forward.predictor import Predictor
+from dllm.report.bits import SequenceBits
+from dllm.step.outcome import Outcome
+from dllm.step.sampler import Sampler
+from dllm.tasks.toy_oracle import ToyOracle
+
+
+TOY_1 = ToyOracle(
+    {
+        first + value + "".join("klmnopqrstuv"["abc".index(value) * 4 + i] for i in range(4)): (
+            0.85 ** first.count("x") * 0.15 ** first.count("y") * weight
+        )
+        for first in ("xxx", "xxy", "xyx", "xyy", "yxx", "yxy", "yyx", "yyy")
+        for value, weight in {"a": 0.4, "b": 0.35, "c": 0.25}.items()
+    }
+)
+"""Three independent positions, one with three values, and four that follow from it."""
+TOY_2 = ToyOracle(
+    {
+        **{f"A{p}{r}{t}": 0.0625 for p in "pq" for r in "rs" for t in "tu"},
+        "Bprt": 0.3,
+        "Cqst": 0.1,
+        "Cqsu": 0.1,
+    }
+)
+UNCUT = {"candidate_top_p": 0.999999, "candidate_ratio": 0.0}
+"""All values that are possible at all."""
+
+
+def ete(base: str = "threshold", block: int = 4, **options: Any) -> Sampler:
+    given = [f"sampler.{name.replace('__', '.')}={value}" for name, value in options.items()]
+    given = [option.replace("=None", "=null").replace("False", "false") for option in given]
+    head = ["sampler=ete", f"sampler@sampler.base={base}"]
+    return built(*head, f"sampler.base.region.block_length={block}", *given)
+
+
+def run(oracle: ToyOracle, **options: Any) -> tuple[str, list[list[int]], int, float]:
+    """Text, commits by round, canvases and bits of the path."""
+    (outcome,) = decoded(ete(**UNCUT, **options), oracle)
+    assert outcome.trace is not None and outcome.failure is None
+    found = SequenceBits.of(outcome.trace, oracle.length, None)
+    assert found.unknown == 0
+    canvases = outcome.cost.nfe + outcome.cost.aux_forwards
+    commits = [sorted(step.positions) for step in outcome.trace.steps]
+    assert len(commits) == outcome.cost.nfe
+    return text(oracle, outcome), commits, canvases, found.path_bits
+
+
+def test_the_value_with_the_largest_cascade() -> None:
+    answer, commits, canvases, bits = run(TOY_2, branches=3)
+    assert (answer, commits, canvases) == ("Bprt", [[], [0, 1, 2, 3]], 4)
+    assert bits == pytest.approx(1.737, abs=1e-3)
+
+
+def test_a_single_candidate_is_not_compared() -> None:
+    """The first choice, and no forward for the last one: nothing is left to predict."""
+    answer, commits, canvases, bits = run(TOY_2, branches=1)
+    assert (answer, commits, canvases) == ("Aprt", [[0], [1], [2], [3]], 4)
+    assert bits == pytest.approx(4.0)
+
+
+def test_the_surest_first_needs_more_rounds() -> None:
+    (outcome,) = decoded(sampler("sampler=threshold"), TOY_2)
+    assert text(TOY_2, outcome) == "Bprt"
+    assert rounds(outcome) == [[3], [1], [2], [0]]
+
+
+@pytest.mark.parametrize(
+    ("threshold", "answer", "count", "canvases"), [(0.76, "ABCD", 2, 3), (0.70, "ABCD", 1, 1)]
+)
+def test_replace_random(threshold: float, answer: str, count: int, canvases: int) -> None:
+    """Exploring finds the replaced item; it does not mend a threshold that is too low."""
+    oracle = ToyOracle.replace_random(4)
+    found = run(oracle, branches=2, base__threshold=threshold)
+    assert (len(found[1]), found[2]) == (count, canvases)
+    assert found[0] == ("FBCD" if count == 2 else answer)
+    assert (found[0] in oracle.weights) == (count == 2)
+
+
+def test_shuffle_has_no_cascade_before_its_last_item() -> None:
+    oracle = ToyOracle.shuffle(4)
+    answer, commits, canvases, _ = run(oracle)
+    assert answer in oracle.weights
+    assert (commits, canvases) == ([[], [0], [1], [2, 3]], 10)
+
+
+def test_what_is_independent_gains_nothing() -> None:
+    answer, commits, canvases, _ = run(TOY_1, branches=3)
+    assert answer == "xxxaklmn"
+    assert (commits, canvases) == ([[], [3, 4, 5, 6, 7], [0], [1], [2]], 10)
+    answer, commits, canvases, _ = run(TOY_1, branches=3, base__threshold=0.8)
+    assert (answer, commits, canvases) == ("xxxaklmn", [[0, 1, 2], [3, 4, 5, 6, 7]], 4)
+    answer, commits, canvases, _ = run(TOY_1, branches=1, base__threshold=0.8)
+    assert (answer, commits, canvases) == ("xxxaklmn", [[0, 1, 2, 3], [4, 5, 6, 7]], 2)
+
+
+AS_ITS_BASE = {"branches": 1, "position": "max_conf", "trigger": "stuck", "ahead": 0}
+
+
+def test_without_its_parts_it_is_the_threshold_on_a_toy() -> None:
+    _, commits, _, bits = run(TOY_1, **AS_ITS_BASE)
+    assert commits == [[0], [1], [2], [3], [4, 5, 6, 7]]
+    assert bits == pytest.approx(2.0253, abs=1e-4)
+
+
+def commits_of(outcomes: dict[str, Outcome]) -> dict[str, list[list[tuple[int, int]]]]:
+    return {name: one.trace.commits() for name, one in outcomes.items() if one.trace}
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize(
+    ("base", "options"),
+    [
+        ("threshold", {"threshold": 0.3}),
+        ("threshold", {"threshold": 0.9}),
+        ("localleap", {"threshold": 0.6, "relaxed_threshold": 0.3}),
+        ("factor", {"factor": 1.0, "last_rank_quirk": "false"}),
+        ("credit", {"threshold": 0.5}),
+    ],
+)
+def test_without_its_parts_it_is_its_base(
+    base: str, options: dict[str, Any], batch_size: int
+) -> None:
+    """(i): the same tokens in the same rounds, on a real model."""
+    plain = sampler(f"sampler={base}", *(f"sampler.{k}={v}" for k, v in options.items()))
+    inner = {f"base__{name}": value for name, value in options.items()}
+    reduced = ete(base, **AS_ITS_BASE, **inner, allow_end="true")
+    prompts, setting = ragged_prompts(), {"record": True, "batch_size": batch_size}
+    assert commits_of(decode(reduced, prompts, **setting)) == commits_of(
+        decode(plain, prompts, **setting)
+    )
+
+
+def test_leftmost_without_exploiting_is_left_to_right() -> None:
+    """(ii)."""
+    options = {"branches": 1, "position": "leftmost", "base__threshold": 1.0}
+    outcomes = decode(ete(**options, allow_end="true"), ragged_prompts(), record=True)
+    for outcome in outcomes.values():
+        assert rounds(outcome) == [[i] for i in range(len(outcome.tokens))]
+    plain = decode(sampler("sampler=left_to_right"), ragged_prompts(), record=True)
+    assert commits_of(outcomes) == commits_of(plain)
+
+
+def test_one_uncertain_token_beside_the_sure_ones() -> None:
+    """(iii): one branch, in every round."""
+    options = {"branches": 1, "allow_end": "true", "base__threshold": 0.5, "ahead": 0}
+    outcomes = decode(ete(**options), ragged_prompts(), record=True)
+    for outcome in outcomes.values():
+        assert outcome.trace is not None and outcome.cost.aux_forwards == 0
+        for step in outcome.trace.steps:
+            sure = [p for p in step.probabilities if p is not None and p >= 0.5]
+            explored = step.marks.get("explored", [])
+            assert len(explored) <= 1
+            assert set(step.positions) >= set(explored)
+            assert len(step.positions) <= len(sure) + 1
+
+
+def test_across_blocks_without_exploring() -> None:
+    """(iv): the threshold in one block that is the whole answer."""
+    plain = decode(
+        sampler("sampler=threshold", "sampler.region.block_length=null", "sampler.threshold=0.5"),
+        ragged_prompts(),
+        record=True,
+    )
+    crossing = ete(trigger="never", base__threshold=0.5)
+    found = decode(crossing, ragged_prompts(), record=True)
+    assert commits_of(found) == commits_of(plain)
+    assert any(step.marks.get("forced") for one in found.values() for step in one.trace.steps)
+
+
+@pytest.mark.parametrize("cascade", ["count", "bits", "total_entropy"])
+@pytest.mark.parametrize("base", ["threshold", "localleap", "factor", "credit"])
+def test_rows_do_not_depend_on_their_batch(base: str, cascade: str) -> None:
+    inner: dict[str, Any] = {"base__threshold": 0.4}
+    if base == "factor":
+        inner = {"base__last_rank_quirk": "false"}
+    elif base == "localleap":
+        inner = {"base__threshold": 0.6, "base__relaxed_threshold": 0.3}
+    rule = ete(base, cascade=cascade, likelihood_weight=0.1, **inner)
+    alone, beside = (
+        decode(rule, ragged_prompts(), record=True, batch_size=size) for size in (1, 4)
+    )
+    assert commits_of(alone) == commits_of(beside)
+    assert sum(one.cost.aux_forwards for one in alone.values()) > 0
+    for name, one in alone.items():
+        assert one.cost.aux_forwards == beside[name].cost.aux_forwards
+        assert len(rounds(one)) <= one.cost.nfe <= len(one.tokens) + 1
+
+
+@pytest.mark.parametrize("policy", ["none", "prefix", "dual"])
+def test_with_caches(policy: str) -> None:
+    cache = build(compose([f"cache={policy}"]).cache, "cache")
+    rule = ete(base__threshold=0.5)
+    found = list(
+        Decoder(Predictor(random_model()), rule, cache, record=True, batch_size=3).decode(
+            ragged_prompts()
+        )
+    )
+    assert all(outcome.failure is None for outcome in found)
+    if isinstance(cache, DualCache):
+        # Between two refreshes the current block alone has logits.
+        for outcome in found:
+            assert outcome.trace is not None
+            for step in outcome.trace.steps:
+                reach = max((end for _, end in step.spans), default=len(outcome.tokens))
+                assert all(position < reach for position in step.positions)
+
+
+def test_ends_are_neither_explored_nor_counted() -> None:
+    found = decode(ete(base__threshold=0.5), ragged_prompts(), record=True)
+    explored = {
+        token
+        for outcome in found.values()
+        for step in outcome.trace.steps
+        for position, token in zip(step.positions, step.tokens, strict=True)
+        if position in step.marks.get("explored", [])
+    }
+    assert explored and 1 not in explored
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"base": "wino"}, "sampler.base=Wino does not say what it is sure of"),
+        ({"branches": 0}, "sampler.branches=0 must be >= 1"),
+        ({"ahead": -1}, "sampler.ahead=-1 must be >= 0"),
+        ({"candidate_top_p": 2}, r"sampler.candidate_top_p=2 is outside \[0, 1\]"),
+    ],
+)
+def test_refusals(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ete(**options)
+
+
+def test_causal_blocks_have_nothing_ahead() -> None:
+    spec = replace(SPEC, attention="block_causal", block_size=4)
+    with pytest.raises(ConfigError, match=r"sampler.ahead=null: with block-causal attention"):
+        ete().check_model(spec)
+    ete(ahead=0).check_model(spec)
