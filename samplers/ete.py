@@ -11,8 +11,7 @@ computed: an exploration costs width (`aux_forwards`), not a round.
 The value need not be the model's first choice (mark "overruled"): accuracy has to be read beside
 the bits of the path. A single candidate is committed at once, there being nothing to compare; so
 `branches=1 position=max_conf trigger=stuck ahead=0` makes the rounds of `base`. Positions that
-most likely end the answer are not explored: what follows an end is sure, and worthless. With caches
-that compute a part of the canvas, only positions with logits of this forward take part.
+most likely end the answer are not explored: what follows an end is sure, and worthless.
 """
 
 from collections.abc import Sequence
@@ -112,6 +111,8 @@ class ETE(Wrapper):
         in_unit_interval("candidate_ratio", self.candidate_ratio)
         object.__setattr__(self, "region", CrossBlock(self.base.region, self.ahead))
         object.__setattr__(self, "may_commit_nothing", True)
+        if self.branches > 1 and self.trigger != "never":
+            object.__setattr__(self, "needs", self.base.needs | {"hypotheses"})
 
     def fields(self) -> tuple[StateField, ...]:
         return (

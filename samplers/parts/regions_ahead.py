@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from dllm.step.canvas import Canvas
+from dllm.step.plan import Need
 from dllm.step.prediction import View
 from dllm.step.sampler import Region
 
@@ -43,6 +44,11 @@ class CrossBlock:
     region: Region
     ahead: int | None
     """None = all."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        beyond: frozenset[Need] = frozenset() if self.ahead == 0 else frozenset({"all_logits"})
+        return self.region.needs | beyond
 
     def ends(self, canvas: Canvas) -> Int[np.ndarray, "batch"]:
         """Where the scope of each sequence ends."""

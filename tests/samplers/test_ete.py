@@ -8,14 +8,15 @@ from scripted import built
 from tiny_decoding import SPEC, decode, ragged_prompts, random_model, sampler
 from toy_model import decoded, rounds, text
 
-from dllm.cache.dual import DualCache
 from dllm.config import build, compose
+from dllm.engine.legality import refusals
 from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
 from dllm.report.bits import SequenceBits
 from dllm.step.outcome import Outcome
 from dllm.step.sampler import Sampler
+from dllm.step.trace import Step
 from dllm.tasks.toy_oracle import ToyOracle
 
 
@@ -117,6 +118,11 @@ def test_without_its_parts_it_is_the_threshold_on_a_toy() -> None:
     assert bits == pytest.approx(2.0253, abs=1e-4)
 
 
+def steps(outcome: Outcome) -> list[Step]:
+    assert outcome.trace is not None
+    return outcome.trace.steps
+
+
 def commits_of(outcomes: dict[str, Outcome]) -> dict[str, list[list[tuple[int, int]]]]:
     return {name: one.trace.commits() for name, one in outcomes.items() if one.trace}
 
@@ -179,7 +185,7 @@ def test_across_blocks_without_exploring() -> None:
     crossing = ete(trigger="never", base__threshold=0.5)
     found = decode(crossing, ragged_prompts(), record=True)
     assert commits_of(found) == commits_of(plain)
-    assert any(step.marks.get("forced") for one in found.values() for step in one.trace.steps)
+    assert any("forced" in step.marks for one in found.values() for step in steps(one))
 
 
 @pytest.mark.parametrize("cascade", ["count", "bits", "total_entropy"])
@@ -201,23 +207,28 @@ def test_rows_do_not_depend_on_their_batch(base: str, cascade: str) -> None:
         assert len(rounds(one)) <= one.cost.nfe <= len(one.tokens) + 1
 
 
-@pytest.mark.parametrize("policy", ["none", "prefix", "dual"])
-def test_with_caches(policy: str) -> None:
+@pytest.mark.parametrize(
+    ("policy", "ahead"), [("none", None), ("none", 1), ("prefix", 0), ("dual", 0)]
+)
+def test_with_caches(policy: str, ahead: int | None) -> None:
     cache = build(compose([f"cache={policy}"]).cache, "cache")
-    rule = ete(base__threshold=0.5)
-    found = list(
-        Decoder(Predictor(random_model()), rule, cache, record=True, batch_size=3).decode(
-            ragged_prompts()
-        )
-    )
-    assert all(outcome.failure is None for outcome in found)
-    if isinstance(cache, DualCache):
-        # Between two refreshes the current block alone has logits.
-        for outcome in found:
-            assert outcome.trace is not None
-            for step in outcome.trace.steps:
-                reach = max((end for _, end in step.spans), default=len(outcome.tokens))
-                assert all(position < reach for position in step.positions)
+    rule = ete(base__threshold=0.5, ahead=ahead)
+    decoder = Decoder(Predictor(random_model()), rule, cache, record=True, batch_size=3)
+    reach = 0
+    for outcome in decoder.decode(ragged_prompts()):
+        assert outcome.failure is None and outcome.trace is not None
+        end = 0
+        for step in outcome.trace.steps:
+            end = step.opened[1] if step.opened else end
+            reach = max(reach, *(position - end for position in step.positions), 0)
+    assert reach == {None: 7, 1: 3, 0: 0}[ahead]
+
+
+def test_a_dual_cache_has_no_logits_ahead() -> None:
+    cache = build(compose(["cache=dual"]).cache, "cache")
+    (reason,) = refusals(ete(), cache, SPEC)
+    assert reason.startswith("sampler=ETE reads positions outside the block in every step")
+    assert not refusals(ete(ahead=0), cache, SPEC)
 
 
 def test_ends_are_neither_explored_nor_counted() -> None:
@@ -225,7 +236,7 @@ def test_ends_are_neither_explored_nor_counted() -> None:
     explored = {
         token
         for outcome in found.values()
-        for step in outcome.trace.steps
+        for step in steps(outcome)
         for position, token in zip(step.positions, step.tokens, strict=True)
         if position in step.marks.get("explored", [])
     }
