@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from random import Random
 from typing import Literal
 
 from dllm.constraints.canvases import CanvasChecker
@@ -17,6 +18,9 @@ from dllm.constraints.clock import Deadline
 from dllm.constraints.errors import GrammarError, Undecided
 from dllm.constraints.grammar import Grammar
 from dllm.constraints.languages import JsonSchema, Language, LarkText, Regex
+from dllm.constraints.lave import LaveReviewer
+from dllm.constraints.lookahead import Lookahead
+from dllm.constraints.prefixes import PrefixParser
 from dllm.constraints.reviewing import CfgReviewer, Conduct
 from dllm.constraints.vocabulary import Vocabulary
 from dllm.errors import ConfigError
@@ -45,12 +49,23 @@ class GrammarConstraint(ABC):
     check_timeout: float
     compile_timeout: float
     prefix: str
+    top_k: int
+    """LAVE: tokens tried at a mask."""
+    beams: int
+    """LAVE: fillings kept for their score."""
+    random_beams: int
+    """LAVE: further ones kept at random."""
+    retries: int
+    """LAVE: refusals in a row after which the block is rewritten."""
 
     def __post_init__(self) -> None:
         for name in ("check_timeout", "compile_timeout"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"constraint.{name}={getattr(self, name)} must be > 0 seconds")
-        for name in ("patience", "budget"):
+        for name in ("top_k", "beams", "retries"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"constraint.{name}={getattr(self, name)} must be >= 1")
+        for name in ("patience", "budget", "random_beams"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ConfigError(f"constraint.{name}={value} must be >= 0")
@@ -143,6 +158,7 @@ class BoundGrammar:
         self.options, self.tokenizer, self.spec = options, tokenizer, spec
         self.vocabulary = Vocabulary.of(tokenizer, spec.vocab_size)
         self._grammars: dict[Language, Grammar] = {}
+        self._parsers: dict[Language, PrefixParser] = {}
         self._checkers: dict[tuple[Language, frozenset[int]], CanvasChecker] = {}
 
     def check(self, prompt: Prompt) -> None:
@@ -150,6 +166,8 @@ class BoundGrammar:
         language = self.options.language(prompt)
         ends = (*self.spec.eos_ids, *prompt.stop_ids)
         checker = self._checker(language, frozenset(ends), prompt.gen_length)
+        if self.options.method == "lave":
+            self._parser(language)
         shortest = checker.shortest()
         if shortest is not None and shortest <= prompt.gen_length:
             return
@@ -168,14 +186,34 @@ class BoundGrammar:
         start = int(canvas.prompt_length[row])
         longest = int(min(canvas.kept[row], canvas.limit[row])) - start
         language = self.options.language(prompt)
-        return CfgReviewer(
-            self._checker(language, frozenset(canvas.ends(row)), longest),
-            self.options.conduct,
-            language,
-            self.tokenizer,
-            prompt.sample_id,
-            start,
+        checker = self._checker(language, frozenset(canvas.ends(row)), longest)
+        given = (checker, self.options.conduct, language, self.tokenizer, prompt.sample_id, start)
+        if self.options.method == "cfg":
+            return CfgReviewer(*given)
+        return LaveReviewer(
+            *given,
+            lookahead=Lookahead(
+                self._parser(language),
+                canvas.mask_id,
+                frozenset(canvas.ends(row)),
+                self.options.top_k,
+                self.options.beams,
+                self.options.random_beams,
+            ),
+            retries=self.options.retries,
+            random=Random(canvas.generators[row].initial_seed()),
         )
+
+    def _parser(self, language: Language) -> PrefixParser:
+        if language not in self._parsers:
+            try:
+                self._parsers[language] = PrefixParser(
+                    language.guidance(), self.tokenizer, self.spec.eos_ids
+                )
+            except GrammarError as error:
+                option = f"{self.options.option} with constraint.method=lave"
+                raise ConfigError(f"{option}: {error}") from None
+        return self._parsers[language]
 
     def _checker(self, language: Language, ends: frozenset[int], longest: int) -> CanvasChecker:
         checker = self._checkers.get((language, ends))

@@ -54,6 +54,14 @@ class SampleResult:
     """Decisions compared with the cache-free forward's."""
     audit_kl: float = 0.0
     audit_changed: int = 0
+    checks: int = 0
+    """Single checks of the constraint."""
+    rejections: int = 0
+    """Proposed tokens and changes that it refused."""
+    timeouts: int = 0
+    """Checks that ran out of time."""
+    constraint_seconds: float = 0.0
+    """Part of `seconds` spent in the constraint's reviews."""
     truncated: bool = False
     """The canvas could not grow further; what was decoded so far is the answer."""
     unparsed: bool = False
@@ -117,6 +125,14 @@ class Summary:
     """Mean divergence from the cache-free prediction over them, in nats."""
     audit_changed: float = 0.0
     """Share of them that would have been others."""
+    checks: float = 0.0
+    """The constraint's single checks, mean per sample."""
+    vetoes_per_token: float = 0.0
+    """What the constraint refused per effective token."""
+    timeouts: int = 0
+    """Checks that ran out of time."""
+    constraint_share: float = 0.0
+    """Share of the decode time spent in the constraint's reviews."""
     truncated: int = 0
     """Answers that the model had no positions left for."""
     unparsed: int = 0
@@ -176,6 +192,11 @@ class Summary:
             audited=audited,
             audit_kl=sum(s.audit_kl for s in samples) / max(1, audited),
             audit_changed=sum(s.audit_changed for s in samples) / max(1, audited),
+            checks=sum(s.checks for s in samples) / n,
+            vetoes_per_token=sum(s.rejections for s in samples) / max(1, effective),
+            timeouts=sum(s.timeouts for s in samples),
+            constraint_share=sum(s.constraint_seconds for s in samples)
+            / max(1e-9, sum(s.seconds for s in samples)),
             truncated=sum(s.truncated for s in samples),
             unparsed=sum(s.unparsed for s in samples),
             unfit=sum(s.unfit for s in samples),

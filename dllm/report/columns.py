@@ -47,6 +47,14 @@ def _audited(name: str, form: str) -> Callable[[Cell], str]:
     return lambda cell: form.format(cell.metrics[name]) if cell.metrics["audited"] else ""
 
 
+def _score(name: str) -> Callable[[Cell], str]:
+    def show(cell: Cell) -> str:
+        scores = cell.metrics["scores"]
+        return f"{scores[name]:.3f}" if name in scores else ""
+
+    return show
+
+
 COLUMNS = {
     "n": Column("samples", lambda cell: str(cell.metrics["n"])),
     "accuracy": Column("exact match with a 95 % Wilson interval", _accuracy),
@@ -74,6 +82,24 @@ COLUMNS = {
         _bits("bound", "{:.2f}"),
     ),
     "efficiency": Column("bound / rounds", _bits("efficiency", "{:.2f}")),
+    "json": Column("share of the outputs that are JSON", _score("json")),
+    "schema": Column(
+        "share of the outputs that are valid by the sample's schema", _score("schema")
+    ),
+    "checks": Column(
+        "the constraint's single checks per sample", lambda cell: f"{cell.metrics['checks']:.1f}"
+    ),
+    "vetoes": Column(
+        "what the constraint refused per token before the first end token",
+        lambda cell: f"{cell.metrics['vetoes_per_token']:.2f}",
+    ),
+    "share": Column(
+        "share of the decode time spent in the constraint's reviews",
+        lambda cell: f"{cell.metrics['constraint_share']:.1%}",
+    ),
+    "timeouts": Column(
+        "checks that ran out of time, of all samples", lambda cell: str(cell.metrics["timeouts"])
+    ),
     "wasted": Column("share of the final canvas from the first end token on", _wasted),
     "stale": Column(
         "share of the attended slots whose own token had changed since they were computed",

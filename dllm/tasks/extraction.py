@@ -6,7 +6,7 @@ import json
 from random import Random
 from typing import Any
 
-from dllm.tasks.base import GeneratedTask, Sample
+from dllm.tasks.base import GeneratedTask, Grade, Sample
 from dllm.tasks.words import CITIES, JOBS, NAMES, PETS
 
 
@@ -62,6 +62,19 @@ class JsonExtraction(GeneratedTask):
             json.dumps(value, separators=(",", ":")),
             schema=json_schema(fields),
         )
+
+    def assess(self, sample: Sample, text: str) -> Grade:
+        """Besides the grade, whether the text is JSON and whether its schema accepts it."""
+        from jsonschema import ValidationError, validate
+
+        try:
+            validate(json.loads(text), sample.meta["schema"])
+            scores = {"json": 1.0, "schema": 1.0}
+        except ValueError:
+            scores = {"json": 0.0, "schema": 0.0}
+        except ValidationError:
+            scores = {"json": 1.0, "schema": 0.0}
+        return Grade(correct=self.grade(sample, text), scores=scores)
 
     def grade(self, sample: Sample, text: str) -> bool:
         try:

@@ -95,6 +95,13 @@ def test_an_untrained_model_writes_valid_json(sampler: str) -> None:
         assert outcome.cost.checks > 0
 
 
+@pytest.mark.parametrize("sampler", ["localleap", "threshold", "low_confidence"])
+def test_lookahead_keeps_the_guarantee(sampler: str) -> None:
+    run = decoder(f"sampler={sampler}", "constraint=json_schema", "constraint.method=lave")
+    for outcome in run.decode(prompts()):
+        jsonschema.validate(answer(outcome), SCHEMA)
+
+
 @pytest.mark.parametrize("eos", list(EosPolicy))
 def test_every_way_to_end_an_answer_asks_first(eos: EosPolicy) -> None:
     run = decoder("sampler=threshold", "sampler.threshold=0", "constraint=json_schema", eos=eos)

@@ -1,0 +1,44 @@
+"""Prefixes of tokens from left to right, by llguidance: is one viable, what may come next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import llguidance
+import numpy as np
+
+from dllm.constraints.errors import GrammarError
+from dllm.models.tokenizers import Tokenizer
+
+
+class PrefixParser:
+    """One language on one tokenizer's tokens; asked about whole prefixes, remembers nothing."""
+
+    def __init__(self, guidance: str, tokenizer: Tokenizer, ends: Sequence[int]) -> None:
+        """`guidance` is a grammar in llguidance's notation.
+
+        Raises `GrammarError` for a grammar that it refuses.
+        """
+        text = tokenizer.base.backend_tokenizer.to_str()
+        known = llguidance.LLTokenizer(text, eos_token=ends[0])
+        self._fresh = llguidance.LLMatcher(known, guidance, log_level=0)
+        if self._fresh.is_error():
+            raise GrammarError(str(self._fresh.get_error()).strip().splitlines()[0])
+
+    def viable(self, prefix: Sequence[int]) -> bool:
+        """Whether an answer can begin like this, as far as the lexer sees."""
+        return self._fresh.validate_tokens(list(prefix)) == len(prefix)
+
+    def accepting(self, prefix: Sequence[int]) -> bool:
+        """Whether this is a whole answer."""
+        return self._after(prefix).is_accepting()
+
+    def allowed(self, prefix: Sequence[int]) -> np.ndarray:
+        """Ids that may follow, as a mask over the tokenizer's ids."""
+        bits = np.frombuffer(self._after(prefix).compute_bitmask(), dtype=np.uint8)
+        return np.unpackbits(bits, bitorder="little").astype(bool)
+
+    def _after(self, prefix: Sequence[int]) -> llguidance.LLMatcher:
+        matcher = self._fresh.deep_copy()
+        matcher.try_consume_tokens(list(prefix))
+        return matcher
