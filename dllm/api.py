@@ -21,6 +21,7 @@ from dllm.models.tokenizers import Message
 from dllm.runs.checkpoint import Checkpoint
 from dllm.runs.decoding import decoder, fitting
 from dllm.runs.grading import encoded
+from dllm.runs.others import others
 from dllm.runs.parts import build_parts
 from dllm.step.canvas import Prompt
 from dllm.step.outcome import Outcome
@@ -196,7 +197,9 @@ def _decoder(model: Checkpoint, sampler: str | Sampler, config: DictConfig) -> D
     parts = build_parts(config)
     if not isinstance(sampler, str):
         parts = replace(parts, sampler=sampler)
-    return decoder(config, replace(parts, sampler=fitting(config, parts, model)), model)
+    fitted = fitting(config, parts, model)
+    beside = others(config, fitted, model)
+    return decoder(config, replace(parts, sampler=fitted), model, beside)
 
 
 def _prompts(model: Checkpoint, given: Sequence[Prompted], gen_length: int) -> Iterator[Prompt]:

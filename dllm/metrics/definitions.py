@@ -70,6 +70,8 @@ class SampleResult:
     """The prompt and the answer's positions exceed the model's: nothing was decoded."""
     scores: dict[str, float] = field(default_factory=dict)
     """The task's further metrics, in [0, 1]."""
+    other_forwards: dict[str, int] = field(default_factory=dict)
+    """Forwards of further models (a verifier), by name and kind; no part of the NFE."""
 
     @property
     def nfe(self) -> int:
@@ -79,7 +81,7 @@ class SampleResult:
         """Flat form for the tracker's table."""
         flat = asdict(self) | {"nfe": self.nfe}
         del flat["tokens"]
-        for name in ("forwards", "scores"):
+        for name in ("forwards", "other_forwards", "scores"):
             flat[name] = " ".join(f"{key}={value}" for key, value in getattr(self, name).items())
         return flat
 
@@ -141,6 +143,8 @@ class Summary:
     """Prompts that do not fit the model; they count as not correct."""
     scores: dict[str, float] = field(default_factory=dict)
     """Means of the task's further metrics over the samples that have them."""
+    other_forwards: dict[str, float] = field(default_factory=dict)
+    """Forwards of further models per sample, by name and kind."""
 
     @classmethod
     def of(cls, samples: Sequence[SampleResult]) -> Self:
@@ -203,6 +207,10 @@ class Summary:
             scores={
                 name: fmean(s.scores[name] for s in samples if name in s.scores)
                 for name in dict.fromkeys(name for s in samples for name in s.scores)
+            },
+            other_forwards={
+                name: sum(s.other_forwards.get(name, 0) for s in samples) / n
+                for name in dict.fromkeys(name for s in samples for name in s.other_forwards)
             },
         )
 

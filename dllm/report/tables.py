@@ -20,8 +20,9 @@ COLUMNS = (
     "speed-up NFE",
 )
 FOOTNOTE = (
-    "NFE: forwards per sample, of every kind. TPF: tokens before the first end token per forward, "
-    "over all samples. padding: share of the committed positions that lie behind the answer. "
+    "NFE: forwards per sample, of every kind; those of a further model stand after the + and are "
+    "not in TPF. TPF: tokens before the first end token per forward, over all samples. "
+    "padding: share of the committed positions that lie behind the answer. "
     "speed-up: baseline over run, on the same samples, canvas, blocks and end policy. tokens/s "
     "is this machine's, once."
 )
@@ -40,13 +41,16 @@ def cells(run: Mapping[str, Any]) -> tuple[str, ...]:
     for apart in ("unparsed", "unfit"):
         if m.get(apart):
             accuracy += f" ({m[apart]} {apart})"
+    forwards = f"{m['nfe']:.1f}"
+    for name, count in m.get("other_forwards", {}).items():
+        forwards += f" + {count:.1f} {name}"
     versus = run.get("versus_baseline")
     return (
         run["label"],
         run["task"],
         str(m["n"]),
         accuracy,
-        f"{m['nfe']:.1f}",
+        forwards,
         f"{m['tpf']:.2f}",
         f"{m['padding_share']:.2f}",
         f"{m['tokens_per_second']:.0f}",

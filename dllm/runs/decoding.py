@@ -15,6 +15,7 @@ from dllm.errors import ConfigError
 from dllm.runs.checkpoint import Checkpoint
 from dllm.runs.folder import RunFolder
 from dllm.runs.grading import encoded, grade, unfit
+from dllm.runs.others import served
 from dllm.runs.parts import Parts
 from dllm.runs.progress import Progress
 from dllm.step.canvas import Prompt
@@ -39,7 +40,12 @@ def fitting(config: DictConfig, parts: Parts, checkpoint: Checkpoint) -> Sampler
     return sampler
 
 
-def decoder(config: DictConfig, parts: Parts, checkpoint: Checkpoint) -> Decoder:
+def decoder(
+    config: DictConfig,
+    parts: Parts,
+    checkpoint: Checkpoint,
+    others: Mapping[str, Checkpoint],
+) -> Decoder:
     """What decodes; the sampler is a fitting one."""
     constraint = parts.constraint
     return Decoder(
@@ -51,6 +57,7 @@ def decoder(config: DictConfig, parts: Parts, checkpoint: Checkpoint) -> Decoder
         config.batch_size,
         config.seed,
         record=config.trace,
+        others={name: served(other) for name, other in others.items()},
     )
 
 
@@ -62,12 +69,14 @@ class Decoding:
         config: DictConfig,
         parts: Parts,
         checkpoint: Checkpoint,
+        others: Mapping[str, Checkpoint],
         samples: Sequence[Sample],
         references: Mapping[str, Sequence[int]],
     ):
         self.config, self.task, self.checkpoint = config, parts.task, checkpoint
+        self.others = others
         self.samples = {sample.id: sample for sample in samples}
-        self.decoder = decoder(config, parts, checkpoint)
+        self.decoder = decoder(config, parts, checkpoint, others)
         prompts = [
             Prompt(
                 sample.id,
@@ -97,7 +106,8 @@ class Decoding:
         for sample_id, error in self.unfit.items():
             print(f"note: {error}: counted as not correct", file=sys.stderr, flush=True)
             folder.append(unfit(self.samples[sample_id], self.lengths[sample_id]))
-        self.checkpoint.warm_up(self.prompts[0].tokens, self.config.batch_size)
+        for checkpoint in (self.checkpoint, *self.others.values()):
+            checkpoint.warm_up(self.prompts[0].tokens, self.config.batch_size)
         spec, tokenizer = self.checkpoint.spec, self.checkpoint.tokenizer
         bar = Progress(name, len(self.samples)) if self.config.progress else nullcontext()
         with bar as shown:

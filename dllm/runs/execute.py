@@ -18,6 +18,7 @@ from dllm.runs.environment import describe
 from dllm.runs.folder import RunFolder
 from dllm.runs.identity import Identity
 from dllm.runs.labels import label, task_name
+from dllm.runs.others import others
 from dllm.runs.parts import Parts, build_parts
 from dllm.runs.tracked import track
 from dllm.tasks.base import Sample, Task
@@ -69,10 +70,14 @@ class _Run:
     def __init__(self, config: DictConfig, name: str, parts: Parts, checkpoint: Checkpoint):
         sampler = fitting(config, parts, checkpoint)
         self.config, self.checkpoint = config, checkpoint
+        self.others = others(config, sampler, checkpoint)
         self.parts = replace(parts, sampler=sampler)
         self.samples = _samples(parts.task, config)
         self.name, self.label = name, label(config, name)
-        self.identity = Identity.of(config, sampler, checkpoint.contents, self.samples)
+        contents = dict(checkpoint.contents)
+        for named, other in self.others.items():
+            contents |= {f"{named}: {file}": mark for file, mark in other.contents.items()}
+        self.identity = Identity.of(config, sampler, contents, self.samples)
         self.folder = RunFolder(Path(config.output) / name / self.identity.mark)
 
     def complete(
@@ -93,7 +98,9 @@ class _Run:
             decoding = None
             if missing:
                 references = self._references(baseline)
-                decoding = Decoding(config, self.parts, self.checkpoint, missing, references)
+                decoding = Decoding(
+                    config, self.parts, self.checkpoint, self.others, missing, references
+                )
                 changed = folder.write_environment(describe(config.model.device))
                 if done and changed:
                     notes.append(f"{folder.path} goes on with changed {', '.join(changed)}")

@@ -71,6 +71,7 @@ def grade(
         committed=outcome.committed,
         steps=cost.steps,
         forwards={str(kind): count for kind, count in cost.forwards.items()},
+        other_forwards={f"{m} {kind}": n for (m, kind), n in cost.other_forwards.items()},
         aux_forwards=cost.aux_forwards,
         attended=cost.attended,
         stale=cost.stale,

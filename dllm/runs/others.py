@@ -1,0 +1,70 @@
+"""The models that a sampler asks for beside the one it decodes with: `sampler.verifier=MODEL`."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from dllm import config as configuration
+from dllm.cache.causal import CausalCache
+from dllm.cache.none import NoCache
+from dllm.engine.setting import Served
+from dllm.errors import ConfigError
+from dllm.models.hub import ModelOptions
+from dllm.runs.checkpoint import Checkpoint
+from dllm.step.sampler import Sampler
+
+
+def others(config: DictConfig, sampler: Sampler, own: Checkpoint) -> dict[str, Checkpoint]:
+    """Checkpoints by the names that the sampler gives them.
+
+    Raises `ConfigError` for a model that is unknown, reads another vocabulary than `own` or can't
+    serve the sampler.
+    """
+    found = {}
+    for name in sorted(sampler.models):
+        option = f"sampler.{name}={getattr(sampler, name)}"
+        checkpoint = Checkpoint(_options(option, getattr(sampler, name), config))
+        _check_vocabulary(option, checkpoint, own)
+        sampler.check_other(name, checkpoint.spec, own.spec)
+        found[name] = checkpoint
+    return found
+
+
+def served(checkpoint: Checkpoint) -> Served:
+    """With the exact cache where the model's attention allows it."""
+    causal = checkpoint.spec.attention == "causal"
+    return Served(checkpoint.predictor, CausalCache() if causal else NoCache())
+
+
+def _options(option: str, choice: str, config: DictConfig) -> ModelOptions:
+    if choice in configuration.choices("model"):
+        given = [f"model={choice}"]
+    elif Path(choice).is_dir():
+        given = ["model=checkpoint", f"model.path='{choice}'", f"model.name={Path(choice).name}"]
+        # A folder says nothing of these: as the run's own model.
+        given += [f"model.dtype={config.model.dtype}", f"model.device={config.model.device}"]
+    else:
+        known = ", ".join(configuration.choices("model"))
+        raise ConfigError(f"{option} is no folder and not one of {known}")
+    model = configuration.compose(given).model
+    return configuration.build(model, "model", kind=ModelOptions)
+
+
+def _check_vocabulary(option: str, other: Checkpoint, own: Checkpoint) -> None:
+    """What is a mask in either model is no token of a text."""
+    masks = {other.spec.mask_id, own.spec.mask_id}
+    theirs, ours = (_spellings(c) for c in (other, own))
+    different = sorted(
+        i for i in theirs.keys() | ours.keys() if i not in masks and theirs.get(i) != ours.get(i)
+    )
+    if different:
+        first = different[0]
+        raise ConfigError(
+            f"{option} reads another vocabulary than model.name={own.options.name}: "
+            f"{len(different)} of {len(ours)} tokens differ, e.g. {first} is "
+            f"{theirs.get(first)!r} and {ours.get(first)!r}; both models must share one tokenizer"
+        )
+
+
+def _spellings(checkpoint: Checkpoint) -> dict[int, str]:
+    return {number: text for text, number in checkpoint.tokenizer.base.get_vocab().items()}
