@@ -7,9 +7,9 @@ python -m scripts.run sampler=pc_sampler sampler.background=background.json
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from dllm.errors import ConfigError
+from scripts.command_line import user_path
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,8 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="UTF-8 text")
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("files", nargs="+", type=user_path, metavar="FILE", help="UTF-8 text")
+    parser.add_argument("--output", type=user_path, required=True)
     parser.add_argument(
         "--model", default="tiny-llada", help="whose tokenizer: a name in conf/model"
     )

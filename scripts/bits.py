@@ -6,9 +6,9 @@ python -m scripts.bits results/runs/latest --picture bits.png
 
 import argparse
 import sys
-from pathlib import Path
 
 from dllm.errors import ConfigError
+from scripts.command_line import user_path
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,8 +18,12 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders with traces")
-    parser.add_argument("--picture", type=Path, help="PNG: information per round, a line per run")
+    parser.add_argument(
+        "runs", nargs="+", type=user_path, metavar="RUN", help="run folders with traces"
+    )
+    parser.add_argument(
+        "--picture", type=user_path, help="PNG: information per round, a line per run"
+    )
     options = parser.parse_args(arguments)
     try:
         return _run(options)

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
+from pathlib import Path
 from typing import TextIO
 
 import dllm.config  # noqa: F401 - registers what conf/*.yaml interpolates
@@ -98,6 +99,11 @@ class _Held(io.StringIO):
 
     def fileno(self) -> int:
         return self._target.fileno()
+
+
+def user_path(text: str) -> Path:
+    """A path option, `~` expanded: the shell leaves it as it is in `--flag=~/x`."""
+    return Path(text).expanduser()
 
 
 def with_prompt(arguments: Sequence[str]) -> list[str]:

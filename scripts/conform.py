@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 
 from dllm.errors import ConfigError
+from scripts.command_line import user_path
 
 
 CHECKPOINTS = (Path("tests/golden/models"), Path("../shared/golden/models"))
@@ -29,11 +30,11 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="recorded files")
+    parser.add_argument("files", nargs="*", type=user_path, metavar="FILE", help="recorded files")
     parser.add_argument(
         "--checkpoints",
         nargs="+",
-        type=Path,
+        type=user_path,
         metavar="DIR",
         default=[],
         help="folders of checkpoints; default: beside the trace, then "
@@ -41,13 +42,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--data",
-        type=Path,
+        type=user_path,
         default=DATA,
         metavar="DIR",
         help=f"the benchmark's files behind recorded grades ({DATA})",
     )
     parser.add_argument(
-        "--numerics", nargs="+", type=Path, metavar="DIR", default=[], help="model folders"
+        "--numerics", nargs="+", type=user_path, metavar="DIR", default=[], help="model folders"
     )
     options = parser.parse_args(arguments)
     if not options.files and not options.numerics:

@@ -7,9 +7,9 @@ Exit code 0: done; 2: something in the command, or a package, to mend.
 
 import argparse
 import sys
-from pathlib import Path
 
 from dllm.errors import ConfigError
+from scripts.command_line import user_path
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     fetch.add_argument("name")
     measure = commands.add_parser("measure", help="measure an adapter and write its card")
     measure.add_argument("name")
-    measure.add_argument("--questions", type=Path, required=True, help="GSM8K's test.jsonl")
+    measure.add_argument("--questions", type=user_path, required=True, help="GSM8K's test.jsonl")
     measure.add_argument("--count", type=int, required=True, help="texts of each kind")
     given = parser.parse_args()
     # torch is imported here: --help does not need it

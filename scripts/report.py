@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from dllm.errors import ConfigError
+from scripts.command_line import user_path
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,13 +23,13 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     published = commands.add_parser("published", help="figures of the papers")
     published.add_argument("names", nargs="*", metavar="NAME", help="files without .yaml")
-    published.add_argument("--folder", type=Path, default=Path("results/published"))
+    published.add_argument("--folder", type=user_path, default=Path("results/published"))
     suite = commands.add_parser("suite", help="measure a suite of conf/suite and write its page")
     suite.add_argument("name", metavar="NAME", help="file in conf/suite without .yaml")
     suite.add_argument("--limit", type=int, help="samples per task; default: the suite's")
     suite.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="only these")
     suite.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="only these")
-    suite.add_argument("--output", type=Path, help="Markdown file; default: the suite's")
+    suite.add_argument("--output", type=user_path, help="Markdown file; default: the suite's")
     options = parser.parse_args(arguments)
     try:
         return {"published": _published, "suite": _suite}[options.command](options)

@@ -29,7 +29,7 @@ def check(recorded: Recorded, places: Places) -> FileResult:
 
     def difference(number: int, case: dict[str, Any]) -> str | None:
         grade = task.assess(samples[case["task"]][case["index"]], case["output"])
-        ours = {"score": float(grade.correct), **grade.scores}
+        ours = {"score": float(bool(grade.correct)), **grade.scores}
         wrong = {name: value for name, value in ours.items() if value != case[name]}
         return f"case {number} ({case['task']}): {wrong}" if wrong else None
 
