@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from omegaconf import OmegaConf
+
 from dllm.report.bits import RunBits
 from dllm.report.cells import Cell
+from dllm.tasks.parallelbench.theory import Kind, lower_bound, sampled_accuracy
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,21 @@ def _bits(name: str, form: str) -> Callable[[Cell], str]:
         return form.format(getattr(run, name)) if run.bounded or name == "bits_per_round" else "-"
 
     return show
+
+
+def _ideal(show: Callable[[Kind, list[int]], float], form: str) -> Callable[[Cell], str]:
+    """Of an ideal model that decodes the run's items in the run's steps; answers must consist of
+    items alone."""
+
+    def shown(cell: Cell) -> str:
+        config = OmegaConf.load(cell.folder.path / "config.yaml")
+        steps, items = config.sampler.get("steps"), config.gen_length
+        if steps is None:
+            return "-"
+        sizes = [items // steps + (step < items % steps) for step in range(steps)]
+        return form.format(show(config.task.kinds[0], sizes))
+
+    return shown
 
 
 def _audited(name: str, form: str) -> Callable[[Cell], str]:
@@ -101,6 +119,14 @@ COLUMNS = {
         "checks that ran out of time, of all samples", lambda cell: str(cell.metrics["timeouts"])
     ),
     "wasted": Column("share of the final canvas from the first end token on", _wasted),
+    "bits lost": Column(
+        "divergence from the true distribution that no model can avoid with so many items per step",
+        _ideal(lower_bound, "{:.3f}"),
+    ),
+    "ideal": Column(
+        "accuracy of a model with exact probabilities whose items are drawn at temperature 1",
+        _ideal(sampled_accuracy, "{:.3f}"),
+    ),
     "stale": Column(
         "share of the attended slots whose own token had changed since they were computed",
         lambda cell: f"{cell.metrics['stale_share']:.1%}",

@@ -1,0 +1,31 @@
+"""Columns of the closed forms: read from the run's own steps."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from dllm.report.cells import Cell
+from dllm.report.columns import COLUMNS
+from dllm.runs.folder import RunFolder
+
+
+def cell(folder: Path, kind: str, steps: int | None) -> Cell:
+    config = {"gen_length": 6, "task": {"kinds": [kind]}, "sampler": {"steps": steps}}
+    OmegaConf.save(config, folder / "config.yaml")
+    return Cell({}, [], RunFolder(folder))
+
+
+@pytest.mark.parametrize(
+    ("kind", "steps", "ideal", "lost"),
+    [
+        ("copy", 1, "1.000", "0.000"),
+        ("shuffle", 3, "0.312", "1.678"),
+        ("shuffle", 4, "0.625", "0.678"),  # steps of 2, 2, 1, 1 as the quota spreads them
+        ("replace_random", 6, "1.000", "0.000"),
+        ("shuffle", None, "-", "-"),
+    ],
+)
+def test_columns(tmp_path: Path, kind: str, steps: int | None, ideal: str, lost: str) -> None:
+    made = cell(tmp_path, kind, steps)
+    assert (COLUMNS["ideal"].show(made), COLUMNS["bits lost"].show(made)) == (ideal, lost)
