@@ -12,11 +12,18 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from dllm.cache.block_refresh import BlockRefresh
+from dllm.models.spec import ModelSpec
 from dllm.step.canvas import Canvas
+from dllm.step.plan import Need
 
 
 @dataclass(kw_only=True)
 class PrefixCache(BlockRefresh):
+    def supplies(self, spec: ModelSpec) -> frozenset[Need]:
+        ahead: frozenset[Need] = frozenset({"ahead_logits"})
+        found = super().supplies(spec)
+        return found | ahead if "block_logits" in found else found
+
     def step_span(self, canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
         return canvas.block_start, canvas.length
 

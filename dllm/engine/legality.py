@@ -24,6 +24,7 @@ class _Phased(Protocol):
 _SUPPLIED: dict[Need, str] = {
     "opening_logits": "reads all it asks for in a block's first step",
     "block_logits": "reads every position of the block in every step",
+    "ahead_logits": "reads positions behind the block in every step",
     "all_logits": "reads positions outside the block in every step",
     "hypotheses": "needs drafts computed beside the canvas",
     "guidance": "needs canvases without the prompt (sampler.cfg_scale > 0) computed beside it",
@@ -62,7 +63,10 @@ def refusals(
                 f"sampler={rule} needs full attention and unshifted logits; the model's are "
                 f"{spec.attention} with a shift of {spec.logit_shift}"
             )
-    lacking = wanted - cache.supplies(spec)
+    supplied = cache.supplies(spec)
+    if "all_logits" in supplied:
+        supplied |= {"ahead_logits"}
+    lacking = wanted - supplied
     found += [
         f"sampler={rule} {why}, which cache={policy} does not; use cache=none"
         for need, why in _SUPPLIED.items()

@@ -20,6 +20,7 @@ Need = Literal[
     "fresh_logits",
     "opening_logits",
     "block_logits",
+    "ahead_logits",
     "all_logits",
     "hypotheses",
     "guidance",
@@ -28,8 +29,9 @@ Need = Literal[
 
 `fresh_logits`: every prediction is computed from the whole current canvas. Of the positions that a
 rule asks for, every step predicts `all_logits`: each one, `block_logits`: those of the block,
-decided ones included; `opening_logits`: the first step of a block predicts each one. `hypotheses`:
-alternative canvases that differ in the block's masks; `guidance`: in the prompt."""
+decided ones included, `ahead_logits`: those of the block that are masked and those behind it;
+`opening_logits`: the first step of a block predicts each one. `hypotheses`: alternative canvases
+that differ in the block's masks; `guidance`: in the prompt."""
 
 
 MODEL = "model"

@@ -47,7 +47,7 @@ class CrossBlock:
 
     @property
     def needs(self) -> frozenset[Need]:
-        beyond: frozenset[Need] = frozenset() if self.ahead == 0 else frozenset({"all_logits"})
+        beyond: frozenset[Need] = frozenset() if self.ahead == 0 else frozenset({"ahead_logits"})
         return self.region.needs | beyond
 
     def ends(self, canvas: Canvas) -> Int[np.ndarray, "batch"]:

@@ -208,7 +208,7 @@ def test_rows_do_not_depend_on_their_batch(base: str, cascade: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "ahead"), [("none", None), ("none", 1), ("prefix", 0), ("dual", 0)]
+    ("policy", "ahead"), [("none", None), ("none", 1), ("prefix", None), ("dual", 0)]
 )
 def test_with_caches(policy: str, ahead: int | None) -> None:
     cache = build(compose([f"cache={policy}"]).cache, "cache")
@@ -227,7 +227,7 @@ def test_with_caches(policy: str, ahead: int | None) -> None:
 def test_a_dual_cache_has_no_logits_ahead() -> None:
     cache = build(compose(["cache=dual"]).cache, "cache")
     (reason,) = refusals(ete(), cache, SPEC)
-    assert reason.startswith("sampler=ETE reads positions outside the block in every step")
+    assert reason.startswith("sampler=ETE reads positions behind the block in every step")
     assert not refusals(ete(ahead=0), cache, SPEC)
 
 
