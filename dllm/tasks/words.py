@@ -48,3 +48,36 @@ JOBS: tuple[str, ...] = (
 )
 
 PETS: tuple[str, ...] = ("cat", "dog", "fox", "hen", "pig", "rat", "bird", "horse")
+
+LAST_NAMES: tuple[str, ...] = (
+    "Ash",
+    "Bell",
+    "Brook",
+    "Clay",
+    "Cole",
+    "Dale",
+    "East",
+    "Fern",
+    "Ford",
+    "Glen",
+    "Hall",
+    "Hill",
+    "Holt",
+    "Kerr",
+    "Lake",
+    "Lane",
+    "Marsh",
+    "Moor",
+    "North",
+    "Oak",
+    "Park",
+    "Pond",
+    "Reed",
+    "Ridge",
+    "Rose",
+    "Shore",
+    "Stone",
+    "Vale",
+    "West",
+    "Wood",
+)
