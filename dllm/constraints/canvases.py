@@ -16,6 +16,7 @@ import numpy as np
 from dllm.constraints.chart import Chart, Frame
 from dllm.constraints.checker import Checker, Hole, Verdict
 from dllm.constraints.clock import NEVER, Deadline
+from dllm.constraints.endings import Endings
 from dllm.constraints.errors import Undecided
 from dllm.constraints.grammar import Grammar
 from dllm.constraints.lengths import Lengths, bits
@@ -45,6 +46,7 @@ class CanvasChecker:
         units = tokens(tables, vocabulary)
         self._lengths = Lengths(tables, self.chart.lexer, units, longest, deadline)
         self._checker = Checker(self.chart, self._lengths)
+        self._endings = Endings(tables, self._lengths)
         self.vocabulary, self.longest, self.counted = vocabulary, longest, counted
         self.mask_id, self.ends = mask_id, frozenset(ends)
         self._texts: list[bytes] | None = None
@@ -66,11 +68,12 @@ class CanvasChecker:
     def forget(self) -> None:
         """Drops what earlier answers have found out."""
         self._options.clear()
+        self._endings.forget()
         self.chart.forget()
 
     def shortest(self) -> int | None:
         """Tokens of the shortest answer, each within one lexeme; None = none of `longest`."""
-        return next(bits(self._checker.gap(self.start).ends), None)
+        return next(bits(self._endings.of(self.start)), None)
 
     def spellable(self) -> bool:
         """Whether the vocabulary's tokens can spell an answer of any length."""
@@ -163,7 +166,7 @@ class CanvasChecker:
         """Whether the answer can end within so many more tokens."""
         if not self.counted:
             return self.chart.skip(frame).root if room else frame.root
-        ends = self._checker.gap(frame).ends
+        ends = self._endings.of(frame)
         if to_the_edge and not self.ends:
             return bool(ends >> room & 1)
         return bool(ends & ((2 << room) - 1))

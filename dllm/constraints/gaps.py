@@ -27,7 +27,7 @@ class Gap:
         self.open: dict[int, dict[Item, int]] = {}
         """Constituents begun before the gap, by the symbol they wait for: counts at which they
         do."""
-        self.ends = int(frame.root)
+        self._ends = int(frame.root)
         """Counts at which the text may end."""
         self._enter()
         self.expected = self._expected()
@@ -99,7 +99,7 @@ class Gap:
             if symbol != END:
                 add((d + 1, origin), sums(counts, lengths.symbol[symbol], lengths.mask))
             elif origin is SENTENCE:
-                self.ends |= counts
+                self._ends |= counts
             else:
                 for other, o in origin.waiting(tables.left[d]):
                     add((other + 1, o), counts)
@@ -170,7 +170,7 @@ class Gap:
             lexemes = lexer.intern(frozenset(positions))
             assert lexemes is not None
             lex.append((self.start(starts), lexemes))
-        root = bool(self.ends >> count & 1)
+        root = bool(self._ends >> count & 1)
         if not seeds and not lex and not root:
             return None
         return self._chart.close(seeds, lex, root)

@@ -67,6 +67,8 @@ class Lengths:
         """Per symbol: lengths of its texts."""
         self.before = [self.reversed(lengths) for lengths in self._prefixes()]
         """Per dotted rule: lengths of the part before the dot, reversed: bit longest - n."""
+        self.rest = self._suffixes()
+        """Per dotted rule: lengths of the part after the dot."""
         self._deadline = NEVER
 
     def reversed(self, lengths: int) -> int:
@@ -186,4 +188,12 @@ class Lengths:
                 while tables.after[d] != END:
                     found[d + 1] = sums(found[d], self.symbol[tables.after[d]], self.mask)
                     d += 1
+        return found
+
+    def _suffixes(self) -> list[int]:
+        tables = self._tables
+        found = [1] * len(tables.after)
+        for d in reversed(range(len(tables.after))):
+            if tables.after[d] != END:
+                found[d] = sums(self.symbol[tables.after[d]], found[d + 1], self.mask)
         return found

@@ -6,8 +6,9 @@ import random
 import pytest
 from intersections import completable
 
-from dllm.constraints.checker import Checker, Hole, Piece, Verdict
+from dllm.constraints.checker import Checker, Hole, Piece, Verdict, joined
 from dllm.constraints.clock import Deadline
+from dllm.constraints.endings import Endings
 from dllm.constraints.errors import EmptyLanguage, GrammarError
 from dllm.constraints.grammar import read_lark
 
@@ -156,6 +157,22 @@ def random_pieces(rng: random.Random) -> list[Piece]:
     return found
 
 
+def endings_agree(checker: Checker, canvas: list[Piece]) -> bool:
+    """Whether what is said of a text's ends is what a counted hole at its end says."""
+    frame = checker.chart.initial
+    for piece in joined(canvas):
+        following = checker.after(frame, piece)
+        if following is None:
+            return True
+        frame = following
+    ends = Endings(checker.chart.tables, checker.lengths).of(frame)
+    expected = [frame.root]
+    for count in range(1, 7):
+        after = checker.after(frame, Hole(count))
+        expected.append(after is not None and after.root)
+    return [bool(ends >> count & 1) for count in range(7)] == expected
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_random_grammars_ambiguous_cyclic_and_nullable_ones_among_them(seed: int) -> None:
     rng = random.Random(seed)
@@ -173,6 +190,7 @@ def test_random_grammars_ambiguous_cyclic_and_nullable_ones_among_them(seed: int
             answers.append(expected)
             found = checker.completable(canvas, ended) is Verdict.YES
             assert found == expected, (text, canvas, ended)
+            assert endings_agree(checker, canvas), (text, canvas)
     assert {True, False} == set(answers)
 
 
