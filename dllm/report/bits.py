@@ -85,7 +85,8 @@ class RunBits:
         path = folder.path
         if not (path / "config.yaml").exists():
             raise ConfigError(f"{path} is no run folder: it has no config.yaml")
-        budget = build(OmegaConf.load(path / "config.yaml").sampler, "sampler").budget()
+        config = OmegaConf.load(path / "config.yaml")
+        budget = build(config.sampler, "sampler", config.allow_external).budget()
         effective = {sample.id: sample.effective for sample in folder.samples()}
         traces = [trace for trace in folder.traces() if trace.sample_id in effective]
         if not traces:
