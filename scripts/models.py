@@ -23,6 +23,9 @@ def main() -> None:
     measure.add_argument("name")
     measure.add_argument("--questions", type=user_path, required=True, help="GSM8K's test.jsonl")
     measure.add_argument("--count", type=int, required=True, help="texts of each kind")
+    measure.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], required=True, help="of weights and products"
+    )
     given = parser.parse_args()
     # torch is imported here: --help does not need it
     try:
@@ -33,7 +36,7 @@ def main() -> None:
         else:
             from dllm.report import adapted
 
-            print(adapted.measure(given.name, given.questions, given.count))
+            print(adapted.measure(given.name, given.questions, given.count, given.dtype))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

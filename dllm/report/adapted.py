@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -70,16 +71,16 @@ class Written:
         return sum(map(len, self.answers)) / self.forwards
 
 
-def measure(name: str, path: Path, count: int) -> str:
+def measure(name: str, path: Path, count: int, dtype: Literal["float32", "bfloat16"]) -> str:
     """Measures on `count` texts of each kind, and writes the card beside the adapter."""
-    options = ModelOptions(name=name)
+    options = ModelOptions(name=name, dtype=dtype)
     folder = adapter_folder(options)
     if folder is None:
         known = ", ".join(sorted(f.name for f in ADAPTERS.glob("*")))
         raise ConfigError(f"model {name} has no adapter, only {known}")
     model, tokenizer = open_model(options)
     adapter = read_adapter(folder)
-    base, _ = open_model(ModelOptions(name=adapter.base))
+    base, _ = open_model(ModelOptions(name=adapter.base, dtype=dtype))
     lines: dict[str, list[str]] = {"loss": [], "perplexity": [], "threshold": []}
     for text in texts(path, tokenizer, count):
         print(f"{text.name}: {len(text.prompts)} texts", flush=True)
@@ -96,6 +97,7 @@ def measure(name: str, path: Path, count: int) -> str:
     card = CARD.format(
         name=name,
         count=count,
+        dtype=dtype,
         path=path,
         millions=facts["parameters"] / 1e6,
         minutes=facts["seconds"] / 60,
@@ -250,7 +252,8 @@ across them, logits shifted as in the base. The base's weights are not here:
 ## What it kept and what it gained
 
 Measured on {count} held-out texts of each kind by
-`python -m scripts.models measure {name} --questions {path} --count {count}`, float32, batch 8:
+`python -m scripts.models measure {name} --questions {path} --count {count} --dtype {dtype}`,
+batch 8:
 GSM8K test questions of at most 64 tokens (96 tokens decoded), JSON extraction and list operations
 in wordings kept out of the training (48 tokens decoded). Small samples: see the intervals.
 

@@ -17,7 +17,7 @@ import torch
 from dllm.errors import ConfigError
 from dllm.models import packaged
 from dllm.models.gguf import GgufFile
-from dllm.models.hub import ModelOptions, open_model
+from dllm.models.hub import ADAPTERS, ModelOptions, open_model
 from dllm.models.loading import load_model
 from dllm.models.masks import attention_mask
 from dllm.models.spec import NO_MASK
@@ -210,3 +210,18 @@ def test_weights_are_what_transformers_reads_from_the_file(smollm2: Path) -> Non
     assert (
         load_tokenizer(smollm2).encode(text) == tokenizer(text, add_special_tokens=False).input_ids
     )
+
+
+def test_the_shipped_adapter_fits_its_base(smollm2: Path) -> None:
+    adapter = ADAPTERS / "smollm2-diffusion"
+    assert (adapter / "adapter.safetensors").stat().st_size < 12e6
+    options = ModelOptions(name="smollm2-diffusion", path=str(smollm2), adapter=str(adapter))
+    model, tokenizer = open_model(options)
+    assert (model.spec.attention, model.spec.block_size) == ("block_causal", 8)
+    ids = tokenizer.chat("What is the capital of France?")
+    # The answer as far as the last block begins, and masks to its end.
+    given = [*ids, *tokenizer.encode("The capital of France is")]
+    masks = -len(given) % 8 or 8
+    tokens = torch.tensor([[*given, *[model.spec.mask_id] * masks]])
+    predicted = logits(model, tokens)[0, len(given) - 1].argmax()
+    assert tokenizer.decode([int(predicted)]) == " Paris"

@@ -72,7 +72,7 @@ def test_blocks_of_one_without_a_change_are_the_base(
     folder: Path, tiny_llama: Path, questions: Path
 ) -> None:
     write(folder, tiny_llama, block=1, change=0.0)
-    card = measure("mine", questions, 2)
+    card = measure("mine", questions, 2, "float32")
     assert (folder / "README.md").read_text() == card
     for name, *cells in rows(card):
         if ", " in name:
@@ -89,16 +89,16 @@ def test_blocks_of_one_without_a_change_are_the_base(
 
 def test_what_changes_is_measured(folder: Path, tiny_llama: Path, questions: Path) -> None:
     write(folder, tiny_llama, block=4, change=1.0)
-    card = measure("mine", questions, 2)
+    card = measure("mine", questions, 2, "float32")
     losses = [cells for name, *cells in rows(card) if ", " in name]
     assert len(losses) == 6 and all(float(cells[1]) > 0 for cells in losses)
     assert any(abs(float(cells[3])) > 0.15 for cells in losses)
-    assert "`train me`" in card and f"--questions {questions} --count 2" in card
+    assert "`train me`" in card and f"--questions {questions} --count 2 --dtype float32" in card
 
 
 def test_a_model_without_an_adapter(folder: Path, questions: Path) -> None:
     with pytest.raises(ConfigError, match="model tiny-llada has no adapter"):
-        measure("tiny-llada", questions, 2)
+        measure("tiny-llada", questions, 2, "float32")
 
 
 def test_a_solution_is_named_by_its_last_number() -> None:
