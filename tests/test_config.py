@@ -24,7 +24,7 @@ CONF = Path(configuration.__file__).parents[1] / "conf"
 GROUPS = ("sampler", "cache", "constraint", "task", "tracker", "model")
 
 
-GIVEN = {"prompts": ["prompt=text"]}
+GIVEN = {"prompts": ["task.prompt=text"]}
 """What a choice can't be built without."""
 
 
