@@ -73,11 +73,27 @@ def _score(name: str) -> Callable[[Cell], str]:
     return show
 
 
+def _committed(cell: Cell) -> float:
+    return sum(s.committed for s in cell.samples) / max(1, sum(s.steps for s in cell.samples))
+
+
+def _verifier(cell: Cell) -> float:
+    return sum(cell.metrics["other_forwards"].values())
+
+
 COLUMNS = {
     "n": Column("samples", lambda cell: str(cell.metrics["n"])),
     "accuracy": Column("exact match with a 95 % Wilson interval", _accuracy),
     "NFE": Column("forwards per sample", lambda cell: f"{cell.nfe:.2f}"),
     "kinds": Column("NFE by kind", _kinds),
+    "verifier": Column(
+        "forwards of the verifying model per sample, its prefill included; no part of the NFE",
+        lambda cell: f"{_verifier(cell):.2f}",
+    ),
+    "tokens/cycle": Column(
+        "tokens committed per decision: drafts that were accepted and the verifier's own",
+        lambda cell: f"{_committed(cell):.2f}",
+    ),
     "eNFE": Column(
         "rows computed per sample in whole canvases, drafts included",
         lambda cell: f"{cell.metrics['enfe']:.2f}",
