@@ -38,7 +38,8 @@ def test_configurations_and_embedded_models_are_package_data() -> None:
     data = SETTINGS["tool"]["setuptools"]["package-data"]
     for path in (ROOT / "conf").rglob("*.yaml"):
         assert any(path.match(pattern) or pattern == "**/*.yaml" for pattern in data["conf"])
-    for path in (ROOT / "dllm" / "models" / "tiny").rglob("*.*"):
+    models = ROOT / "dllm" / "models"
+    for path in chain((models / "tiny").rglob("*.*"), (models / "adapters").rglob("*.*")):
         name = str(path.relative_to(ROOT / "dllm"))
         patterns = [pattern.replace("**/", "*") for pattern in data["dllm"]]
         assert any(fnmatch(name, pattern) for pattern in patterns), name
