@@ -88,6 +88,8 @@ class RunBits:
         config = OmegaConf.load(path / "config.yaml")
         budget = build(config.sampler, "sampler", config.allow_external).budget()
         effective = {sample.id: sample.effective for sample in folder.samples()}
+        if not effective:
+            raise ConfigError(f"{path} has no finished samples that this version can read")
         traces = [trace for trace in folder.traces() if trace.sample_id in effective]
         if not traces:
             raise ConfigError(f"{path} has no traces: decode with trace=true")

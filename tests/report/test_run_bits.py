@@ -137,6 +137,9 @@ def test_runs_without_what_is_needed(
     silent = run("sampler=threshold", "trace=false")
     assert main([str(silent.path)]) == 2
     assert "has no traces: decode with trace=true" in capsys.readouterr().err
+    (silent.path / "samples.jsonl").write_text('{"id": "of another version"}\n')
+    assert main([str(silent.path)]) == 2
+    assert "has no finished samples that this version can read" in capsys.readouterr().err
     assert main([str(tmp_path)]) == 2
     assert "is no run folder" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="hold no probabilities"):
