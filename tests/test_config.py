@@ -90,7 +90,6 @@ def wrong(*overrides: str) -> str:
         ("sampler.radius=true", "sampler.radius=True is not of type int"),
         ("sampler.radius=-1", "sampler.radius=-1 must be >= 0"),
         ("sampler.conf_dtype=float8", "sampler.conf_dtype='float8' is not of type float64"),
-        ("sampler.region.block_length=7", "block_length=7 does not divide gen_length=32"),
         ("sampler.region.block_length=0", "block_length=0 must be >= 1"),
         ("sampler.region=5", "sampler.region=5 is not of type Region"),
         ("sampler.region=null", "sampler.region=None is not of type Region"),
