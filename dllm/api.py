@@ -83,6 +83,8 @@ def load(model: str, **options: Any) -> Checkpoint:
 
     Raises `ConfigError` for an unknown name and for a folder that can't be read.
     """
+    if not isinstance(model, str) or not model:
+        raise ConfigError(f"model={model!r} is no name and no folder")
     folder = Path(model).expanduser()
     if model in choices("model"):
         given = {}
@@ -126,6 +128,8 @@ def stream(
     **options: Any,
 ) -> Iterator[Step]:
     """What each step wrote, as it happens; arguments as `generate`."""
+    if not isinstance(model, Checkpoint):
+        raise ConfigError(f"model={model!r} is none: dllm.load(...) gives one")
     config = _config(sampler, options)
     session = Session(_decoder(model, sampler, config))
     tickets = {}
@@ -176,6 +180,8 @@ def _config(sampler: str | Sampler, options: Mapping[str, Any]) -> DictConfig:
     values = {name: value for name, value in options.items() if name not in groups}
     if isinstance(sampler, str):
         groups = {"sampler": sampler, **groups}
+    elif not isinstance(sampler, Sampler):
+        raise ConfigError(f"sampler={sampler!r} is no name in conf/sampler and no sampler")
     elif own := [name for name in options if name.startswith("sampler")]:
         raise ConfigError(f"{own[0]}={options[own[0]]!r}: the sampler is an object already")
     return _composed(groups, values)
@@ -205,7 +211,7 @@ def _decoder(model: Checkpoint, sampler: str | Sampler, config: DictConfig) -> D
 def _prompts(model: Checkpoint, given: Sequence[Prompted], gen_length: int) -> Iterator[Prompt]:
     """Texts and chats are the samples that `task=prompts` makes of them, so that the same draws
     are made."""
-    if isinstance(given, str):
+    if isinstance(given, str) or not isinstance(given, Sequence):
         raise ConfigError(f"prompts={given!r} must be a list of prompts")
     ids = [_are_ids(prompt) for prompt in given]
     # An empty text in place of ids keeps the numbers, and thereby the draws, of the others.
@@ -218,4 +224,4 @@ def _prompts(model: Checkpoint, given: Sequence[Prompted], gen_length: int) -> I
 
 def _are_ids(prompt: Any) -> bool:
     is_list = isinstance(prompt, Sequence) and not isinstance(prompt, str)
-    return is_list and bool(prompt) and all(isinstance(token, int) for token in prompt)
+    return is_list and bool(prompt) and all(type(token) is int for token in prompt)

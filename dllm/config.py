@@ -236,6 +236,8 @@ def check_top_level(config: DictConfig) -> None:
 def _check(config: Mapping[str, Any], option: str, allow_external: bool, kind: Any) -> None:
     """Class of one object, types and names of its fields, its parts included."""
     target = config["_target_"]
+    if not isinstance(target, str):
+        raise ConfigError(f"{option}._target_={target} is not the name of a class")
     if not allow_external and not target.startswith(TRUSTED):
         raise ConfigError(
             f"{option}._target_={target} is outside {', '.join(TRUSTED)}: needs allow_external=true"

@@ -118,6 +118,8 @@ def with_prompt(arguments: Sequence[str]) -> list[str]:
     texts = [a.removeprefix("prompt=") for a in arguments if a.startswith("prompt=")]
     if not texts:
         return list(arguments)
+    if len(texts) > 1:
+        raise ConfigError("prompt=... is given twice: several prompts are task=prompts")
     others = [a for a in arguments if not a.startswith("prompt=")]
     for other in others:
         if other.startswith(("task=", "task.")):

@@ -116,7 +116,7 @@ def main() -> None:
         arguments = ["dry=true" if a == "--dry" else a for a in sys.argv[1:]]
         sys.argv[1:] = with_prompt(arguments)
     except ConfigError as error:
-        COMMAND.failed(2, str(error))
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     sys.exit(COMMAND.run(job))
 

@@ -115,10 +115,29 @@ def test_the_same_errors(call: dict, message: str, tiny: Checkpoint) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("prompts", ["copy: Anna", [[{"role": "user"}]], [5], [[]]])
+@pytest.mark.parametrize(
+    "prompts", ["copy: Anna", [[{"role": "user"}]], [5], [[]], None, 5, iter(TEXTS), [[True, 5]]]
+)
 def test_prompts_that_are_none(prompts, tiny: Checkpoint) -> None:
     with pytest.raises(ConfigError, match="prompts"):
         dllm.generate(tiny, prompts)
+
+
+@pytest.mark.parametrize("ids", [[-1, 6], [854], [5, 10**6]])
+def test_ids_outside_of_the_vocabulary(ids: list[int], tiny: Checkpoint) -> None:
+    with pytest.raises(ConfigError, match=r"token id .* is outside the vocabulary \[0, 854\)"):
+        dllm.generate(tiny, [ids])
+
+
+def test_models_and_samplers_that_are_none(tiny: Checkpoint) -> None:
+    for model in ("tiny-llada", None):
+        with pytest.raises(ConfigError, match="is none: dllm"):
+            dllm.generate(model, TEXTS)  # type: ignore[arg-type]
+    for sampler in (None, object(), TwoAtOnce):
+        with pytest.raises(ConfigError, match="is no name in conf/sampler and no sampler"):
+            dllm.generate(tiny, TEXTS, sampler=sampler)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="model=None is no name"):
+        dllm.load(None)  # type: ignore[arg-type]
 
 
 def test_models_that_are_none(tmp_path: Path) -> None:

@@ -95,6 +95,8 @@ def wrong(*overrides: str) -> str:
         ("sampler.region=null", "sampler.region=None is not of type Region"),
         ("+sampler.radios=3", "sampler.radios is no option of samplers.localleap.LocalLeap"),
         ("~sampler.radius", "sampler: LocalLeap.__init__() missing"),
+        ("sampler._target_=5", "sampler._target_=5 is not the name of a class"),
+        ("sampler.region._target_=null", "sampler.region._target_=None is not the name of a class"),
         ("sampler._target_=os.system", "sampler._target_=os.system is outside dllm., samplers."),
         ("sampler._target_=samplers.none.X", "sampler._target_=samplers.none.X can't be imported"),
         ("gen_length=0", "gen_length=0 must be >= 1"),

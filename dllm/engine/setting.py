@@ -69,6 +69,12 @@ class Setting:
         """
         spec, sampler = self.predictor.spec, self.sampler
         prompt = sampler.prepare(prompt)
+        for token in prompt.tokens:
+            if not 0 <= token < spec.vocab_size:
+                raise ConfigError(
+                    f"sample {prompt.sample_id}: token id {token} of the prompt is outside the "
+                    f"vocabulary [0, {spec.vocab_size})"
+                )
         if spec.mask_id in prompt.tokens:
             # Rules and caches tell what is decided from what is not by this token.
             raise ConfigError(

@@ -15,7 +15,7 @@ from dllm.runs.beside import BASELINE, baseline_of, control_of
 from dllm.runs.checkpoint import Checkpoint
 from dllm.runs.decoding import Decoding, fitting
 from dllm.runs.environment import describe
-from dllm.runs.folder import RunFolder
+from dllm.runs.folder import RunFolder, point_latest
 from dllm.runs.identity import Identity
 from dllm.runs.labels import label, task_name
 from dllm.runs.others import others
@@ -61,6 +61,7 @@ def execute(
     if beside is not None:
         control = _Run(*beside, build_parts(beside[0]), checkpoint).complete(group, baseline)
     finished = run.complete(group, baseline, control)
+    point_latest(Path(config.output), finished.path)
     return finished.path, finished.summary
 
 
@@ -185,5 +186,7 @@ class _Run:
 def _samples(task: Task, config: DictConfig) -> list[Sample]:
     try:
         return task.samples("test", config.limit, config.seed)
+    except ConfigError:
+        raise
     except ValueError as error:
         raise ConfigError(f"limit={config.limit}: {error}") from None

@@ -207,3 +207,13 @@ def _append(path: Path, data: bytes) -> None:
         if path.exists():
             os.truncate(path, size)
         raise RunError(f"{path} can't be written: {error.strerror}") from None
+
+
+def point_latest(output: Path, folder: Path) -> None:
+    """Makes `<output>/latest` a link to the folder; where that can't be, it is left out."""
+    temporary = output / f".latest-{os.getpid()}"
+    try:
+        temporary.symlink_to(os.path.relpath(folder, output), target_is_directory=True)
+        os.replace(temporary, output / "latest")
+    except OSError:
+        temporary.unlink(missing_ok=True)

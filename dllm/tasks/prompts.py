@@ -96,7 +96,10 @@ def _sample(row: Row, number: int, where: str) -> Sample:
     chat = _Chat.of(asked, where)
     meta: dict[str, Any] = {}
     if row.get("answer") is not None:
-        answer, grade = str(row["answer"]), row.get("grade", "exact")
+        answer, grade = row["answer"], row.get("grade", "exact")
+        if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+            raise ConfigError(f"{where}: answer={answer!r} is no text and no number")
+        answer = str(answer)
         if grade not in GRADES:
             raise ConfigError(f"{where}: grade={grade!r} is not one of {', '.join(GRADES)}")
         if grade == "number" and not _numbers(answer):

@@ -53,7 +53,7 @@ def read_lines(path: Path, option: str) -> list[Row]:
     """
     try:
         data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
         if text.lstrip().startswith("["):
             return _objects(json.loads(text), path, option)
         return _objects(list(_parsed(text, path, option)), path, option)

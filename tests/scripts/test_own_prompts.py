@@ -12,6 +12,7 @@ from dllm.report.outputs import print_outputs
 from dllm.runs.execute import execute
 from dllm.tasks.prompts import Prompts
 from scripts.command_line import with_prompt
+from scripts.run import main
 
 
 HOSTILE = [
@@ -43,6 +44,19 @@ def test_a_prompt_beside_a_task(arguments: list[str]) -> None:
         with_prompt([*arguments, "prompt=x"])
 
 
+def test_a_second_prompt() -> None:
+    with pytest.raises(ConfigError, match="given twice"):
+        with_prompt(["prompt=x", "prompt=y"])
+
+
+def test_a_refused_prompt_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.setattr("sys.argv", ["run", "prompt=${seed}"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and err.startswith("error: prompt=") and err.count("\n") == 1
+
+
 def test_what_a_configuration_would_resolve() -> None:
     with pytest.raises(ConfigError, match=r"task=prompts task\.path=FILE"):
         with_prompt(["prompt=${seed}"])
@@ -63,3 +77,4 @@ def test_texts_are_printed_in_the_order_of_the_file(
     path.write_text(path.read_text().replace("[b] 1", "[b] 9"))
     edited, _ = execute(compose(given), "threshold")
     assert edited != folder
+    assert (tmp_path / "runs" / "latest").resolve() == edited.resolve()

@@ -70,6 +70,8 @@ def test_nothing_to_grade_by(tmp_path: Path) -> None:
         ({"prompt": "a", "answer": "b", "grade": "fuzzy"}, "grade='fuzzy' is not one of exact"),
         ({"prompt": "a", "answer": "b", "grade": "number"}, "answer='b' holds no number"),
         ({"prompt": "a", "grade": "exact"}, "grade='exact' needs an answer"),
+        ({"prompt": "a", "answer": ["x"]}, "is no text and no number"),
+        ({"prompt": "a", "answer": True}, "answer=True is no text"),
         ({"messages": []}, "messages must be a list"),
         ({"messages": "Hi"}, "messages must be a list"),
         ({"messages": ["Hi"]}, "'Hi' is no message"),
