@@ -78,7 +78,7 @@ class Difference:
 
 def _sign_flip(gains: np.ndarray) -> float:
     moved = gains[np.abs(gains) > 1e-12]
-    if not moved.size:
+    if moved.size < 2:  # either sign is as likely
         return 1.0
     found = permutation_test(
         (moved, np.zeros_like(moved)),

@@ -28,6 +28,14 @@ def test_the_control_is_the_mixture_of_equal_cost() -> None:
     assert found.p_equal == 1.0
 
 
+@pytest.mark.parametrize("changed", [0, 1, 2])
+def test_a_mixture_with_hardly_any_disagreement(changed: int) -> None:
+    curve = [cell([True] * 100, 2), cell([True] * 100, 10)]
+    ours = cell([False] * changed + [True] * (100 - changed), 5)
+    found = Difference.at_equal_cost(ours, curve, 0.05)
+    assert found is not None and found.p == (1.0 if changed < 2 else 0.5)
+
+
 def test_on_a_point_of_the_curve_the_control_is_that_run() -> None:
     curve = [cell([False] * 100, 2), cell(HALF, 10)]
     found = Difference.at_equal_cost(cell(HALF, 10), curve, 0.05)
