@@ -141,7 +141,7 @@ def variation(ours: dict[Prefix, float], theirs: dict[Prefix, float]) -> float:
     return sum(abs(ours.get(t, 0.0) - theirs.get(t, 0.0)) for t in ours.keys() | theirs) / 2
 
 
-@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("k", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("bonus", [True, False], ids=["bonus", "without"])
 @pytest.mark.parametrize("go_on", [False, True], ids=["break", "continue"])
 @pytest.mark.parametrize(
@@ -166,8 +166,8 @@ def test_faulty_rules_are_caught() -> None:
     """The replacement drawn from p (the letter of the paper's Algorithm 1), and q of a drafter that
     is asked again on the growing prefix (its project page)."""
     exact, drafter = autoregressive(TARGET), table(2)
-    from_p = speculative(TARGET, drafter, 3, replacement=lambda p, q: p)
-    asked_again = speculative(TARGET, drafter, 3, looked_up=drafter)
+    from_p = speculative(TARGET, drafter, 2, replacement=lambda p, q: p)
+    asked_again = speculative(TARGET, drafter, 2, looked_up=drafter)
     assert variation(from_p, exact) > 0.05
     assert variation(asked_again, exact) > 0.05
 
