@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_threshold_family import rule
 from tiny_decoding import sampler
-from written import step_of
+from written import rule, step_of
 
 from dllm.step.sampler import Sampler
 

@@ -4,9 +4,8 @@ import math
 
 import pytest
 import torch
-from test_threshold_family import rule, steps
 from tiny_decoding import decode_written
-from written import A, proposal, step_of
+from written import A, proposal, rule, step_of, steps
 
 from dllm.errors import ConfigError
 from dllm.step import scores

@@ -7,9 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_threshold_family import rule
 from tiny_decoding import SPEC
-from written import Step, offsets, step_of
+from written import Step, offsets, rule, step_of
 
 from dllm.step.sampler import Sampler
 

@@ -1,15 +1,19 @@
-"""Written-down predictions for one step: confidences in, committed positions out."""
+"""Written-down predictions: confidences in, committed positions out."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from tiny_decoding import MASK, SPEC, canvas_of
+from tiny_decoding import EOS, MASK, SPEC, WrittenPredictor, canvas_of, decode_written, sampler
 from torch import Tensor
 
-from dllm.step.canvas import Canvas
+from dllm.cache.none import NoCache
+from dllm.engine.loop import Decoder
+from dllm.step.canvas import Canvas, Prompt
 from dllm.step.decision import Decision
+from dllm.step.outcome import Outcome
 from dllm.step.prediction import View
 from dllm.step.sampler import Sampler
 from dllm.step.state import SamplerState
@@ -33,6 +37,10 @@ Cell = float | Twin | None
 """Confidence of a masked position; a checked decided one; None = simply decided."""
 
 
+def rule(name: str, **options: object) -> Sampler:
+    return sampler(f"sampler={name}", *(f"sampler.{k}={v}" for k, v in options.items()))
+
+
 def proposal(index: int) -> int:
     """The most likely token of the position with this index."""
     return 10 + index % 10
@@ -43,6 +51,17 @@ def spread(top: float, token: int, vocabulary: int = SPEC.vocab_size) -> Tensor:
     rest = torch.full((vocabulary,), (1 - top) / (vocabulary - 1), dtype=torch.float64)
     rest[token] = top
     return rest.log()
+
+
+def top_for_entropy(h: float) -> float:
+    """Probability of the most likely token of a spread distribution with this entropy."""
+    low, high = 1 / SPEC.vocab_size, 1.0
+    for _ in range(60):
+        p = (low + high) / 2
+        rest = 1 - p
+        entropy = -p * math.log(p) - rest * math.log(rest / (SPEC.vocab_size - 1))
+        low, high = (low, p) if entropy < h else (p, high)
+    return high
 
 
 @dataclass
@@ -118,6 +137,24 @@ def picked(rule: Sampler, *scores: float, **options: int) -> set[int]:
     step = step_of(rule, [0.5] * len(scores), **options)
     chosen = rule.choose(torch.tensor([scores], dtype=torch.float64), step.view, step.state)
     return offsets(chosen, step.view)[0]
+
+
+def steps(name: str, sure: tuple[float, ...] = A, **options: object) -> list[list[int]]:
+    """Committed positions per forward under constant predictions."""
+    written = rule(name, **{k.replace("__", "."): v for k, v in options.items()})
+    answer = [proposal(i) for i in range(len(sure))]
+    trace = decode_written(written, answer, sure, record=True).trace
+    assert trace is not None
+    return [sorted(step.positions) for step in trace.steps]
+
+
+def toy(rule: Sampler, true_length: int, most: int = 256, positions: int = 512) -> Outcome:
+    """A model that predicts 9 up to `true_length` and the end token beyond, each with 0.95."""
+    answer = [9] * true_length + [EOS] * (most - true_length)
+    spec = replace(SPEC, max_positions=positions)
+    predictor = WrittenPredictor(answer, [0.95] * most, len(PROMPT), spec)
+    decoder = Decoder(predictor, rule, NoCache(), record=True)  # type: ignore[arg-type]
+    return next(decoder.decode([Prompt("one", PROMPT, most)]))
 
 
 def in_float32(view: View) -> View:

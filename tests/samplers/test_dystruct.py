@@ -1,4 +1,4 @@
-"""Growing canvases: DAEDAL, rho-EOS and Dystruct's limit cases, bounds and invariances."""
+"""Dystruct (reconstruction): limit cases, bounds and invariances."""
 
 from collections import Counter
 from dataclasses import replace
@@ -7,11 +7,8 @@ import pytest
 import torch
 from constraining import Forbidding
 from scripted import built
-from tiny_decoding import EOS, MASK, SPEC, WrittenPredictor, decode, random_model
+from tiny_decoding import EOS, MASK, SPEC, decode, random_model
 
-from dllm.cache.none import NoCache
-from dllm.engine.loop import Decoder
-from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
 from dllm.forward.store import KVStore
 from dllm.step.canvas import Prompt
@@ -20,85 +17,6 @@ from dllm.step.outcome import Outcome
 from dllm.step.plan import Plan
 from dllm.step.prediction import Prediction, View
 from dllm.step.sampler import Sampler
-from samplers.rho_eos import RhoEOS
-
-
-PROMPT = (5, 6, 7)
-LONG = replace(SPEC, max_positions=512)
-
-
-def toy(rule: Sampler, true_length: int, most: int = 256, positions: int = 512) -> Outcome:
-    """A model that predicts 9 up to `true_length` and the end token beyond, each with 0.95."""
-    answer = [9] * true_length + [EOS] * (most - true_length)
-    spec = replace(SPEC, max_positions=positions)
-    predictor = WrittenPredictor(answer, [0.95] * most, len(PROMPT), spec)
-    decoder = Decoder(predictor, rule, NoCache(), record=True)  # type: ignore[arg-type]
-    return next(decoder.decode([Prompt("one", PROMPT, most)]))
-
-
-def lengths(outcome: Outcome) -> list[int]:
-    """Of the canvas each forward saw."""
-    assert outcome.trace is not None
-    start = outcome.trace.gen_length
-    return [start, *(len(canvas) for canvas in outcome.trace.replay())][:-1]
-
-
-@pytest.mark.parametrize(
-    ("true_length", "final", "forwards"), [(10, 80, 3), (60, 96, 6), (100, 136, 12)]
-)
-def test_daedal_finds_the_length(true_length: int, final: int, forwards: int):
-    outcome = toy(built("sampler=daedal"), true_length)
-    assert (len(outcome.tokens), outcome.cost.nfe) == (final, forwards)
-    assert outcome.tokens == (9,) * true_length + (EOS,) * (final - true_length)
-    assert not outcome.truncated
-    if true_length == 60:
-        assert lengths(outcome) == [64, 72, 80, 96, 96, 96]
-
-
-def test_daedal_expands_an_unsure_mask():
-    """A single unsure position becomes eight, once: the rest is sure of itself."""
-    most = 60
-    answer = [9] * most
-    sure = [0.95] * most
-    sure[2] = 0.05
-    predictor = WrittenPredictor(answer, sure, len(PROMPT), LONG)
-    rule = built("sampler=daedal", "sampler.region.initial_length=16", "sampler.eos_threshold=0.0")
-    decoder = Decoder(predictor, rule, NoCache(), record=True)  # type: ignore[arg-type]
-    outcome = next(decoder.decode([Prompt("one", PROMPT, most)]))
-    assert outcome.trace is not None
-    inserted = [pair for step in outcome.trace.steps for pair in step.inserted]
-    assert inserted[0] == (2, 7)
-    assert MASK not in outcome.tokens
-    assert list(outcome.trace.replay())[-1].tolist() == list(outcome.tokens)
-
-
-def test_growth_past_the_models_positions_keeps_the_answer_and_says_so():
-    outcome = toy(built("sampler=daedal"), 100, positions=90)
-    assert outcome.truncated
-    assert len(outcome.tokens) == 90 - len(PROMPT)
-    assert MASK not in outcome.tokens
-
-
-@pytest.mark.parametrize(
-    ("rho", "change"),
-    [
-        *((0, 64), (0.05, 64), (0.15, 32), (0.25, 16), (0.31, 8), (0.39, 8), (0.4, 0), (0.5, 0)),
-        *((0.6, 0), (0.61, -8), (0.7, -8), (0.75, -16), (0.85, -32), (0.95, -64), (1, -64)),
-    ],
-)
-def test_rho_eos_table(rho: float, change: int):
-    rule = built("sampler=rho_eos")
-    assert isinstance(rule, RhoEOS)
-    assert rule.change(torch.tensor([rho], dtype=torch.float64)).tolist() == [change]
-
-
-def test_rho_eos_as_released_can_delete_the_answer_and_ours_can_not():
-    released = ("sampler.rho=eosconf", "sampler.cut_committed=true")
-    finals = {n: len(toy(built("sampler=rho_eos", *released), n).tokens) for n in (10, 60, 100)}
-    assert finals == {10: 0, 60: 32, 100: 96}
-    for true_length in (10, 60):
-        outcome = toy(built("sampler=rho_eos"), true_length)
-        assert outcome.tokens[:true_length] == (9,) * true_length
 
 
 class Unmasked(Predictor):
@@ -227,9 +145,3 @@ def test_dystruct_stops_at_its_last_forward_with_a_complete_window():
     outcome = decode(dystruct("sampler.max_forwards=3"), prompts)["one"]
     assert outcome.cost.nfe == 3
     assert MASK not in outcome.tokens
-
-
-def test_growing_regions_need_full_attention():
-    spec = replace(SPEC, attention="block_causal", block_size=4)
-    with pytest.raises(ConfigError, match="a growing canvas needs full attention"):
-        built("sampler=daedal").layout(Prompt("one", PROMPT, 8), spec)
