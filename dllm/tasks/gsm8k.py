@@ -1,7 +1,8 @@
 """GSM8K (arXiv 2110.14168) as the lm-evaluation-harness asks and reads it.
 
-`gsm8k` is its task of that name (few-shot, `Question: ... Answer:`), `gsm8k_cot_zeroshot` the one
-that says "Let's think step by step". Strict and flexible extraction differ by points: both are
+`gsm8k` is its task of that name (few-shot, `Question: ... Answer:`), `gsm8k_cot` the one with eight
+chains of thought, always the same, `gsm8k_cot_zeroshot` the one that says "Let's think step by
+step". Strict and flexible extraction differ by points: both are
 reported, `filter` names the one that counts as correct.
 """
 
@@ -14,6 +15,7 @@ from typing import Literal
 from dllm.tasks.base import Grade, Sample, Split
 from dllm.tasks.public import PublicTask, identified
 from dllm.tasks.rows import Row, Source
+from dllm.tasks.worked_examples import COT
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Form:
     """Between a question and its worked answer."""
     strict: re.Pattern[str]
     stop: tuple[str, ...]
+    examples: tuple[tuple[str, str], ...] = ()
+    """Its own worked examples; empty = drawn from the training split."""
 
 
 FORMS = {
@@ -33,6 +37,13 @@ FORMS = {
         " ",
         re.compile(r"#### (\-?[0-9\.\,]+)"),
         ("Question:", "</s>", "<|im_end|>"),
+    ),
+    "gsm8k_cot": Form(
+        "Q: {}\nA:",
+        " ",
+        re.compile(r"The answer is (\-?[0-9\.\,]+)."),
+        ("Q:", "</s>", "<|im_end|>"),
+        COT,
     ),
     "gsm8k_cot_zeroshot": Form(
         "Q: {}\nA: Let's think step by step.",
@@ -51,7 +62,7 @@ questions."""
 class Gsm8k(PublicTask):
     """
     path: the test file, a folder with test.jsonl and, for shots, train.jsonl; None = the hub
-    shots: worked examples from the training split
+    shots: worked examples from the training split, of gsm8k_cot the first of its eight
     multiturn: whether they are turns of the chat, rather than text before the question
     """
 
@@ -61,7 +72,7 @@ class Gsm8k(PublicTask):
     def __init__(
         self,
         path: str | None,
-        form: Literal["gsm8k", "gsm8k_cot_zeroshot"],
+        form: Literal["gsm8k", "gsm8k_cot", "gsm8k_cot_zeroshot"],
         shots: int,
         multiturn: bool,
         filter: Literal["strict_match", "flexible_extract"],
@@ -69,6 +80,9 @@ class Gsm8k(PublicTask):
         super().__init__(path)
         if shots < 0:
             raise ValueError(f"shots={shots} must be >= 0")
+        own = FORMS[form].examples
+        if own and shots > len(own):
+            raise ValueError(f"shots={shots}: form={form} has {len(own)} worked examples")
         self.form, self.shots, self.multiturn, self.filter = FORMS[form], shots, multiturn, filter
         self.stop = self.form.stop
 
@@ -76,16 +90,16 @@ class Gsm8k(PublicTask):
         return self.form.question.format(row["question"])
 
     def reference(self, row: Row) -> str:
-        return row["answer"]
+        if not self.form.examples:
+            return row["answer"]
+        worked, _, number = row["answer"].rpartition("#### ")
+        return f"{worked}The answer is {number}."
 
     def samples(self, split: Split, limit: int | None = None, seed: int = 0) -> list[Sample]:
         rows = self.rows(split)[:limit]
-        examples = self.rows("train", beside=True) if self.shots else []
-        drawn = Random(SHOTS_SEED)
         samples = []
-        for number, row in enumerate(rows):
-            shots = drawn.sample(examples, self.shots) if self.shots else []
-            turns = tuple((self.question(shot), self.reference(shot)) for shot in shots)
+        for number, (row, shots) in enumerate(zip(rows, self._shots(len(rows)), strict=True)):
+            turns = tuple((self.form.question.format(asked), told) for asked, told in shots)
             question = self.question(row)
             if not self.multiturn:
                 told = [f"{asked}{self.form.separator}{answer}\n\n" for asked, answer in turns]
@@ -94,6 +108,14 @@ class Gsm8k(PublicTask):
                 identified(self.kinds[0], number, row, question, self.reference(row), turns)
             )
         return samples
+
+    def _shots(self, questions: int) -> list[list[tuple[str, str]]]:
+        """(question, answer) pairs in front of each question."""
+        if self.form.examples or not self.shots:
+            return [list(self.form.examples[: self.shots])] * questions
+        examples = [(row["question"], row["answer"]) for row in self.rows("train", beside=True)]
+        drawn = Random(SHOTS_SEED)
+        return [drawn.sample(examples, self.shots) for _ in range(questions)]
 
     def assess(self, sample: Sample, text: str) -> Grade:
         found = {

@@ -82,8 +82,9 @@ def test_bad_data_is_one_line(tmp_path: Path, folder: Path, monkeypatch) -> None
 
 
 @needs_data
-def test_reference_solutions_are_right() -> None:
-    whole = task(DATA)
+@pytest.mark.parametrize("form", ["gsm8k", "gsm8k_cot"])
+def test_reference_solutions_are_right(form: str) -> None:
+    whole = task(DATA, form=form)
     samples = whole.samples("test")
     assert len(samples) == 1319
     for sample in samples:
@@ -103,14 +104,10 @@ def harness_config(form: str) -> dict[str, Any]:
 @pytest.mark.parametrize("form", list(FORMS))
 def test_both_filters_equal_the_harness(form: str) -> None:
     pytest.importorskip("lm_eval")
-    import yaml
-    from lm_eval import tasks
     from lm_eval.api.metrics import exact_match_hf_evaluate
     from lm_eval.filters.extraction import RegexFilter
 
-    name = {"gsm8k": "gsm8k", "gsm8k_cot_zeroshot": "gsm8k-cot-zeroshot"}[form]
-    path = Path(tasks.__file__).parent / "gsm8k" / f"{name}.yaml"
-    config = yaml.safe_load(path.read_text())
+    config = harness_config(form)
     ours = task(DATA, form=form)
     samples = ours.samples("test")
     assert set(config["generation_kwargs"]["until"]) == set(ours.stop)
@@ -119,14 +116,15 @@ def test_both_filters_equal_the_harness(form: str) -> None:
     seen = set()
     for _ in range(1000):
         sample = drawn.choice(samples)
-        text = made_up(sample.answer, drawn)
+        answer = sample.meta["row"]["answer"]
+        text = made_up(answer, drawn)
         grade = ours.assess(sample, text)
         for filters in config["filter_list"]:
             options = {k: v for k, v in filters["filter"][0].items() if k != "function"}
             (found,) = RegexFilter(**options).apply([[text]], [{}])
             theirs = exact_match_hf_evaluate(
                 predictions=found,
-                references=[sample.answer],
+                references=[answer],
                 regexes_to_ignore=metric["regexes_to_ignore"],
                 ignore_case=metric["ignore_case"],
             )["exact_match"]
@@ -163,8 +161,9 @@ def made_up(answer: str, drawn: Random) -> str:
 
 @needs_data
 @pytest.mark.filterwarnings("ignore")
-def test_few_shot_prompts_equal_the_harness(tmp_path: Path) -> None:
-    config = harness_config("gsm8k")
+@pytest.mark.parametrize(("form", "shots"), [("gsm8k", 5), ("gsm8k_cot", 8)])
+def test_few_shot_prompts_equal_the_harness(form: str, shots: int, tmp_path: Path) -> None:
+    config = harness_config(form)
     from lm_eval.api.task import ConfigurableTask
 
     files = {split: str((DATA / f"{split}.jsonl").resolve()) for split in ("train", "test")}
@@ -172,6 +171,11 @@ def test_few_shot_prompts_equal_the_harness(tmp_path: Path) -> None:
     local = {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": kwargs}
     theirs = ConfigurableTask(config={**config, **local})
     theirs.sampler.set_rnd(1234)
-    for number, sample in enumerate(task(DATA, shots=5).samples("test", 3)):
+    for number, sample in enumerate(task(DATA, form=form, shots=shots).samples("test", 3)):
         doc = theirs.dataset["test"][number]
-        assert theirs.fewshot_context(doc, num_fewshot=5) == sample.prompt
+        assert theirs.fewshot_context(doc, num_fewshot=shots) == sample.prompt
+
+
+def test_chains_of_thought_are_eight() -> None:
+    with pytest.raises(ValueError, match="has 8 worked examples"):
+        task(None, form="gsm8k_cot", shots=9)
