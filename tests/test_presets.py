@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parents[1] / "conf" / "experiment"
 PRESETS = sorted(str(p.relative_to(FOLDER).with_suffix("")) for p in FOLDER.glob("*/*.yaml"))
 METHODS = {"adablock", "credit", "daedal", "dinfer", "dystruct", "fast_dllm", "freedave", "klass"}
 METHODS |= {"learn2pd", "localleap", "pc_sampler", "r2dllm", "rho_eos", "tdar", "wedlm", "wino"}
-METHODS |= {"window_diffusion"}
+METHODS |= {"window_diffusion", "ete", "deer", "cfg", "lave", "parallelbench", "llada", "dream"}
 
 ROWS = {
     "gsm8k": {"question": "1 + 1?", "answer": "#### 2"},
@@ -28,6 +28,14 @@ ROWS = {
         "canonical_solution": "    return 1\n",
         "test": "def check(f):\n    assert f() == 1\n",
     },
+    "jsonmode": {
+        "instance_id": "jsonschema_0",
+        "input": "Tom is 3.",
+        "output": '{"age": 3}',
+        "schema": '{"type": "object", "properties": {"age": {"type": "integer"}}}',
+    },
+    "jsonschema": {"json_schema": '{"type": "object"}', "unique_id": "a"},
+    "parallelbench": {"input": {"context": '["A", "B"]'}, "answer": {"input": ["A", "B"]}},
     "mbpp": {"task_id": 11, "text": "One.", "code": "f = 1", "test_list": ["assert f == 1"] * 3},
 }
 
@@ -42,10 +50,23 @@ def test_a_preset_composes_and_names_its_row(preset: str) -> None:
     check_complete(config)
     build_parts(config)
     row, paper, _ = published_row(config.published)
+    said = plan(config, sampler_of(preset))
+    lacking = [line for line in said if line.startswith("not ready")]
+    # the preset says that a filter of its model has to be named
+    assert [line for line in lacking if "filter=tiny-llada was trained for" not in line] == []
+    assert len(lacking) == preset.startswith("learn2pd/")
+    assert "published" in said[-3]
     lines = (FOLDER / f"{preset}.yaml").read_text().splitlines()
     arxiv = paper.rpartition("arXiv ")[2].split()[0]
     assert any(arxiv in line for line in lines[1:4]), (paper, lines[1])
     assert row.benchmark
+
+
+def sampler_of(preset: str) -> str:
+    """The name that the preset gives `sampler=`."""
+    lines = (FOLDER / f"{preset}.yaml").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith("  - override /sampler:"))
+    return line.partition(": ")[2]
 
 
 def _needs_linux() -> None:
@@ -58,6 +79,12 @@ def tiny(preset: str, folder: Path) -> list[str]:
     benchmark = preset.split("/")[1].split("_")[0]
     path = folder / "test.jsonl"
     path.write_text(json.dumps(ROWS[benchmark]))
+    if benchmark == "parallelbench":
+        path = folder / "waiting_line_n15" / "shuffle.jsonl"
+        path.parent.mkdir()
+        path.write_text(json.dumps(ROWS[benchmark]))
+        settings = "{metric: list_shuffle_score, prompt: 'shuffle: {context}'}"
+        (path.parent / "task_config.yaml").write_text(f"waiting_line_n15/shuffle: {settings}")
     small = ["model=tiny-llada", "limit=1", "gen_length=32", "tracker=none", "progress=false"]
     return [f"experiment={preset}", f"task.path={path}", f"output={folder / 'runs'}", *small]
 
@@ -69,6 +96,9 @@ def tiny(preset: str, folder: Path) -> list[str]:
         ("localleap/gsm8k_llada", []),
         ("localleap/mbpp_llada", []),
         ("localleap/humaneval_llada", []),
+        ("cfg/jsonmode_llada", ["baseline=false"]),
+        ("lave/jsonschema_llada", ["baseline=false", "sampler.steps=32"]),
+        ("parallelbench/parallelbench_shuffle_llada15", ["sampler.steps=16"]),
         ("daedal/math500_llada", ["sampler.region.initial_length=32", "baseline=false"]),
     ],
 )
@@ -78,7 +108,7 @@ def test_one_preset_per_benchmark_runs(preset: str, options: list[str], tmp_path
     if "math500" in preset:
         pytest.importorskip("math_verify")
     config = compose([*tiny(preset, tmp_path), *options])
-    folder, summary = execute(config, preset.split("/")[0])
+    folder, summary = execute(config, sampler_of(preset))
     assert summary["metrics"]["n"] == 1
     assert (folder / "summary.json").is_file()
 
@@ -89,6 +119,7 @@ def test_a_plan_is_printed_and_nothing_done(tmp_path: Path) -> None:
     for words in ("GSAI-ML/LLaDA-8B-Instruct", "8.02 G parameters", "question, answer", "77.71"):
         assert words in lines
     here = "\n".join(plan(compose(tiny(preset, tmp_path)), "localleap"))
+    assert "256 forwards per sample (baseline=false" in lines
     assert "which is shipped" in here and "1 samples, which are here" in here
     assert not (tmp_path / "runs").exists()
 
@@ -97,3 +128,10 @@ def test_the_plan_says_what_is_not_ready(tmp_path: Path) -> None:
     options = ["experiment=localleap/gsm8k_llada", f"task.path={tmp_path / 'nowhere.jsonl'}"]
     lines = "\n".join(plan(compose(options), "localleap"))
     assert "not ready: task.path=" in lines
+
+
+def test_the_plan_names_every_model_and_what_can_not_be(tmp_path: Path) -> None:
+    options = ["experiment=deer/humaneval_fastdllm", "cache=dual"]
+    lines = "\n".join(plan(compose(options), "deer"))
+    assert "Qwen/Qwen2.5-1.5B-Instruct" in lines and "Fast_dLLM_v2_1.5B" in lines
+    assert "not ready      cache=DualCache needs full attention" in lines

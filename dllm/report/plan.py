@@ -6,12 +6,14 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from dllm import config as configuration
+from dllm.engine.legality import refusals
 from dllm.errors import ConfigError
 from dllm.models.hub import ModelOptions, open_spec
 from dllm.models.sizes import sizes
 from dllm.report.published import FOLDER, MARKS, PublishedRow, publications
 from dllm.runs.labels import label
-from dllm.runs.parts import build_parts
+from dllm.runs.others import options_of
+from dllm.runs.parts import Parts, build_parts
 from dllm.tasks.base import Task
 from dllm.tasks.public import PublicTask
 
@@ -23,12 +25,19 @@ def plan(config: DictConfig, name: str) -> list[str]:
     """
     configuration.check_complete(config)
     parts = build_parts(config)
-    baseline = "; beside it one token per step" if config.baseline else ""
+    baseline = ""
+    if config.baseline:
+        baseline = (
+            f"; beside it one token per step, {config.gen_length} forwards per sample "
+            "(baseline=false leaves it out)"
+        )
+    others = [options_of(parts.sampler, name, config) for name in sorted(parts.sampler.models)]
     return [
         f"would decode   {label(config, name)}{baseline}",
         f"answer         {config.gen_length} positions, eos={config.eos}, "
         f"batch_size={config.batch_size}",
-        f"needs model    {_model(parts.model)}",
+        *(f"needs model    {_model(options)}" for options in (parts.model, *others)),
+        *_refusals(parts, config.batch_size),
         f"needs data     {_data(parts.task, config.limit)}",
         *_published(config.published),
     ]
@@ -46,6 +55,16 @@ def _model(options: ModelOptions) -> str:
     parameters = sizes(open_spec(options)).parameters
     size = parameters * options.torch_dtype.itemsize / 2**30
     return f"{where}; {parameters / 1e9:.2f} G parameters, {size:.1f} GiB in {options.dtype}"
+
+
+def _refusals(parts: Parts, batch_size: int) -> Iterator[str]:
+    """Why the parts can't decode together, as far as it can be told without the checkpoint."""
+    options = parts.model
+    if options.preset is None and options.hub is not None:
+        return
+    for reason in refusals(parts.sampler, parts.cache, open_spec(options), batch_size):
+        if "needs a tokenizer" not in reason:  # it comes with the checkpoint
+            yield f"not ready      {reason}"
 
 
 def _data(task: Task, limit: int | None) -> str:

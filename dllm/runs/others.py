@@ -23,7 +23,7 @@ def others(config: DictConfig, sampler: Sampler, own: Checkpoint) -> dict[str, C
     found = {}
     for name in sorted(sampler.models):
         option = f"sampler.{name}={getattr(sampler, name)}"
-        checkpoint = Checkpoint(_options(option, getattr(sampler, name), config))
+        checkpoint = Checkpoint(options_of(sampler, name, config))
         _check_vocabulary(option, checkpoint, own)
         sampler.check_other(name, checkpoint.spec, own.spec)
         found[name] = checkpoint
@@ -36,7 +36,13 @@ def served(checkpoint: Checkpoint) -> Served:
     return Served(checkpoint.predictor, CausalCache() if causal else NoCache())
 
 
-def _options(option: str, choice: str, config: DictConfig) -> ModelOptions:
+def options_of(sampler: Sampler, name: str, config: DictConfig) -> ModelOptions:
+    """The model that the sampler calls `name`.
+
+    Raises `ConfigError` for one that is unknown.
+    """
+    choice = getattr(sampler, name)
+    option = f"sampler.{name}={choice}"
     if choice in configuration.choices("model"):
         given = [f"model={choice}"]
     elif Path(choice).is_dir():
