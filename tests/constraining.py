@@ -50,10 +50,12 @@ class Watching(Forbidding):
         """Kinds of write that were accepted, over all sequences."""
         self.seen = np.zeros(0)
         """The sequence as it was accepted last."""
+        self.before = np.zeros(0)
+        """The sequence as it was when its last proposal came."""
 
     def enter(self, canvas: Canvas, row: int) -> Self:
         own = copy(self)
-        own.seen = canvas.tokens[row, : canvas.length[row]].copy()
+        own.seen = own.before = canvas.tokens[row, : canvas.length[row]].copy()
         return own
 
     def fork(self) -> Self:
@@ -67,9 +69,11 @@ class Watching(Forbidding):
         return super().review(view, proposal)
 
     def review(self, view: View, proposal: Proposal) -> Verdict:
-        assert proposal.before.tolist() == self.seen.tolist()
-        canvas = view.canvas
-        assert canvas.tokens[0, : canvas.length[0]].tolist() == self.seen.tolist()
+        # A sampler that asks one by one adds to what was accepted before anything is written.
+        canvas, written = view.canvas, self.before if proposal.accepted else self.seen
+        self.before = proposal.before.copy()
+        assert self.before.tolist() == written.tolist()
+        assert canvas.tokens[0, : canvas.length[0]].tolist() == written.tolist()
         assert view.logits.shape[0] == canvas.batch == 1
         scores = [commit.score for commit in proposal.commits[proposal.accepted :]]
         assert scores == sorted(scores, reverse=True)

@@ -43,7 +43,7 @@ class GrammarConstraint(ABC):
     method: Literal["cfg", "lave"]
     gap: Literal["tokens", "any"]
     """What a run of masks stands for: exactly so many tokens, or any text."""
-    patience: int
+    patience: int | None
     budget: int | None
     on_timeout: Literal["reject", "accept"]
     check_timeout: float
@@ -62,10 +62,11 @@ class GrammarConstraint(ABC):
         for name in ("check_timeout", "compile_timeout"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"constraint.{name}={getattr(self, name)} must be > 0 seconds")
-        for name in ("top_k", "beams", "retries"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"constraint.{name}={getattr(self, name)} must be >= 1")
-        for name in ("patience", "budget", "random_beams"):
+        for name in ("top_k", "beams", "retries", "budget"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"constraint.{name}={value} must be >= 1")
+        for name in ("patience", "random_beams"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ConfigError(f"constraint.{name}={value} must be >= 0")

@@ -31,11 +31,10 @@ class LaveReviewer(CfgReviewer):
     alone: int = -1
     """Step in which the exact check decides alone."""
 
-    def review(self, view: View, proposal: Proposal) -> Verdict:
+    def _verdict(self, view: View, proposal: Proposal) -> Verdict:
         canvas = view.canvas
         if proposal.rewritten or int(canvas.step[0]) == self.alone:
-            return super().review(view, proposal)
-        self.checks = self.timeouts = 0
+            return super()._verdict(view, proposal)
         region = self.region(canvas, proposal.before).tolist()
         for number, commit in enumerate(proposal.commits):
             at = commit.position - self.start
@@ -59,11 +58,7 @@ class LaveReviewer(CfgReviewer):
             break
         else:
             self.failed = 0
-        checks, timeouts = self.checks, self.timeouts
-        verdict = super().review(view, proposal)
-        self.checks += checks
-        self.timeouts += timeouts
-        return verdict
+        return super()._verdict(view, proposal)
 
     def fork(self) -> LaveReviewer:
         other = super().fork()
@@ -77,7 +72,7 @@ class LaveReviewer(CfgReviewer):
         assert self.lookahead is not None
         if self.verified and at < len(self.verified) and self.verified[at] == region[at]:
             return True
-        self.checks += 1
+        self.counts.update(("checks", "lookaheads"))
         end = int(view.canvas.block_end[0]) - self.start
         probabilities = self._probabilities(view, region)
         end = min(max(end, at + 1), len(region))
@@ -114,4 +109,4 @@ class LaveReviewer(CfgReviewer):
                 written[position] = now[position] = token
         if not written or not self._fits(self.region(canvas, now)):
             return None
-        return Replacement(tokens=written, checks=self.checks, timeouts=self.timeouts)
+        return Replacement(tokens=written)

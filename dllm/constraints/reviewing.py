@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -31,10 +32,11 @@ from dllm.step.prediction import View
 class Conduct:
     """How a reviewer goes about it; the options of `conf/constraint`."""
 
-    patience: int
-    """Rejections of one position in a step after which everything invalid there is refused."""
+    patience: int | None
+    """Rejections of one position in a step after which everything invalid there is refused; None =
+    one token at a time."""
     budget: int | None
-    """Rejections after which a sequence is given up; None = no limit."""
+    """The rejection with which a sequence is given up; None = no limit."""
     on_timeout: Literal["reject", "accept"]
     check_timeout: float
     """Seconds of one check."""
@@ -52,9 +54,8 @@ class CfgReviewer:
     sample_id: str
     start: int
     """Where the generation region begins."""
-    checks: int = 0
-    timeouts: int = 0
-    """Of the review that is going on."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """Checks, lookaheads and time-outs of the review that is going on."""
     rejected: int = 0
     """Tokens so far."""
     finished: bool = False
@@ -64,19 +65,22 @@ class CfgReviewer:
     step: int = -1
 
     def review(self, view: View, proposal: Proposal) -> Verdict:
-        self.checks = self.timeouts = 0
+        self.counts = Counter(checks=0)
+        return replace(self._verdict(view, proposal), **self.counts)
+
+    def _verdict(self, view: View, proposal: Proposal) -> Verdict:
         canvas = view.canvas
         if canvas.step[0] != self.step:
             self.step, self.refused = int(canvas.step[0]), {}
         after = self.region(canvas, proposal.after)
         if self._fits(after) and (not proposal.ends or self.checker.finished(after)):
             self.finished = proposal.ends
-            return Accepted(checks=self.checks, timeouts=self.timeouts)
+            return Accepted()
         refused = self._refused(view, proposal)
         if refused is None:
             return self._unfinished(view, proposal)
         self.rejected += len({position for position, _ in refused.tokens})
-        if self.conduct.budget is not None and self.rejected > self.conduct.budget:
+        if self.conduct.budget is not None and self.rejected >= self.conduct.budget:
             return self.given_up(f"its budget of {self.conduct.budget} rejected tokens is spent")
         return refused
 
@@ -111,12 +115,7 @@ class CfgReviewer:
         """All tokens fit, but not what becomes of the sequence beside them."""
         kind = self._kind(proposal)
         if kind is not None:
-            return Vetoes(
-                kinds=frozenset((kind,)),
-                accepted=len(proposal.commits),
-                checks=self.checks,
-                timeouts=self.timeouts,
-            )
+            return Vetoes(kinds=frozenset((kind,)), accepted=len(proposal.commits))
         return self._completed(view, proposal)
 
     def _completed(self, view: View, proposal: Proposal) -> Verdict:
@@ -130,7 +129,7 @@ class CfgReviewer:
             region = self.region(canvas, now)
             if not 0 <= position - self.start < len(region):
                 continue
-            self.checks += 1
+            self.counts["checks"] += 1
             allowed = self.checker.allowed(region, position - self.start, NEVER)
             if not allowed.any():
                 return self.given_up(f"nothing fits at {position}")
@@ -140,7 +139,7 @@ class CfgReviewer:
                 scores[: len(allowed)][~allowed] = -np.inf
                 token = int(scores.argmax()) if np.isfinite(scores.max()) else token
             now[position] = written[position] = token
-        return Replacement(tokens=written, checks=self.checks, timeouts=self.timeouts)
+        return Replacement(tokens=written)
 
     def region(self, canvas: Canvas, sequence: np.ndarray) -> np.ndarray:
         """The answer: without what is cut off in the end, with the room that it may grow into."""
@@ -150,11 +149,7 @@ class CfgReviewer:
         return np.concatenate((region, np.full(room, canvas.mask_id))) if room else region
 
     def given_up(self, reason: str) -> Unsatisfiable:
-        return Unsatisfiable(
-            reason=f"the constraint is not satisfied: {reason}",
-            checks=self.checks,
-            timeouts=self.timeouts,
-        )
+        return Unsatisfiable(reason=f"the constraint is not satisfied: {reason}")
 
     def fork(self) -> Self:
         other = copy.copy(self)
@@ -177,29 +172,28 @@ class CfgReviewer:
         return None
 
     def _fits(self, region: np.ndarray) -> bool:
-        self.checks += 1
+        self.counts["checks"] += 1
         try:
             return self.checker.fits(region, Deadline.after(self.conduct.check_timeout))
         except Undecided:
-            self.timeouts += 1
+            self.counts["timeouts"] += 1
             return self.conduct.on_timeout == "accept"
 
     def _vetoes(
         self, view: View, now: np.ndarray, tokens: list[tuple[int, int]], accepted: int
     ) -> Vetoes:
-        canvas = view.canvas
+        canvas, patience = view.canvas, self.conduct.patience
         refused = list(tokens)
         for position, _ in tokens:
             self.refused[position] = self.refused.get(position, 0) + 1
-            if self.refused[position] > self.conduct.patience and now[position] == canvas.mask_id:
+            spent = patience is not None and self.refused[position] > patience
+            if spent and now[position] == canvas.mask_id:
                 refused += self._invalid(canvas, now, position)
-        return Vetoes(
-            tokens=tuple(refused), accepted=accepted, checks=self.checks, timeouts=self.timeouts
-        )
+        return Vetoes(tokens=tuple(refused), accepted=accepted)
 
     def _invalid(self, canvas: Canvas, now: np.ndarray, position: int) -> list[tuple[int, int]]:
         """Everything that can't stand at a masked position."""
-        self.checks += 1
+        self.counts["checks"] += 1
         deadline = Deadline.after(self.conduct.check_timeout)
         region = self.region(canvas, now)
         if not 0 <= position - self.start < len(region):
@@ -207,7 +201,7 @@ class CfgReviewer:
         try:
             allowed = self.checker.allowed(region, position - self.start, deadline)
         except Undecided:
-            self.timeouts += 1
+            self.counts["timeouts"] += 1
             return []
         return [(position, token) for token in np.flatnonzero(~allowed).tolist()]
 

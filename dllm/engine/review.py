@@ -101,9 +101,14 @@ class Hearing:
         verdict = self.reviewer.review(self.view, proposal)
         review.seconds += time.perf_counter() - started
         review.checks += verdict.checks
+        review.lookaheads += verdict.lookaheads
         review.timeouts += verdict.timeouts
         match verdict:
             case Accepted():
+                self.accepted = _commits(proposal)
+                if self._goes_on(proposal):
+                    return False
+                self.settlement.changes = proposal.changes
                 self.settlement.after = proposal.after
                 return True
             case Unsatisfiable():
@@ -117,13 +122,29 @@ class Hearing:
                 written = proposal.changes
                 proposed = {(commit.position, commit.token) for commit in proposal.commits}
                 proposed.update(_pairs(written.edit_positions, written.edit_tokens))
+                if self.sampler.one_by_one:
+                    asked = tuple(pair for pair in verdict.tokens if pair in proposed)
+                    verdict = replace(verdict, tokens=asked)
                 review.refused += [pair for pair in verdict.tokens if pair in proposed]
                 review.left_out += sorted(verdict.kinds - self.left_out)
-                self.accepted = [(c.position, c.token) for c in proposal.commits][
-                    : verdict.accepted
-                ]
+                if not self.sampler.one_by_one:
+                    self.accepted = _commits(proposal)[: verdict.accepted]
                 self._ask_again(verdict)
         return False
+
+    def _goes_on(self, proposal: Proposal) -> bool:
+        """Whether commits are left that the reviewer has to be asked about one by one."""
+        changes = self.settlement.changes
+        if proposal.ends or len(proposal.commits) == changes.commit_positions.size:
+            return False
+        if proposal.filled is not None:
+            # What the end token has filled is no mask any more: others take those places.
+            end = np.full(1, proposal.filled[0])
+            self.view = self.view.before(end)
+            if (changes.commit_positions >= end).any():
+                self._decide_anew()
+                self._leave_out()
+        return True
 
     def _ask_again(self, vetoes: Vetoes) -> None:
         """The sampler's decision without what was refused."""
@@ -142,21 +163,29 @@ class Hearing:
         self.left_out |= new
         if vetoes.tokens:
             open_before = bool(view.candidates.any())
-            self.view = view = view.veto(refused, vetoes.renormalise)
-            if not sampler.fresh_draws:
-                view.canvas.generators[0].set_state(self.drawn)
-            decision = sampler.select(view, self.state)
-            guard = not sampler.may_commit_nothing
-            host = to_host(decision, positions, view.candidates.cpu().numpy(), guard)
-            changes, updates = host.rows[0], dict(host.updates)
-            if sampler.fresh_draws:
-                changes = self._with_accepted(changes)
-            self.settlement.changes, self.settlement.updates = changes, updates
+            self.view = view = view.veto(refused, vetoes.renormalise and sampler.renormalises)
+            self._decide_anew()
+            changes = self.settlement.changes
             if open_before and not view.candidates.any() and _writes_nothing(changes):
                 masks = int(view.canvas.masked()[0].sum())
                 self.settlement.failure = f"no token is allowed for {masks} positions"
+        self._leave_out()
+
+    def _leave_out(self) -> None:
         for kind in self.left_out:
             self.settlement.changes = replace(self.settlement.changes, **_LEFT_OUT[kind])
+
+    def _decide_anew(self) -> None:
+        view, sampler = self.view, self.sampler
+        if not sampler.fresh_draws:
+            view.canvas.generators[0].set_state(self.drawn)
+        decision = sampler.select(view, self.state)
+        positions, candidates = view.positions.cpu().numpy(), view.candidates.cpu().numpy()
+        host = to_host(decision, positions, candidates, guard=not sampler.may_commit_nothing)
+        changes = host.rows[0]
+        if sampler.fresh_draws or sampler.one_by_one:
+            changes = self._with_accepted(changes)
+        self.settlement.changes, self.settlement.updates = changes, dict(host.updates)
 
     def _with_accepted(self, changes: RowChanges) -> RowChanges:
         """A decision drawn anew, as many commits as it has: those accepted, then its best."""
@@ -228,6 +257,9 @@ class Hearing:
         ]
         last = len(known)
         commits.sort(key=lambda c: (known.get((c.position, c.token), last), -c.score, c.position))
+        if self.sampler.one_by_one and not changes.rewritten:
+            commits = commits[: last + 1]
+            changes = _only(changes, {commit.position for commit in commits})
         canvas = self.view.canvas
         row = self._foreseen(after := canvas.take(0), changes)
         assert row.trace is not None
@@ -262,6 +294,21 @@ class Hearing:
 
 def _pairs(positions: np.ndarray, tokens: np.ndarray) -> set[tuple[int, int]]:
     return set(zip(positions.tolist(), tokens.tolist(), strict=True))
+
+
+def _commits(proposal: Proposal) -> list[tuple[int, int]]:
+    return [(commit.position, commit.token) for commit in proposal.commits]
+
+
+def _only(changes: RowChanges, positions: set[int]) -> RowChanges:
+    """Without the commits elsewhere."""
+    kept = np.isin(changes.commit_positions, list(positions))
+    return replace(
+        changes,
+        commit_positions=changes.commit_positions[kept],
+        commit_tokens=changes.commit_tokens[kept],
+        commit_scores=changes.commit_scores[kept],
+    )
 
 
 def _writes_nothing(changes: RowChanges) -> bool:

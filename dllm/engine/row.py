@@ -109,6 +109,7 @@ class Row:
             return
         cost = self.cost
         cost.checks += review.checks
+        cost.lookaheads += review.lookaheads
         cost.timeouts += review.timeouts
         cost.constraint_seconds += review.seconds
         cost.rejections += len(review.refused) + len(review.left_out)

@@ -56,6 +56,8 @@ class SampleResult:
     audit_changed: int = 0
     checks: int = 0
     """Single checks of the constraint."""
+    lookaheads: int = 0
+    """Those that only tried likely fillings."""
     rejections: int = 0
     """Proposed tokens and changes that it refused."""
     timeouts: int = 0
@@ -129,6 +131,8 @@ class Summary:
     """Share of them that would have been others."""
     checks: float = 0.0
     """The constraint's single checks, mean per sample."""
+    lookaheads: float = 0.0
+    """Those that only tried likely fillings, mean per sample."""
     vetoes_per_token: float = 0.0
     """What the constraint refused per effective token."""
     timeouts: int = 0
@@ -197,6 +201,7 @@ class Summary:
             audit_kl=sum(s.audit_kl for s in samples) / max(1, audited),
             audit_changed=sum(s.audit_changed for s in samples) / max(1, audited),
             checks=sum(s.checks for s in samples) / n,
+            lookaheads=sum(s.lookaheads for s in samples) / n,
             vetoes_per_token=sum(s.rejections for s in samples) / max(1, effective),
             timeouts=sum(s.timeouts for s in samples),
             constraint_share=sum(s.constraint_seconds for s in samples)

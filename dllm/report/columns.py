@@ -123,6 +123,10 @@ COLUMNS = {
     "checks": Column(
         "the constraint's single checks per sample", lambda cell: f"{cell.metrics['checks']:.1f}"
     ),
+    "lookaheads": Column(
+        "those checks that only tried likely fillings, per sample",
+        lambda cell: f"{cell.metrics['lookaheads']:.1f}",
+    ),
     "vetoes": Column(
         "what the constraint refused per token before the first end token",
         lambda cell: f"{cell.metrics['vetoes_per_token']:.2f}",

@@ -28,6 +28,27 @@ FOOTNOTE = (
 )
 
 
+CONSTRAINED = ("valid", "checks", "vetoes/token", "share")
+CONSTRAINED_FOOTNOTE = (
+    "valid: share of the outputs by the task's own judges (syntax, schema); a constraint's answers "
+    "are valid or failed. checks: of the constraint, per sample, of these so many lookaheads, and "
+    "how many ran out of time. vetoes/token: what it refused per token before the first end token. "
+    "share: of the decode time."
+)
+
+
+def constrained(run: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a constraint did, and how valid the outputs are."""
+    m = run["metrics"]
+    valid = " ".join(f"{name} {share:.3f}" for name, share in m.get("scores", {}).items())
+    checks = f"{m['checks']:.1f}"
+    if m.get("lookaheads"):
+        checks += f" ({m['lookaheads']:.1f} lookaheads)"
+    if m["timeouts"]:
+        checks += f" ({m['timeouts']} timed out)"
+    return valid, checks, f"{m['vetoes_per_token']:.2f}", f"{m['constraint_share']:.1%}"
+
+
 def cells(run: Mapping[str, Any]) -> tuple[str, ...]:
     """One line of the table from the contents of a summary.json."""
     m = run["metrics"]
@@ -72,20 +93,25 @@ def failures(run: Mapping[str, Any]) -> list[str]:
 
 def comparison(runs: Sequence[Mapping[str, Any]]) -> Table:
     """Runs below their baselines and controls; one shared by several runs is shown once."""
-    table = Table(*COLUMNS)
+    further = any(run["metrics"]["checks"] for run in runs)
+    table = Table(*COLUMNS, *(CONSTRAINED if further else ()))
     shown: set[str] = set()
+
+    def add(run: Mapping[str, Any], style: str | None = None) -> None:
+        table.add_row(*cells(run), *(constrained(run) if further else ()), style=style)
+
     for run in runs:
         baseline = run.get("baseline")
         if baseline is not None and baseline["fingerprint"] not in shown:
             shown.add(baseline["fingerprint"])
-            table.add_row(*cells(baseline), style="dim")
+            add(baseline, style="dim")
         control = run.get("control")
         if control is not None and control["fingerprint"] not in shown:
             shown.add(control["fingerprint"])
-            table.add_row(*cells({**control, "label": f"control: {control['label']}"}), style="dim")
+            add({**control, "label": f"control: {control['label']}"}, style="dim")
         if run["fingerprint"] not in shown:
             shown.add(run["fingerprint"])
-            table.add_row(*cells(run))
+            add(run)
     return table
 
 
@@ -93,5 +119,7 @@ def print_comparison(runs: Sequence[Mapping[str, Any]], folders: Sequence[Path])
     console = Console(width=None if Console().is_terminal else 140)
     console.print(comparison(runs))
     console.print(FOOTNOTE, style="dim", highlight=False)
+    if any(run["metrics"]["checks"] for run in runs):
+        console.print(CONSTRAINED_FOOTNOTE, style="dim", highlight=False)
     for folder in folders:
         console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)

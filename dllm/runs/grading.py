@@ -79,6 +79,7 @@ def grade(
         audit_kl=cost.audit_kl,
         audit_changed=cost.audit_changed,
         checks=cost.checks,
+        lookaheads=cost.lookaheads,
         rejections=cost.rejections,
         timeouts=cost.timeouts,
         constraint_seconds=cost.constraint_seconds,

@@ -5,7 +5,8 @@ gets a `Reviewer` of its own (`enter`), which is asked about every decision and 
 sequence (`leave`). `review` is shown the sequence's logits and a `Proposal`: what the sampler, the
 progress guard and the end-of-answer policy would together make of the sequence. It answers
 
-- `Accepted`: the proposal is written at once, nothing else comes in between;
+- `Accepted`: the proposal is written at once, nothing else comes in between; for a sampler that
+  asks one by one (`Sampler.one_by_one`) the next proposal may be this one and a further commit;
 - `Vetoes`: without these tokens, or without a kind of change. The sampler decides again for this
   sequence alone, on the same forward's logits without the refused tokens, and the reviewer is asked
   again. Nothing is written before it accepts;
@@ -80,6 +81,8 @@ class Proposal:
 class _Counted:
     checks: int = 1
     """Single checks that the verdict took."""
+    lookaheads: int = 0
+    """Those that only tried likely fillings."""
     timeouts: int = 0
     """Those that ran out of time."""
 

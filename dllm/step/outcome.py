@@ -37,6 +37,8 @@ class Cost:
     """Those that would have been others."""
     checks: int = 0
     """Single checks of the constraint."""
+    lookaheads: int = 0
+    """Those that only tried likely fillings."""
     rejections: int = 0
     """Proposed tokens and changes that it refused."""
     replacements: int = 0

@@ -125,6 +125,15 @@ class Sampler:
     fresh_draws: ClassVar[bool] = False
     """After a veto the sequence's proposals are drawn anew, and what the constraint has accepted
     stays; otherwise they are drawn with the same random numbers."""
+    one_by_one: ClassVar[bool] = False
+    """A constraint is asked about one commit after the other, the best first; a veto takes back the
+    token asked about and no other, and what is left is ranked anew."""
+
+    @property
+    def renormalises(self) -> bool:
+        """Whether confidences are those of the remaining tokens once a constraint has refused some;
+        otherwise those of all tokens."""
+        return True
 
     def fields(self) -> tuple[StateField, ...]:
         """Declared memory between steps; a sampler with its own adds them to these."""

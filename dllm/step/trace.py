@@ -22,6 +22,7 @@ class Review:
     """What a constraint said to one step."""
 
     checks: int = 0
+    lookaheads: int = 0
     timeouts: int = 0
     seconds: float = 0.0
     refused: list[tuple[int, int]] = field(default_factory=list)

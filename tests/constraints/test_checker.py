@@ -71,6 +71,49 @@ def test_texts_that_cannot_be_completed(objects: Checker, text: str) -> None:
     assert objects.completable(*pieces(text)) is Verdict.NO
 
 
+LEXEMES = r"""
+STRING: /"[^"\n\r]*"/
+NUMBER: /-?[1-9][0-9]*|0/
+NULL: "null"
+%ignore /[ \t\r\n]+/
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "sequence", "valid"),
+    [
+        # a piece of text may be read as pieces of several lexemes, begun or ended elsewhere
+        ('_null" $', "STRING", True),
+        ('null" _$', "NULL STRING", True),
+        ('_null" $', "NULL", False),
+        ("_test_$", "STRING", True),
+        ("_test_$", "NUMBER", False),
+        ("_ _$", "STRING", True),
+        ("_123_$", "STRING", True),
+        ("_123_$", "NUMBER", True),
+        ("123_$", "NUMBER", True),
+        ("123_$", "STRING", False),
+        ('_lhio! " : 123, "_$', 'STRING ":" NUMBER "," STRING', True),
+        ('_lhio! " : 123, "_$', 'NUMBER ":" NUMBER "," STRING', False),
+        # and a lexeme may go on over several gaps
+        ("nu_ll$", "NULL", True),
+        ("nul_ull$", "NULL", False),
+        ("nul_ull$", "NULL NULL", True),
+        ("n_u_l$", "NULL", True),
+        ("n_ll_l$", "NULL", False),
+        ("nul_l_l$", "NULL", False),
+        ("n_l_ll$", "NULL", False),
+        ('"hiii_ello"$', "STRING", True),
+        ("123_456_789_$", "NUMBER", True),
+        ("123_456_789_$", "NUMBER NUMBER NUMBER", True),
+    ],
+)
+def test_pieces_of_lexemes(text: str, sequence: str, valid: bool) -> None:
+    checker = Checker.of(read_lark(f"start: {sequence}\n{LEXEMES}"), 8)
+    answer = checker.completable(*pieces(text))
+    assert answer is (Verdict.YES if valid else Verdict.NO)
+
+
 @pytest.mark.parametrize(
     ("count", "valid"), [(0, False), (1, False), (2, False), (3, True), (4, True), (5, True)]
 )

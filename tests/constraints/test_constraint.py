@@ -4,34 +4,24 @@ import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
 import pytest
-import torch
 from tiny_decoding import random_model
 
 from dllm.cache.none import NoCache
 from dllm.config import build, compose
-from dllm.constraints.canvases import CanvasChecker
-from dllm.constraints.constraint import BoundGrammar
-from dllm.constraints.grammar import read_lark
-from dllm.constraints.languages import JsonSchema, Regex
-from dllm.constraints.reviewing import CfgReviewer, Conduct
-from dllm.constraints.vocabulary import Vocabulary
+from dllm.constraints.languages import JsonSchema
 from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError, RunError
 from dllm.forward.predictor import Predictor
-from dllm.forward.store import KVStore
 from dllm.models.loading import read_spec
 from dllm.models.spec import ModelSpec
 from dllm.models.tokenizers import Tokenizer, load_tokenizer
-from dllm.step.canvas import Canvas, Prompt
+from dllm.step.canvas import Prompt
 from dllm.step.eos import EosPolicy
 from dllm.step.outcome import Outcome
-from dllm.step.plan import Plan
-from dllm.step.prediction import Prediction
 from dllm.tasks.extraction import json_schema
 
 
@@ -129,9 +119,9 @@ def test_random_draws_are_checked_too() -> None:
         jsonschema.validate(answer(outcome), SCHEMA)
 
 
-@pytest.mark.parametrize("patience", [0, 1000])
+@pytest.mark.parametrize("patience", [0, None])
 def test_refusing_one_token_at_a_time_or_all_at_once(patience: int) -> None:
-    run = decoder("constraint=json_schema", f"constraint.patience={patience}")
+    run = decoder("constraint=json_schema", f"constraint.patience={json.dumps(patience)}")
     for outcome in run.decode(prompts()[:1]):
         jsonschema.validate(answer(outcome), SCHEMA)
 
@@ -148,9 +138,9 @@ def test_the_last_token_that_fits_is_used() -> None:
 
 
 def test_a_budget_ends_in_a_failure() -> None:
-    run = decoder("constraint=json_schema", "constraint.budget=0", "constraint.patience=100")
+    run = decoder("constraint=json_schema", "constraint.budget=1", "constraint.patience=null")
     for outcome in run.decode(prompts()):
-        assert "its budget of 0 rejected tokens is spent" in str(outcome.failure)
+        assert "its budget of 1 rejected tokens is spent" in str(outcome.failure)
 
 
 def test_grammars_and_regular_expressions(tmp_path: Path) -> None:
@@ -223,60 +213,3 @@ def test_a_text_that_the_judge_refuses_is_an_error(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(JsonSchema, "complaint", lambda self, text: "wrong")
     with pytest.raises(RunError, match="answer is wrong"):
         next(decoder("constraint=json_schema").decode(prompts()))
-
-
-class Told:
-    """Predicts the same logits whatever the canvas."""
-
-    def __init__(self, logits: torch.Tensor) -> None:
-        self.logits = logits
-        self.spec = replace(spec(), vocab_size=logits.shape[1], mask_id=7, eos_ids=(6,))
-        self.model = SimpleNamespace(device=torch.device("cpu"), dtype=torch.float64)
-
-    def predict(self, plan: Plan, store: KVStore | None) -> Prediction:
-        wanted = plan.logits_for
-        assert wanted is not None
-        return Prediction(self.logits[(wanted - 1).clamp(min=0)], None)
-
-
-def test_a_rejected_token_gives_its_confidence_to_the_others() -> None:
-    # Six masks in one forward: at position 1 the number is refused, and the string jumps ahead.
-    texts = ("{", "}", '"a"', ":", "1", ",")
-    logits = torch.full((6, 8), -4.0, dtype=torch.float64)
-    logits[:, 7] = -30
-    given = {0: {0: 5}, 1: {4: 4, 2: 3.5}, 2: {3: 3, 4: 2.5}, 3: {4: 2, 1: 1}}
-    for position, tokens in (given | {4: {1: 3, 5: 2}, 5: {6: 6, 1: 1}}).items():
-        for token, logit in tokens.items():
-            logits[position, token] = logit
-    grammar = read_lark(
-        'start: "{" [pair ("," pair)*] "}"\npair: STRING ":" NUMBER\n'
-        'STRING: /"[^"]*"/\nNUMBER: /0|[1-9][0-9]*/\n%ignore /[ ]+/\n'
-    )
-    vocabulary = Vocabulary((*(text.encode() for text in texts), None, None))
-
-    class Bound(BoundGrammar):
-        def __init__(self) -> None:
-            self.rejected: list[tuple[int, int]] = []
-
-        def check(self, prompt: Prompt) -> None:
-            pass
-
-        def enter(self, canvas: Canvas, row: int) -> CfgReviewer:
-            checker = CanvasChecker(grammar, vocabulary, 7, [6], 6, counted=False)
-            conduct = Conduct(
-                patience=100, budget=100, on_timeout="reject", check_timeout=60, prefix=""
-            )
-            reviewer = CfgReviewer(checker, conduct, Regex(".*"), tokenizer(), "s", 1)
-            reviewer.leave = lambda sequence: None  # type: ignore[method-assign]
-            return reviewer
-
-    config = compose(["sampler=low_confidence", "sampler.steps=1", "sampler.conf_dtype=float64"])
-    config.sampler.region.block_length = 6
-    told = Told(logits)
-    rule = build(config.sampler, "sampler")
-    run = Decoder(told, rule, NoCache(), constraint=Bound(), record=True)  # type: ignore[arg-type]
-    outcome = next(run.decode([Prompt("s", (0,), 6)]))
-    assert outcome.failure is None
-    assert [texts[token] for token in outcome.tokens[:5]] == ["{", '"a"', ":", "1", "}"]
-    assert outcome.tokens[5] == 6
-    assert (outcome.cost.nfe, outcome.cost.rejections) == (1, 1)
