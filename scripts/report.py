@@ -1,11 +1,15 @@
 """Tables made from results.
 
+python -m scripts.report RUN...                 # runs that exist, side by side: one page of HTML
+python -m scripts.report results/runs/sweeps/2026-11-26_10-00-00-000000 --baseline threshold
+python -m scripts.report diff RUN RUN           # in what two runs differ, the likeliest cause first
 python -m scripts.report published              # figures of the papers, all methods
 python -m scripts.report published localleap    # those of one file in results/published
 python -m scripts.report suite confidence       # decode a suite of conf/suite, write its page
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -15,12 +19,32 @@ from scripts.command_line import user_path
 
 def main(arguments: list[str] | None = None) -> int:
     """0: done; 2: something in the command to mend."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
         prog="python -m scripts.report",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    runs = commands.add_parser("runs", help="runs that exist (the word may be left out)")
+    runs.add_argument(
+        "runs", nargs="+", type=user_path, metavar="RUN", help="folders of runs, of sweeps, or both"
+    )
+    runs.add_argument(
+        "--baseline", help="folder, label or fingerprint of the run that all are compared with"
+    )
+    runs.add_argument(
+        "--margin", type=float, default=0.05, help="accuracies this close may be called equal"
+    )
+    runs.add_argument(
+        "--output",
+        type=user_path,
+        default=Path("results/runs/report.html"),
+        help="the page; Markdown and pictures lie beside it (default: %(default)s)",
+    )
+    runs.add_argument("--csv", type=user_path, metavar="FILE", help="every number, a line per run")
+    diff = commands.add_parser("diff", help="in what two runs differ")
+    diff.add_argument("runs", nargs=2, type=user_path, metavar="RUN")
     published = commands.add_parser("published", help="figures of the papers")
     published.add_argument("names", nargs="*", metavar="NAME", help="files without .yaml")
     published.add_argument("--folder", type=user_path, default=Path("results/published"))
@@ -30,12 +54,51 @@ def main(arguments: list[str] | None = None) -> int:
     suite.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="only these")
     suite.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="only these")
     suite.add_argument("--output", type=user_path, help="Markdown file; default: the suite's")
+    known = {"runs": _runs, "diff": _diff, "published": _published, "suite": _suite}
+    if arguments and arguments[0] not in (*known, "-h", "--help"):
+        arguments = ["runs", *arguments]
     options = parser.parse_args(arguments)
     try:
-        return {"published": _published, "suite": _suite}[options.command](options)
+        return known[options.command](options)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from dllm.report.comparison import compare, write, write_csv  # torch, not needed for --help
+    from dllm.report.existing import read_runs
+    from dllm.report.groups import grouped
+
+    if not 0 < options.margin < 1:
+        raise ConfigError(f"--margin {options.margin} is outside (0, 1)")
+    if options.output.suffix != ".html":
+        raise ConfigError(f"--output {options.output} must end with .html")
+    groups = grouped(read_runs(options.runs), options.baseline)
+    command = ["python -m scripts.report", *(shlex.quote(str(path)) for path in options.runs)]
+    if options.baseline is not None:
+        command.append(f"--baseline {shlex.quote(options.baseline)}")
+    written = write(
+        compare(groups, options.margin, " ".join(command), options.output), options.output
+    )
+    if options.csv is not None:
+        write_csv(groups, options.margin, options.csv)
+        written.append(options.csv)
+    print("\n".join(map(str, written)))
+    return 0
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from rich.console import Console  # torch, not needed for --help
+
+    from dllm.report.existing import Run
+    from dllm.report.recipe import agreement, differences, shown
+
+    ours, theirs = (Run.of(path) for path in options.runs)
+    console = Console(width=None if Console().is_terminal else 160)
+    console.print(shown(differences([ours.recipe, theirs.recipe]), [ours.label, theirs.label]))
+    console.print(agreement(ours.samples, theirs.samples), highlight=False)
+    return 0
 
 
 def _published(options: argparse.Namespace) -> int:

@@ -34,12 +34,14 @@ def test_every_module_is_in_a_package_that_is_built() -> None:
             assert ".".join(path.parent.relative_to(ROOT).parts) in packages, path
 
 
-def test_configurations_and_embedded_models_are_package_data() -> None:
+def test_configurations_templates_and_embedded_models_are_package_data() -> None:
     data = SETTINGS["tool"]["setuptools"]["package-data"]
     for path in (ROOT / "conf").rglob("*.yaml"):
         assert any(path.match(pattern) or pattern == "**/*.yaml" for pattern in data["conf"])
     models = ROOT / "dllm" / "models"
-    for path in chain((models / "tiny").rglob("*.*"), (models / "adapters").rglob("*.*")):
+    templates = (ROOT / "dllm" / "report" / "templates").iterdir()
+    shipped = ((models / "tiny").rglob("*.*"), (models / "adapters").rglob("*.*"), templates)
+    for path in chain(*shipped):
         name = str(path.relative_to(ROOT / "dllm"))
         patterns = [pattern.replace("**/", "*") for pattern in data["dllm"]]
         assert any(fnmatch(name, pattern) for pattern in patterns), name

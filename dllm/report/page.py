@@ -18,7 +18,7 @@ from dllm.report.cells import Cell, measure
 from dllm.report.columns import COLUMNS
 from dllm.report.picture import speed_and_quality
 from dllm.report.suite import CONTROL, Chapter, Suite
-from dllm.report.verdicts import CEILING, FLOOR, Difference, said
+from dllm.report.verdicts import CEILING, FLOOR, Difference, said, spelled
 
 
 @dataclass(frozen=True)
@@ -199,18 +199,8 @@ def _control(
     difference = level[task, row]
     return {
         "at equal forwards": str(difference),
-        "word": _word(difference, words.get((task, row))),
+        "word": spelled(difference, words.get((task, row))),
     }
-
-
-def _word(difference: Difference, word: Verdict | None) -> str:
-    if word is None:
-        return "not tested (floor)"
-    if word is not Verdict.UNDECIDED:
-        return str(word)
-    if difference.detectable is None:
-        return f"{word} (too few samples)"
-    return f"{word} (shows from {difference.detectable:.2f})"
 
 
 def _pairs(pairs: Differences, words: Words) -> str:
@@ -221,7 +211,7 @@ def _pairs(pairs: Differences, words: Words) -> str:
             "beside": other,
             "forwards": f"{difference.forwards:.2f} of its",
             "accuracy": str(difference),
-            "word": _word(difference, words.get((task, row, other))),
+            "word": spelled(difference, words.get((task, row, other))),
         }
         for (task, row, other), difference in pairs.items()
     ]

@@ -1,16 +1,23 @@
-"""Accuracy against forwards, one panel per task."""
+"""Accuracy against forwards."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from dllm.metrics.tradeoff import pareto
 from dllm.report.cells import Cell
+from dllm.report.document import Picture
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def speed_and_quality(
     cells: Mapping[str, Mapping[str, Cell]], curve: Sequence[str], path: Path
 ) -> None:
-    """Writes a PNG: the control curve as a line, every other row as a point with its 95 % Wilson
-    interval."""
+    """Writes a PNG, a panel per task: the control curve as a line, every other row as a point with
+    its 95 % Wilson interval."""
     import matplotlib
 
     matplotlib.use("Agg")  # draws into files only
@@ -29,7 +36,49 @@ def speed_and_quality(
         ]
         points = ([c.nfe for c in others], [c.accuracy for c in others])
         axis.errorbar(*points, yerr=spread, fmt="s", ms=3, lw=0.6, alpha=0.6, label="other rows")
-        axis.set(title=task, xlabel="forwards per sample", xscale="log", ylabel="accuracy")
+        _name_axes(axis, task)
     axes[0][0].legend()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+def frontier(cells: Mapping[str, Cell], task: str, stem: Path) -> Picture:
+    """Draws one point per cell, named by its key, with its 95 % Wilson interval, and the line of
+    the points that no other one equals or beats in both; `stem`.svg and .png."""
+    import matplotlib
+
+    matplotlib.use("Agg")  # draws into files only
+    from matplotlib import pyplot
+
+    with matplotlib.rc_context({"svg.hashsalt": task}):
+        figure, axis = pyplot.subplots(figsize=(7.5, 4.5), layout="constrained")
+        front = pareto([(-cell.nfe, cell.accuracy) for cell in cells.values()])
+        axis.step([-x for x, _ in front], [y for _, y in front], "-", where="post", lw=1, alpha=0.6)
+        for name, cell in cells.items():
+            spread = [
+                [cell.accuracy - cell.metrics["accuracy_low"]],
+                [cell.metrics["accuracy_high"] - cell.accuracy],
+            ]
+            mark = "o" if (-cell.nfe, cell.accuracy) in front else "s"
+            axis.errorbar([cell.nfe], [cell.accuracy], yerr=spread, fmt=mark, ms=4, lw=0.7)
+            axis.annotate(
+                name, (cell.nfe, cell.accuracy), (4, 4), textcoords="offset points", size=8
+            )
+        _name_axes(axis, task)
+        picture = Picture(
+            stem.with_name(f"{stem.name}.svg"),
+            stem.with_name(f"{stem.name}.png"),
+            f"{task}: accuracy against forwards per sample, with 95 % intervals; the numbers are "
+            "those of the table, the line joins the frontier",
+        )
+        figure.savefig(picture.svg, metadata={"Date": None})
+        figure.savefig(picture.png, dpi=110)
+    pyplot.close(figure)
+    return picture
+
+
+def _name_axes(axis: "Axes", task: str) -> None:
+    axis.set(title=task, xlabel="forwards per sample", xscale="log", ylabel="accuracy")
+    # 2, 5, 20 instead of powers of ten.
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("{x:g}")

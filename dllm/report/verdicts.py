@@ -99,6 +99,17 @@ def _detectable(gains: np.ndarray) -> float | None:
     return minimum_detectable_effect(n, min(1.0, max(share, 3 / n)))
 
 
+def spelled(difference: Difference, word: Verdict | None) -> str:
+    """The word with what it leaves open; None: there was nothing to lose."""
+    if word is None:
+        return "not tested (floor)"
+    if word is not Verdict.UNDECIDED:
+        return str(word)
+    if difference.detectable is None:
+        return f"{word} (too few samples)"
+    return f"{word} (shows from {difference.detectable:.2f})"
+
+
 def said(differences: Mapping[tuple[str, ...], Difference]) -> dict[tuple[str, ...], Verdict]:
     """One word for each; Holm-corrected over all of them."""
     return dict(zip(differences, verdicts(list(differences.values())), strict=True))
