@@ -5,19 +5,24 @@ Imports nothing heavy: `--help` and `--cfg job` must not wait for torch.
 """
 
 import hashlib
+import inspect
 import json
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
+from hydra.conf import HydraConf
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -52,13 +57,31 @@ GROUPS = ("model", "sampler", "cache", "constraint", "task", "tracker")
 
 def compose(overrides: Sequence[str] = (), config_name: str = "config") -> DictConfig:
     """The configuration that the command line `overrides` would give."""
+    check_choices(overrides)
     try:
         if GlobalHydra.instance().is_initialized():
             return hydra_compose(config_name, list(overrides))
         with initialize_config_module("conf", version_base="1.3"):
             return hydra_compose(config_name, list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_flat(error)) from None
+        raise ConfigError(without_plus(_flat(error))) from None
+
+
+def check_choices(overrides: Sequence[str]) -> None:
+    """Raises `ConfigError` for a group set to null, of which Hydra does not say the name."""
+    for override in overrides:
+        group, _, value = override.lstrip("+").partition("=")
+        if value == "null" and (known := choices(group.split("@")[0])):
+            raise ConfigError(f"{group}=null needs a choice: one of {', '.join(known)}")
+
+
+def without_plus(message: str) -> str:
+    """Hydra's message about an unknown option without the advice to force it: that is refused."""
+    return re.sub(
+        r"Could not override '([^']+)'\. To append to your config use \S+(?: Key .* in struct)?",
+        r"\1 is no option",
+        message,
+    )
 
 
 def choices(group: str) -> list[str]:
@@ -144,25 +167,8 @@ def _begins_with(text: str, value: Any) -> bool:
     return any(re.match(re.escape(s) + r"(?![\w.])", text) for s in spelled)
 
 
-TOP_LEVEL: Mapping[str, Any] = {
-    "gen_length": int,
-    "eos": str,
-    "batch_size": int,
-    "seed": int,
-    "limit": int | None,
-    "prompt": str | None,
-    "trace": bool,
-    "baseline": bool,
-    "progress": bool,
-    "allow_external": bool,
-    "output": str,
-    "overwrite": bool,
-    "wait_minutes": float,
-    "objective": str,
-    "dry": bool,
-    "published": str | None,
-}
-"""Types of the options outside the groups; whole numbers but the seed are >= 1."""
+_HINTS: Mapping[str, Any] = {"limit": int | None, "wait_minutes": float}
+"""Types of top-level options of which the default shows less."""
 
 
 def check_complete(config: DictConfig) -> None:
@@ -170,14 +176,31 @@ def check_complete(config: DictConfig) -> None:
 
     Raises `ConfigError` for an interpolation of nothing and for a value still to be given (`???`).
     """
-    try:
-        OmegaConf.resolve(config)
-    except OmegaConfBaseException as error:
-        raise ConfigError(_flat(error)) from None
+    _check_references(config)
+    OmegaConf.resolve(config)
+    # Of an escaped reference its text is left, which would be one again.
+    _check_references(config, resolved=True)
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise ConfigError(f"{', '.join(missing)} must be given")
     _expand_home(config)
+
+
+def _check_references(config: Any, prefix: str = "", resolved: bool = False) -> None:
+    """Raises `ConfigError` for a text with `${` that names no option, once resolved for any."""
+    keys = range(len(config)) if isinstance(config, ListConfig) else list(config)
+    for key in keys:
+        path, why = f"{prefix}{key}", "in a path or text it can't be written"
+        try:
+            value = None if OmegaConf.is_missing(config, key) else config[key]
+            wrong = resolved and OmegaConf.is_interpolation(config, key)
+        except OmegaConfBaseException as error:
+            value, wrong, why = None, True, str(error).splitlines()[0]
+        if wrong:
+            written = OmegaConf.to_container(config, resolve=False)[key]  # type: ignore[index]
+            raise ConfigError(f"{path}={written}: ${{...}} stands for another option: {why}")
+        if OmegaConf.is_config(value):
+            _check_references(value, f"{path}.", resolved)
 
 
 def _expand_home(config: Any) -> None:
@@ -208,29 +231,59 @@ def shots(count: int, hub: str | None, path: str | None) -> int:
 OmegaConf.register_new_resolver("shots", shots, replace=True)
 
 
-def check_keys(config: DictConfig, config_name: str) -> None:
-    """Raises `ConfigError` for a top-level option that conf/<config_name>.yaml does not have."""
-    known = {str(name) for name in compose((), config_name)}
+def check_options(config: DictConfig, config_name: str = "config") -> None:
+    """Raises `ConfigError` for a top-level option that conf/<config_name>.yaml does not have, one
+    that was taken away, is wrongly typed or out of range, and for a group without a choice.
+
+    An option has its default's type; whole numbers but the seed are >= 1.
+    """
+    known = _top_level(config_name)
+    _refuse_unknown("", config, known)
+    if HydraConfig.initialized():
+        # Hydra keeps whatever is forced into its own part and never reads it.
+        own = [*(field.name for field in fields(HydraConf)), "env"]
+        _refuse_unknown("hydra.", HydraConfig.get(), own)
+    for name, hint in known.items():
+        if hint is DictConfig and not isinstance(config.get(name), DictConfig):
+            wanted = "a choice: " if choices(name) else ""
+            raise ConfigError(f"{name}={config.get(name)} needs {wanted}{name}=...")
+        if name not in config:
+            raise ConfigError(f"{name} must be given")
+    _check_references(config)
+    for name, hint in known.items():
+        if hint is not DictConfig:
+            _check_value(name, _plain(config[name]), hint)
+
+
+def _refuse_unknown(prefix: str, config: Any, known: Collection[str]) -> None:
     for name in sorted(str(name) for name in config if str(name) not in known):
-        raise ConfigError(f"{name} is no option; there are {', '.join(sorted(known))}")
+        raise ConfigError(f"{prefix}{name} is no option; there are {', '.join(sorted(known))}")
 
 
-def check_top_level(config: DictConfig) -> None:
-    """Raises `ConfigError` for an option outside the groups that is wrongly typed or out of range,
-    and for a group without a choice."""
-    for name in config:
-        if str(name) not in (*TOP_LEVEL, *GROUPS):
-            known = ", ".join(sorted([*TOP_LEVEL, *GROUPS]))
-            raise ConfigError(f"{name} is no option; there are {known}")
-    for name, hint in TOP_LEVEL.items():
-        value = config[name]
-        if not fits(value, hint):
-            raise ConfigError(f"{name}={value} is not of type {_spell(hint)}")
-        if isinstance(value, int) and hint is not bool and name != "seed" and value < 1:
-            raise ConfigError(f"{name}={value} must be >= 1")
-    for name in GROUPS:
-        if not isinstance(config.get(name), DictConfig):
-            raise ConfigError(f"{name}={config.get(name)} needs a choice: {name}=...")
+def _check_value(name: str, value: Any, hint: Any) -> None:
+    if not fits(value, hint):
+        raise ConfigError(f"{name}={value} is not of type {_spell(hint)}")
+    least = 0 if hint is float else 1
+    numbers = value if isinstance(value, list) else [value]
+    if name != "seed" and any(type(n) in (int, float) and n < least for n in numbers):
+        raise ConfigError(f"{name}={value} must be >= {least}")
+    if value == []:
+        raise ConfigError(f"{name}=[] needs at least one value")
+
+
+@cache
+def _top_level(config_name: str) -> dict[str, Any]:
+    """Name -> type of a configuration's options, `DictConfig` for a group."""
+    found: dict[str, Any] = {}
+    for name, value in OmegaConf.to_container(compose((), config_name)).items():  # type: ignore[union-attr]
+        if isinstance(value, dict):
+            hint = DictConfig
+        elif isinstance(value, list):
+            hint = list[type(value[0])]
+        else:
+            hint = str | None if value is None or value == "???" else type(value)
+        found[str(name)] = _HINTS.get(str(name), hint)
+    return found
 
 
 def _check(config: Mapping[str, Any], option: str, allow_external: bool, kind: Any) -> None:
@@ -253,6 +306,9 @@ def _check(config: Mapping[str, Any], option: str, allow_external: bool, kind: A
     given = {str(key) for key in config if key != "_target_"}
     for name in sorted(given - wanted):
         raise ConfigError(f"{option}.{name} is no option of {target}; it has {sorted(wanted)}")
+    for name, parameter in inspect.signature(cls.__init__).parameters.items():
+        if name in wanted - given and parameter.default is parameter.empty:
+            raise ConfigError(f"{option}.{name} must be given")
     for name in sorted(given):
         value = config[name]
         if isinstance(value, DictConfig) and "_target_" in value:

@@ -6,7 +6,10 @@ machine and are printed for orientation only. Options after the name are those o
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
+
+from dllm.errors import ConfigError
 
 
 def loop(overrides: Sequence[str]) -> None:
@@ -54,7 +57,10 @@ def samplers(overrides: Sequence[str]) -> None:
     from dllm.config import choices
 
     repeats = 15
-    rows = list(bench.measure(overrides or choices("sampler"), repeats))
+    known = choices("sampler")
+    if unknown := [name for name in overrides if name not in known]:
+        raise ConfigError(f"{unknown[0]} is no sampler; there are {', '.join(known)}")
+    rows = list(bench.measure(overrides or known, repeats))
     print(bench.table(rows, repeats), end="")
 
 
@@ -97,7 +103,11 @@ BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
 }
 
 
-def main() -> None:
+OPTIONLESS = ("imports", "caches", "constraints")
+"""What they measure is fixed."""
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.bench",
         description=__doc__,
@@ -106,8 +116,15 @@ def main() -> None:
     parser.add_argument("bench", choices=sorted(BENCHES))
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_args()
-    BENCHES[arguments.bench](arguments.overrides)
+    try:
+        if arguments.bench in OPTIONLESS and arguments.overrides:
+            raise ConfigError(f"{arguments.overrides[0]}: {arguments.bench} takes no options")
+        BENCHES[arguments.bench](arguments.overrides)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

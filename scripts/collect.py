@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
-from dllm.errors import ConfigError, RunError
+from dllm.errors import ConfigError
 from scripts.command_line import COMMAND
 
 
@@ -21,33 +21,25 @@ if TYPE_CHECKING:
 
 @hydra.main(config_path="../conf", config_name="collect", version_base="1.3")
 def job(config: DictConfig) -> None:
-    COMMAND.started()
-    try:
+    with COMMAND.job():
         collect(config)
-    except (ConfigError, RunError) as error:
-        COMMAND.failed(2 if isinstance(error, ConfigError) else 1, str(error))
 
 
 def collect(config: DictConfig) -> None:
     """Fills the output folder with the shards that are missing."""
     from pathlib import Path
 
-    from dllm.config import check_complete, check_keys
-    from dllm.runs.lock import locked
+    from dllm.config import check_complete, check_options
+    from dllm.runs.lock import locked_output
 
-    check_keys(config, "collect")
+    check_options(config, "collect")
     check_complete(config)
     if config.gen_length % config.block_length:
         raise ConfigError(
             f"block_length={config.block_length} does not divide gen_length={config.gen_length}"
         )
-    folder = Path(config.output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"output={folder} is not writable: {error.strerror}") from None
     # Two at once would record every sample twice.
-    with locked(folder / ".lock", config.wait_minutes, f"output={folder}"):
+    with locked_output(Path(config.output), config.wait_minutes):
         _fill(config)
 
 

@@ -10,13 +10,14 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TextIO
 
-import dllm.config  # noqa: F401 - registers what conf/*.yaml interpolates
-from dllm.errors import ConfigError
+# The import registers what conf/*.yaml interpolates, too.
+from dllm.config import check_choices, without_plus
+from dllm.errors import ConfigError, RunError
 
 
 class CommandLine:
@@ -33,6 +34,16 @@ class CommandLine:
         # Python's own "once" forgets whenever a library touches the filters.
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_, **__: self._say(f"warning: {message}")
+
+    @contextmanager
+    def job(self) -> Iterator[None]:
+        """The body of a job: what the user can mend is one line and exit code 2, what went wrong
+        on the way one line and 1."""
+        self.started()
+        try:
+            yield
+        except (ConfigError, RunError) as error:
+            self.failed(2 if isinstance(error, ConfigError) else 1, str(error))
 
     def failed(self, code: int, message: str) -> None:
         """Prints one line (once) and remembers the exit code; in a worker of a launcher the line is
@@ -57,6 +68,11 @@ class CommandLine:
             entry()
             return self._code
         self._held = _Held(sys.stderr)
+        try:
+            check_choices(sys.argv[1:])
+        except ConfigError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
         try:
             with redirect_stderr(self._held):
                 entry()
@@ -146,4 +162,4 @@ def one_line(text: str) -> str:
     kept = [line for line in lines if not line.startswith(skipped)]
     if any(line.startswith(("Traceback", "usage:")) for line in kept):
         return kept[-1]
-    return " ".join(kept) or "the command could not be understood"
+    return without_plus(" ".join(kept)) or "the command could not be understood"

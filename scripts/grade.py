@@ -8,26 +8,23 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from dllm.errors import ConfigError, RunError
 from scripts.command_line import COMMAND
 
 
 @hydra.main(config_path="../conf", config_name="grade", version_base="1.3")
 def job(config: DictConfig) -> None:
-    COMMAND.started()
-    try:
+    with COMMAND.job():
         grade(config)
-    except (ConfigError, RunError) as error:
-        COMMAND.failed(2 if isinstance(error, ConfigError) else 1, str(error))
 
 
 def grade(config: DictConfig) -> None:
     """Prints one line per kind and, of several kinds, one over all."""
     from pathlib import Path
 
-    from dllm.config import build, check_complete
+    from dllm.config import build, check_complete, check_options
     from dllm.tasks.outputs import Tally, grade_file
 
+    check_options(config, "grade")
     check_complete(config)
     grades, without = grade_file(build(config.task, "task"), Path(config.outputs))
     for kind, found in sorted(grades.items()):

@@ -9,23 +9,19 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from dllm.errors import ConfigError
 from scripts.command_line import COMMAND
 
 
 @hydra.main(config_path="../conf", config_name="inspect", version_base="1.3")
 def job(config: DictConfig) -> None:
-    COMMAND.started()
-    from dllm.config import build
-    from dllm.report.card import describe  # torch, not needed for --help
+    with COMMAND.job():
+        from dllm.config import build, check_complete, check_options
+        from dllm.report.card import describe  # torch, not needed for --help
 
-    try:
+        check_options(config, "inspect")
+        check_complete(config)
         options = build(config.model, "model")
-        lines = list(describe(options, config.batches, config.lengths, config.rows))
-    except ConfigError as error:
-        COMMAND.failed(2, str(error))
-    else:
-        print("\n".join(lines))
+        print("\n".join(describe(options, config.batches, config.lengths, config.rows)))
 
 
 def main() -> None:

@@ -25,18 +25,20 @@ def job(config: DictConfig) -> float | None:
     """One configuration; in a sweep its outcome goes to the sweep's list. Gives the number that a
     sweeper asked for (`objective`), None for a job that failed."""
     COMMAND.started()
-    from dllm.config import build
+    from dllm.config import build, check_options
     from dllm.report.outputs import print_outputs
+    from dllm.report.plan import plan
     from dllm.report.tables import failures, print_comparison
     from dllm.runs.execute import execute  # torch, not needed for --help
 
     hydra_config = HydraConfig.get()
     sweep = Path(hydra_config.sweep.dir) if hydra_config.mode == RunMode.MULTIRUN else None
-    name = hydra_config.runtime.choices["sampler"]
-    if config.dry:
-        return _print_plan(config, name)
+    name = hydra_config.runtime.choices.get("sampler", "")  # refused where it was taken away
     try:
-        folder, summary = execute(config, name, sweep.name if sweep else None)
+        check_options(config)
+        if config.dry:
+            return print("\n".join(plan(config, name)))
+        folder, summary = execute(config, name, *_sweep(sweep))
     except (ConfigError, RunError) as error:
         _failed(sweep, 2 if isinstance(error, ConfigError) else 1, str(error))
         return None
@@ -51,13 +53,9 @@ def job(config: DictConfig) -> float | None:
     return summary["metrics"][config.objective]
 
 
-def _print_plan(config: DictConfig, name: str) -> None:
-    from dllm.report.plan import plan
-
-    try:
-        print("\n".join(plan(config, name)))
-    except ConfigError as error:
-        COMMAND.failed(2, str(error))
+def _sweep(folder: Path | None) -> tuple[str | None, list[str]]:
+    """Name and swept options of the sweep that the job belongs to."""
+    return (None, []) if folder is None else (folder.name, json.loads((folder / SWEPT).read_text()))
 
 
 def _failed(sweep: Path | None, code: int, message: str) -> None:
@@ -73,6 +71,23 @@ def _note(sweep: Path, line: dict[str, Any]) -> None:
     sweep.mkdir(parents=True, exist_ok=True)
     with open(sweep / "jobs.jsonl", "a") as file:
         file.write(json.dumps({"job": HydraConfig.get().job.num, **line}) + "\n")
+
+
+SWEPT = "swept.json"
+"""In a sweep's folder: the options that vary. A launcher's workers know their own values only."""
+
+
+def _swept(config: DictConfig) -> list[str]:
+    """Options with several values or a range, those of the sweeper's own search space included."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    given = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    ours = [
+        f"{o.key_or_group}{'@' + o.package if o.package else ''}"
+        for o in given
+        if o.is_sweep_override()
+    ]
+    return [*ours, *(str(name) for name in config.hydra.sweeper.get("params") or ())]
 
 
 _HELD = ExitStack()
@@ -93,6 +108,7 @@ class SweepComparison(Callback):
         except OSError as error:
             raise ConfigError(f"hydra.sweep.dir={folder}: {error.strerror}") from None
         (folder / "jobs.jsonl").unlink(missing_ok=True)
+        (folder / SWEPT).write_text(json.dumps(_swept(config)))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from dllm.report.tables import print_comparison

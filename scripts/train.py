@@ -14,7 +14,6 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from dllm.errors import ConfigError, RunError
 from scripts.command_line import COMMAND
 
 
@@ -29,23 +28,18 @@ RECIPES = {
 
 @hydra.main(config_path="../conf", config_name="train", version_base="1.3")
 def job(config: DictConfig) -> None:
-    COMMAND.started()
-    # torch is imported here: --help does not need it
-    from dllm.config import check_complete, check_keys
-    from dllm.runs.lock import locked
+    with COMMAND.job():
+        # torch is imported here: --help does not need it
+        from dllm.config import check_complete, check_options
+        from dllm.runs.lock import locked_output
 
-    name = HydraConfig.get().job.config_name or "train"
-    try:
-        check_keys(config, name)
+        name = HydraConfig.get().job.config_name or "train"
+        check_options(config, name)
         check_complete(config)
-        output = Path(config.output)
         with ExitStack() as held:
             if config.get("export") is None:
-                output.mkdir(parents=True, exist_ok=True)
-                held.enter_context(locked(output / ".lock", 0, f"output={output}"))
+                held.enter_context(locked_output(Path(config.output), 0))
             import_module(RECIPES[name]).execute(config)
-    except (ConfigError, RunError) as error:
-        COMMAND.failed(2 if isinstance(error, ConfigError) else 1, str(error))
 
 
 def main() -> None:

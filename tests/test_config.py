@@ -9,7 +9,7 @@ from typing import Literal, get_origin
 import pytest
 import yaml
 from hydra.utils import get_class
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 from tiny_decoding import SPEC
 
 from dllm import config as configuration
@@ -42,7 +42,7 @@ def cells() -> Iterator[tuple[str, str]]:
 def test_every_choice_composes_and_builds(group: str, choice: str) -> None:
     config = configuration.compose([f"{group}={choice}", *GIVEN.get(choice, ())])
     configuration.check_complete(config)
-    configuration.check_top_level(config)
+    configuration.check_options(config)
     built = configuration.build(config[group], group)
     described = "_target_" in config[group]
     assert (built is not None) == described
@@ -94,7 +94,13 @@ def wrong(*overrides: str) -> str:
         ("sampler.region=5", "sampler.region=5 is not of type Region"),
         ("sampler.region=null", "sampler.region=None is not of type Region"),
         ("+sampler.radios=3", "sampler.radios is no option of samplers.localleap.LocalLeap"),
-        ("~sampler.radius", "sampler: LocalLeap.__init__() missing"),
+        ("~sampler.radius", "sampler.radius must be given"),
+        ("~sampler", "sampler=None needs a choice: sampler=..."),
+        ("sampler=null", "sampler=null needs a choice: one of adablock, "),
+        ("~seed", "seed must be given"),
+        ("wait_minutes=-0.5", "wait_minutes=-0.5 must be >= 0"),
+        ("output='a/${nothing}'", "output=a/${nothing}: ${...} stands for another option"),
+        (r"output='a/\${seed}/b'", "output=a/${seed}/b: ${...} stands for another option"),
         ("sampler._target_=5", "sampler._target_=5 is not the name of a class"),
         ("sampler.region._target_=null", "sampler.region._target_=None is not the name of a class"),
         ("sampler._target_=os.system", "sampler._target_=os.system is outside dllm., samplers."),
@@ -112,7 +118,7 @@ def wrong(*overrides: str) -> str:
         ("task.kinds=[nothing]", "task.kinds=['nothing'] must be distinct and among copy"),
         ("model.dtype=float8", "model.dtype='float8' is not of type"),
         ("+model.paht=x", "model.paht is no option of"),
-        ("sampler.radios=3", "sampler.radios"),
+        ("sampler.radios=3", "sampler.radios is no option"),
         ("sampler=nothing", "sampler/nothing"),
     ],
 )
@@ -221,6 +227,36 @@ def test_the_baseline_keeps_the_circumstances(options: Callable[..., list[str]])
 )
 def test_errors_name_what_was_typed(options: list[str], words: str) -> None:
     assert words in wrong(*options)
+
+
+@pytest.mark.parametrize(("group", "choice"), list(cells()))
+def test_every_option_of_a_class_stands_in_its_file(group: str, choice: str) -> None:
+    """So that none has to be forced with `+`; parts are groups, which may be left empty."""
+    part = configuration.compose([f"{group}={choice}"])[group]
+    if "_target_" in part:
+        fields = {*typing.get_type_hints(get_class(part._target_).__init__)} - {"return"}
+        parts = {path.name for path in (CONF / "sampler").iterdir() if path.is_dir()}
+        assert fields - parts <= {str(key) for key in part}
+
+
+def test_every_root_is_checked() -> None:
+    for root in sorted(path.stem for path in CONF.glob("*.yaml")):
+        config = configuration.compose(["outputs=x"] if root == "grade" else [], root)
+        configuration.check_options(config, root)
+        name = next(n for n in config if not OmegaConf.is_config(config[n]))
+        for change, words in (
+            ({"nothing": 1}, "nothing is no option; there are "),
+            ({name: {}}, f"{name}={{}} is not of type "),
+        ):
+            changed = config.copy()
+            with open_dict(changed):
+                changed.update(change)
+            with pytest.raises(ConfigError, match=re.escape(words)):
+                configuration.check_options(changed, root)
+        with open_dict(config):
+            del config[name]
+        with pytest.raises(ConfigError, match=f"{name} must be given"):
+            configuration.check_options(config, root)
 
 
 def test_the_end_policies_are_listed_as_they_are() -> None:

@@ -24,6 +24,14 @@ def baseline_of(config: DictConfig, spec: ModelSpec) -> DictConfig:
     return base
 
 
+def shared(option: str) -> bool:
+    """Whether what lies beside a run has the run's value of an option."""
+    path = option.split("@")[-1].replace("/", ".")
+    return not path.startswith(("sampler", "cache", "constraint")) or path.startswith(
+        "sampler.region"
+    )
+
+
 def _baseline_region(config: DictConfig, spec: ModelSpec) -> DictConfig:
     """Blocks of the run's length: those that it has where its own end elsewhere (adaptive blocks
     without a delimiter), one block where it has none (a window, an inferred length). A

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from dllm import config as configuration
 from dllm.errors import ConfigError
 from dllm.metrics.definitions import Comparison, SampleResult, Summary
-from dllm.runs.beside import BASELINE, baseline_of, control_of
+from dllm.runs.beside import BASELINE, baseline_of, control_of, shared
 from dllm.runs.checkpoint import Checkpoint
 from dllm.runs.decoding import Decoding, fitting
 from dllm.runs.environment import describe
@@ -39,9 +39,14 @@ class Finished:
 
 
 def execute(
-    config: DictConfig, sampler_name: str, group: str | None = None
+    config: DictConfig,
+    sampler_name: str,
+    group: str | None = None,
+    swept: Sequence[str] = (),
 ) -> tuple[Path, dict[str, Any]]:
     """Runs (or completes) one configuration and, if asked for, its baseline.
+
+    swept: options of the sweep that it belongs to, by their names on the command line
 
     Returns the run folder and the contents of its summary.json. Raises `ConfigError` before any
     work and `RunError` during it.
@@ -49,17 +54,20 @@ def execute(
     configuration.check_complete(config)
     parts = build_parts(config)
     checkpoint = Checkpoint(parts.model)
-    run = _Run(config, sampler_name, parts, checkpoint)
+    run = _Run(config, sampler_name, parts, checkpoint, swept)
+    beside_it = [option for option in swept if shared(option)]
     baseline = control = None
     if config.baseline:
         base = baseline_of(config, checkpoint.spec)
         if configuration.fingerprint(base) == configuration.fingerprint(config):
             baseline = run
         else:
-            baseline = _Run(base, BASELINE, build_parts(base), checkpoint).complete()
+            baseline = _Run(base, BASELINE, build_parts(base), checkpoint, beside_it).complete()
     beside = control_of(config, sampler_name, parts.sampler)
     if beside is not None:
-        control = _Run(*beside, build_parts(beside[0]), checkpoint).complete(group, baseline)
+        control = _Run(*beside, build_parts(beside[0]), checkpoint, beside_it).complete(
+            group, baseline
+        )
     finished = run.complete(group, baseline, control)
     point_latest(Path(config.output), finished.path)
     return finished.path, finished.summary
@@ -68,13 +76,21 @@ def execute(
 class _Run:
     """One configuration, checked: what refuses it does so on construction."""
 
-    def __init__(self, config: DictConfig, name: str, parts: Parts, checkpoint: Checkpoint):
+    def __init__(
+        self,
+        config: DictConfig,
+        name: str,
+        parts: Parts,
+        checkpoint: Checkpoint,
+        swept: Sequence[str],
+    ):
         sampler = fitting(config, parts, checkpoint)
         self.config, self.checkpoint = config, checkpoint
         self.others = others(config, sampler, checkpoint)
         self.parts = replace(parts, sampler=sampler)
         self.samples = _samples(parts.task, config)
-        self.name, self.label = name, label(config, name)
+        self.name, self.label = name, label(config, name, swept)
+        self.task = task_name(config, swept)
         contents = dict(checkpoint.contents)
         for named, other in self.others.items():
             contents |= {f"{named}: {file}": mark for file, mark in other.contents.items()}
@@ -168,7 +184,7 @@ class _Run:
             "label": self.label,
             "fingerprint": self.identity.mark,
             "model": self.config.model.name,
-            "task": task_name(self.config),
+            "task": self.task,
             "metrics": asdict(Summary.of(results)),
         }
         if failed := [result.failure for result in results if result.failure is not None]:

@@ -4,12 +4,13 @@ Two configurations that can give different results have different labels, but fo
 number of samples, which have columns of their own.
 """
 
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dllm.config import choices, compose
+from dllm.config import WITHOUT_EFFECT, choices, compose
 from dllm.errors import ConfigError
 
 
@@ -17,10 +18,10 @@ _LONG = 60
 _PLAIN = ("eos", "gen_length", "batch_size", "seed")
 
 
-def label(config: DictConfig, name: str) -> str:
+def label(config: DictConfig, name: str, swept: Sequence[str] = ()) -> str:
     """`name (option=value, ...)`: options of the sampler as they follow `sampler.`, all others by
-    their full path."""
-    found = options_of(config, name)
+    their full path. Of a sweep the swept ones come first, whatever their value."""
+    found = _swept_first(options_of(config, name), config, swept, "sampler")
     return f"{name} ({', '.join(found)})" if found else name
 
 
@@ -35,11 +36,45 @@ def options_of(config: DictConfig, name: str) -> list[str]:
     return [*found, *(f"{key}={config[key]}" for key in _PLAIN if config[key] != default[key])]
 
 
-def task_name(config: DictConfig) -> str:
-    """The task's choice and the options that differ from its default."""
+def task_name(config: DictConfig, swept: Sequence[str] = ()) -> str:
+    """The task's choice and the options that differ from its default or are swept."""
     name, default = option_of("task", config.task)
-    found = differences(config.task, default)
+    found = _swept_first(differences(config.task, default), config, swept, "task")
     return f"{name} ({', '.join(found)})" if found else name
+
+
+_ELSEWHERE = (*WITHOUT_EFFECT, "sampler", "task", "limit", "experiment", "debug")
+"""What a row of a table shows without its label, or by other options."""
+
+
+def _swept_first(found: list[str], config: DictConfig, swept: Sequence[str], own: str) -> list[str]:
+    """Texts with those of the swept options in front; `own` is the group whose name is left out
+    and whose options, or all but the task's, are meant."""
+    first = []
+    for option in swept:
+        # `sampler/region`, `schedule@sampler.threshold` and `sampler.region` mean the same place.
+        path = option.split("@")[-1].replace("/", ".")
+        top = path.split(".")[0]
+        belongs = top == "task" if own == "task" else top != "task"
+        value = OmegaConf.select(config, path)
+        if path in _ELSEWHERE or top in WITHOUT_EFFECT or not belongs or value is None:
+            continue
+        key = path.removeprefix(f"{own}.")
+        text = next((t for t in found if t.startswith(f"{key}=")), f"{key}={_named(path, value)}")
+        first.append(text)
+    return [*first, *(text for text in found if text not in first)]
+
+
+def _named(path: str, value: Any) -> Any:
+    """A part by its name in `conf`."""
+    if not isinstance(value, DictConfig):
+        return _plain(value)
+    if path == "model":
+        return value.name
+    if path.endswith(".base"):
+        return _class(value).split(".")[-2]
+    group, _, key = path.rpartition(".")
+    return option_of(f"{group.split('.')[0]}/{key}" if group else path, value)[0]
 
 
 def differences(config: DictConfig, default: DictConfig, prefix: str = "") -> list[str]:

@@ -2,12 +2,12 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from dllm.errors import RunError
+from dllm.errors import ConfigError, RunError
 
 
 @contextmanager
@@ -34,3 +34,18 @@ def locked(path: Path, wait_minutes: float, what: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def locked_output(folder: Path, wait_minutes: float) -> Iterator[None]:
+    """Creates the folder that `output` names and keeps other processes out of it.
+
+    Raises `ConfigError` if it can't be written, `RunError` as `locked`.
+    """
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(folder / ".lock", wait_minutes, f"output={folder}"))
+        except OSError as error:
+            raise ConfigError(f"output={folder} is not writable: {error.strerror}") from None
+        yield

@@ -42,7 +42,7 @@ def build_parts(config: DictConfig) -> Parts:
     def part(name: str, kind: Any) -> Any:
         return configuration.build(config[name], name, config.allow_external, kind)
 
-    configuration.check_top_level(config)
+    configuration.check_options(config)
     if config.eos not in list(EosPolicy):
         raise ConfigError(f"eos={config.eos} is not one of {', '.join(EosPolicy)}")
     if config.objective not in OBJECTIVES:

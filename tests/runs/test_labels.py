@@ -74,3 +74,34 @@ def test_cells_of_a_sweep_differ(swept: tuple[str, ...]) -> None:
 def test_a_task_keeps_its_name() -> None:
     assert task_name(compose(["limit=1"])) == task_name(compose(["limit=64"])) == "listops"
     assert task_name(compose(["task=arithmetic", "task.max_terms=2"])) == "arithmetic (max_terms=2)"
+
+
+@pytest.mark.parametrize(
+    ("swept", "cell", "expected"),
+    [
+        ("sampler.threshold", "sampler.threshold=0.9", "threshold (threshold=0.9)"),
+        ("sampler.threshold", "sampler.threshold=0.7", "threshold (threshold=0.7)"),
+        ("gen_length", "seed=1", "threshold (gen_length=32, seed=1)"),
+        ("cache", "cache=none", "threshold (cache=none)"),
+        ("cache", "cache=dual", "threshold (cache=dual)"),
+        ("constraint", "constraint=none", "threshold (constraint=none)"),
+        ("model", "model=tiny-llada", "threshold (model=tiny-llada)"),
+        ("model.dtype", "seed=0", "threshold (model.dtype=float32)"),
+        ("sampler/region", "sampler/region=fixed", "threshold (region=fixed)"),
+        ("sampler.region.block_length", "seed=0", "threshold (region.block_length=32)"),
+        ("sampler", "seed=0", "threshold"),
+        ("task", "task=json", "threshold"),
+        ("limit", "limit=3", "threshold"),
+        ("output", "output=x", "threshold"),
+        ("sampler.radius", "seed=0", "threshold"),
+    ],
+)
+def test_a_row_of_a_sweep_shows_what_is_swept(swept: str, cell: str, expected: str) -> None:
+    assert label(compose(["sampler=threshold", cell]), "threshold", [swept]) == expected
+
+
+def test_a_swept_option_of_the_task_stands_with_it() -> None:
+    config = compose(["task=arithmetic"])
+    assert (
+        task_name(config, ["task.max_terms"]) == f"arithmetic (max_terms={config.task.max_terms})"
+    )
