@@ -16,6 +16,7 @@ import numpy as np
 from dllm.constraints.chart import Chart, Frame
 from dllm.constraints.checker import Checker, Hole, Verdict
 from dllm.constraints.clock import NEVER, Deadline
+from dllm.constraints.collection import uncollected
 from dllm.constraints.endings import Endings
 from dllm.constraints.errors import Undecided
 from dllm.constraints.grammar import Grammar
@@ -91,6 +92,7 @@ class CanvasChecker:
                         spelled[symbol] = changed = True
         return spelled[tables.root]
 
+    @uncollected()
     def verdict(self, canvas: np.ndarray, deadline: Deadline = NEVER) -> Verdict:
         """For the tokens of a generation region."""
         self.chart.deadline = deadline
@@ -107,6 +109,7 @@ class CanvasChecker:
             pass
         return Verdict.UNKNOWN
 
+    @uncollected()
     def fits(self, canvas: np.ndarray, deadline: Deadline = NEVER) -> bool:
         """Whether the verdict is `YES`, which is found out sooner than the others.
 
@@ -115,6 +118,7 @@ class CanvasChecker:
         self.chart.deadline = deadline
         return self._fits(self.start, canvas)
 
+    @uncollected()
     def finished(self, canvas: np.ndarray) -> bool:
         """Whether the answer is valid as it stands, nothing being written any more."""
         end = self._end(canvas)
@@ -126,6 +130,7 @@ class CanvasChecker:
         frame = self._walk(self.start, text)
         return frame is not None and frame.root
 
+    @uncollected()
     def allowed(self, canvas: np.ndarray, position: int, deadline: Deadline) -> np.ndarray:
         """Ids that can stand at a masked position, as a mask over the vocabulary.
 

@@ -9,7 +9,7 @@ nullable, cyclic.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from dllm.constraints.clock import NEVER, Deadline
@@ -37,18 +37,32 @@ class Sentence:
 
 
 SENTENCE = Sentence()
+Begun = Mapping[int, list[int]]
+"""Dotted rules by the symbol after the dot."""
 Restricted = tuple[tuple[frozenset[int], "Frame"], ...]
 
 
 class Frame:
     """One interned situation."""
 
-    __slots__ = ("anything", "gaps", "lex", "next", "restricted", "root", "texts", "wait")
+    __slots__ = (
+        "_waiting",
+        "anything",
+        "begun",
+        "gaps",
+        "lex",
+        "next",
+        "restricted",
+        "root",
+        "texts",
+        "wait",
+    )
 
     def __init__(
         self,
         lex: tuple[tuple[Origin | None, Lexemes], ...],
-        wait: dict[int, tuple[Item, ...]],
+        wait: dict[int, list[Item]],
+        begun: Begun,
         root: bool,
         restricted: Restricted,
         classes: int,
@@ -56,7 +70,9 @@ class Frame:
         self.lex = lex
         """Lexemes in progress by where they began."""
         self.wait = wait
-        """By the symbol after the dot."""
+        """What began before, or anywhere in a gap of any text, by the symbol after the dot."""
+        self.begun = begun
+        """What can begin here, by the symbol after the dot; nothing in a gap of any text."""
         self.root = root
         """Whether the text may end here."""
         self.restricted = restricted
@@ -68,8 +84,15 @@ class Frame:
         self.gaps: dict[object, Any] = {}
         """What counted gaps after this frame may hold, by the kind of unit."""
 
+        self._waiting: dict[int, list[Item]] = {}
+
     def waiting(self, symbol: int) -> Iterable[Item]:
-        return [(d, origin or self) for d, origin in self.wait.get(symbol, ())]
+        found = self._waiting.get(symbol)
+        if found is None:
+            found = [(d, origin or self) for d, origin in self.wait.get(symbol, ())]
+            found += [(d, self) for d in self.begun.get(symbol, ())]
+            self._waiting[symbol] = found
+        return found
 
 
 class Chart:
@@ -79,6 +102,8 @@ class Chart:
         self.tables = tables
         self.lexer = Lexer(tables)
         self._frames: dict[object, Frame] = {}
+        self._predicted: dict[frozenset[int], tuple[Begun, Lexemes | None]] = {}
+        self._blocked = tuple(blocked for blocked in set(self.lexer.blocks) if blocked)
         self.deadline: Deadline = NEVER
         """Looked at before every new frame."""
         self.initial = self.close([(0, SENTENCE)], [], tables.nullable[tables.root])
@@ -147,9 +172,9 @@ class Chart:
         With `anything`, any text may be read without leaving the frame.
         """
         after, left, nullable = self.tables.after, self.tables.left, self.tables.nullable
-        predicted = self.tables.predicted
-        items = set(seeds)
-        waiting = list(items)
+        seen = set(seeds)
+        waiting = list(seen)
+        items: list[Item] = []
         expected: set[int] = set()
         completed: set[tuple[int, Origin]] = set()
         while waiting:
@@ -157,12 +182,11 @@ class Chart:
             symbol = after[d]
             found: list[Item] = []
             if symbol != END:
+                items.append(item)
                 if symbol not in expected:
                     expected.add(symbol)
                     if anything:
                         found += [(rule, None) for rule in self.tables.first[symbol]]
-                    else:
-                        items.update((rule, None) for rule in predicted[symbol][0])
                 if anything or nullable[symbol]:
                     found.append((d + 1, origin))
             elif origin is SENTENCE:
@@ -172,16 +196,27 @@ class Chart:
                 completed.add((left[d], origin))
                 found += [(other + 1, o) for other, o in origin.waiting(left[d])]
             for item in found:
-                if item not in items:
-                    items.add(item)
+                if item not in seen:
+                    seen.add(item)
                     waiting.append(item)
-        terminals = frozenset().union(*(predicted[symbol][1] for symbol in expected))
-        begun = self.lexer.start(terminals)
-        if begun is not None:
+        begun, lexemes = self._begun(frozenset(expected))
+        if lexemes is not None:
             if anything:
-                begun = self.lexer.anything(begun)
-            lex = [*lex, (None, begun)]
-        return self._intern(items, lex, root, restricted)
+                lexemes = self.lexer.anything(lexemes)
+            lex = [*lex, (None, lexemes)]
+        return self._intern(items, {} if anything else begun, lex, root, restricted)
+
+    def _begun(self, expected: frozenset[int]) -> tuple[Begun, Lexemes | None]:
+        """What can begin where these symbols are expected."""
+        found = self._predicted.get(expected)
+        if found is None:
+            predicted = [self.tables.predicted[symbol] for symbol in expected]
+            begun: dict[int, list[int]] = {}
+            for d in frozenset().union(*(rules for rules, _ in predicted)):
+                begun.setdefault(self.tables.after[d], []).append(d)
+            terminals = frozenset().union(*(lexemes for _, lexemes in predicted))
+            found = self._predicted[expected] = begun, self.lexer.start(terminals)
+        return found
 
     def _advance(self, frame: Frame, cls: int) -> Frame | None:
         lex: list[tuple[Origin | None, Lexemes]] = []
@@ -198,8 +233,10 @@ class Chart:
                 ended += [(d + 1, o) for d, o in origin.waiting(t)]
         if not lex:
             return None
+        if not seeds and not bare:
+            return self._intern([], {}, lex, False, ())
         restricted = []
-        for blocked in set(self.lexer.blocks):
+        for blocked in self._blocked:
             if not blocked.isdisjoint(bare):
                 others = [item for t, items in bare.items() if t not in blocked for item in items]
                 restricted.append((blocked, self.close([*seeds, *others], lex, False)))
@@ -208,7 +245,8 @@ class Chart:
 
     def _intern(
         self,
-        items: set[Item],
+        items: list[Item],
+        begun: Begun,
         lex: list[tuple[Origin | None, Lexemes]],
         root: bool,
         restricted: Restricted,
@@ -217,11 +255,8 @@ class Chart:
         frame = self._frames.get(key)
         if frame is None:
             wait: dict[int, list[Item]] = {}
-            for d, origin in items:
-                symbol = self.tables.after[d]
-                if symbol != END:
-                    wait.setdefault(symbol, []).append((d, origin))
-            grouped = {symbol: tuple(found) for symbol, found in wait.items()}
-            frame = Frame(tuple(set(lex)), grouped, root, restricted, self.lexer.count)
+            for item in items:
+                wait.setdefault(self.tables.after[item[0]], []).append(item)
+            frame = Frame(tuple(set(lex)), wait, begun, root, restricted, self.lexer.count)
             self._frames[key] = frame
         return frame

@@ -71,13 +71,14 @@ class Checker:
             return self.chart.read(frame, piece)
         if piece.count is None:
             return self.chart.skip(frame)
-        return self.gap(frame).after(piece.count)
+        return self.gap(frame, piece.count).after(piece.count)
 
-    def gap(self, frame: Frame) -> Gap:
-        """What a counted hole after a frame may hold."""
-        found = frame.gaps.get(self.lengths)
+    def gap(self, frame: Frame, count: int) -> Gap:
+        """What a hole of so many units after a frame may hold; one object for similar counts."""
+        most = min(max(4, 1 << (count - 1).bit_length()), self.lengths.longest)
+        found = frame.gaps.get((self.lengths, most))
         if found is None:
-            found = frame.gaps[self.lengths] = Gap(self.chart, self.lengths, frame)
+            found = frame.gaps[self.lengths, most] = Gap(self.chart, self.lengths, frame, most)
         return found
 
 

@@ -16,10 +16,15 @@ from dllm.constraints.tables import END
 
 
 class Gap:
-    """What can stand in a gap of any number of units after one frame."""
+    """What can stand in a gap of up to `most` units after one frame.
 
-    def __init__(self, chart: Chart, lengths: Lengths, frame: Frame) -> None:
+    Most gaps are short, and what needs more units than there are is not followed: a small `most`
+    leaves out all but the innermost open constituents.
+    """
+
+    def __init__(self, chart: Chart, lengths: Lengths, frame: Frame, most: int) -> None:
         self._chart, self._lengths, self._frame = chart, lengths, frame
+        self._mask = (2 << most) - 1
         # What began in the frame is expected anew at count 0, unless it can have gone on since.
         self._own = frame if frame.anything is frame else None
         self._starts: dict[int, Start] = {}
@@ -70,48 +75,54 @@ class Gap:
     def _enter(self) -> None:
         """Follows the constituents begun before the gap through it."""
         tables, lengths = self._chart.tables, self._lengths
+        after, left, mask = tables.after, tables.left, self._mask
+        # Dotted rules, and ~symbol for what is complete, however it came about.
         reached: dict[Item, int] = {}
         waiting: dict[Item, int] = {}
 
-        def add(item: Item, counts: int) -> None:
-            new = counts & ~reached.get(item, 0)
+        def add(d: int, origin: Origin | None, counts: int) -> None:
+            key = (d if after[d] != END else ~left[d], origin)
+            known = reached.get(key, 0)
+            new = counts & ~known
             if new:
-                reached[item] = reached.get(item, 0) | new
-                waiting[item] = waiting.get(item, 0) | new
+                reached[key] = known | new
+                waiting[key] = waiting.get(key, 0) | new
 
         for items in self._frame.wait.values():
             for d, origin in items:
                 if origin or self._own:
-                    add((d, origin or self._own), 1)
+                    add(d, origin or self._own, 1)
         for origin, lexemes in self._frame.lex:
             origin = origin or self._own
             if origin is not None:
                 for t, counts in lengths.ends(lexemes).items():
-                    for d, o in origin.waiting(t):
-                        add((d + 1, o), counts)
+                    if counts & mask:
+                        for d, o in origin.waiting(t):
+                            add(d + 1, o, counts & mask)
         while waiting:
             self._chart.deadline.check()
             # First come, first served: what is popped late has gathered more counts.
-            d, origin = item = next(iter(waiting))
-            counts = waiting.pop(item)
+            d, origin = key = next(iter(waiting))
+            counts = waiting.pop(key)
             assert origin is not None
-            symbol = tables.after[d]
-            if symbol != END:
-                add((d + 1, origin), sums(counts, lengths.symbol[symbol], lengths.mask))
+            if d >= 0:
+                further = sums(counts, lengths.symbol[after[d]] & mask, mask)
+                if further:
+                    add(d + 1, origin, further)
             elif origin is SENTENCE:
                 self._ends |= counts
             else:
-                for other, o in origin.waiting(tables.left[d]):
-                    add((other + 1, o), counts)
+                for other, o in origin.waiting(~d):
+                    add(other + 1, o, counts)
         for item, counts in reached.items():
-            symbol = tables.after[item[0]]
-            if symbol != END:
-                self.open.setdefault(symbol, {})[item] = counts
+            if item[0] >= 0:
+                self.open.setdefault(after[item[0]], {})[item] = counts
 
     def _expected(self) -> dict[int, int]:
         tables, lengths = self._chart.tables, self._lengths
         found: dict[int, int] = {}
         waiting: dict[int, int] = {}
+        mask = self._mask
 
         def add(symbol: int, counts: int) -> None:
             new = counts & ~found.get(symbol, 0)
@@ -130,7 +141,7 @@ class Gap:
                 here = counts
                 while here and tables.after[d] != END:
                     add(tables.after[d], here)
-                    here = sums(here, lengths.symbol[tables.after[d]], lengths.mask)
+                    here = sums(here, lengths.symbol[tables.after[d]] & mask, mask)
                     d += 1
         return found
 

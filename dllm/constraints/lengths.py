@@ -29,11 +29,16 @@ def sums(left: int, right: int, mask: int) -> int:
     """Every sum of a length of `left` and one of `right`, within the mask."""
     if not left or not right:
         return 0
+    if not right & (right - 1):
+        left, right = right, left
+    if not left & (left - 1):  # one length
+        return right << left.bit_length() - 1 & mask
+    lowest, low = left & -left, right & -right
+    if left + lowest > mask or right + low > mask:
+        # Everything from one length on: of the other only its shortest counts.
+        return mask & -(low * lowest)
     if left.bit_count() > right.bit_count():
         left, right = right, left
-    low = right & -right
-    if right + low > mask:  # everything from one length on: only the shortest other one counts
-        return mask & -(low * (left & -left))
     found = 0
     for n in bits(left):
         found |= right << n
