@@ -6,15 +6,21 @@ python -m scripts.report diff RUN RUN           # in what two runs differ, the l
 python -m scripts.report published              # figures of the papers, all methods
 python -m scripts.report published localleap    # those of one file in results/published
 python -m scripts.report suite confidence       # decode a suite of conf/suite, write its page
+python -m scripts.report counters RUN           # a run's tokens and speed as other projects count
 """
 
 import argparse
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dllm.errors import ConfigError
 from scripts.command_line import user_path
+
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,7 +60,15 @@ def main(arguments: list[str] | None = None) -> int:
     suite.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="only these")
     suite.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="only these")
     suite.add_argument("--output", type=user_path, help="Markdown file; default: the suite's")
-    known = {"runs": _runs, "diff": _diff, "published": _published, "suite": _suite}
+    counters = commands.add_parser("counters", help="a run's tokens as other projects count them")
+    counters.add_argument("run", type=user_path, metavar="RUN", help="folder, results/runs/latest")
+    known = {
+        "runs": _runs,
+        "diff": _diff,
+        "published": _published,
+        "suite": _suite,
+        "counters": _counters,
+    }
     if arguments and arguments[0] not in (*known, "-h", "--help"):
         arguments = ["runs", *arguments]
     options = parser.parse_args(arguments)
@@ -106,12 +120,23 @@ def _published(options: argparse.Namespace) -> int:
 
     from dllm.report.published import MARKS, publications, show
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
+    console = _wide(Console())
     for publication in publications(options.folder, options.names):
         show(publication, console)
     console.print("marks: " + "; ".join(f"{mark} = {text}" for mark, text in MARKS.items()))
+    return 0
+
+
+def _wide(console: "Console") -> "Console":
+    return console if console.is_terminal else type(console)(width=160)
+
+
+def _counters(options: argparse.Namespace) -> int:
+    from rich.console import Console  # not needed for --help
+
+    from dllm.report.counted import table
+
+    _wide(Console()).print(table(options.run))
     return 0
 
 

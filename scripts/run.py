@@ -50,6 +50,10 @@ def job(config: DictConfig) -> float | None:
         if hydra_config.runtime.choices["task"] == "prompts":
             print_outputs(folder, build(config.task, "task").samples("test", config.limit))
         print_comparison([summary], [folder])
+        if config.published is not None:
+            from dllm.report.counted import beside_published
+
+            print("\n".join(beside_published(folder, config.published)))
     return summary["metrics"][config.objective]
 
 

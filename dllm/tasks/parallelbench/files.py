@@ -19,8 +19,8 @@ import yaml
 
 from dllm.errors import ConfigError
 from dllm.tasks.base import Grade, Sample, Split, Task, chosen
-from dllm.tasks.parallelbench.grammar import GRAMMAR_SCORES, Grammar
 from dllm.tasks.parallelbench.metrics import METRICS
+from dllm.tasks.parallelbench.texts import TEXT_SCORES, Texts
 from dllm.tasks.public import identified
 from dllm.tasks.rows import read_lines
 
@@ -44,12 +44,13 @@ class ParallelBench(Task):
 
     grammar: whether texts are checked by LanguageTool, which needs Java; without it the texts that
         only grammar judges are refused and words_to_sentence is graded by the words it includes
+    bertscore: whether paraphrases are also compared with their source by a model from the hub
     """
 
     def __init__(
-        self, path: str | None, kinds: Sequence[str] | None = None, grammar: bool = True
+        self, path: str | None, kinds: Sequence[str] | None, grammar: bool, bertscore: bool
     ) -> None:
-        self._path, self._chosen, self._wants_grammar = path, kinds, grammar
+        self._path, self._chosen, self._wanted = path, kinds, (grammar, bertscore)
 
     @cached_property
     def _files(self) -> Mapping[str, BenchmarkFile]:
@@ -63,9 +64,8 @@ class ParallelBench(Task):
         return {kind: found[kind] for kind in chosen(self._chosen, tuple(found))}
 
     @cached_property
-    def _grammar(self) -> Grammar:
-        metrics = {file.metric for file in self._files.values()}
-        return Grammar(metrics & GRAMMAR_SCORES.keys(), self._wants_grammar)
+    def _texts(self) -> Texts:
+        return Texts({file.metric for file in self._files.values()}, *self._wanted)
 
     @property
     def kinds(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -73,7 +73,7 @@ class ParallelBench(Task):
 
     def samples(self, split: Split, limit: int | None = None, seed: int = 0) -> list[Sample]:
         """The kinds in turn, each in the order of its file; `limit` in total (None: all)."""
-        _ = self._grammar  # what it lacks is said before any work
+        _ = self._texts  # what it lacks is said before any work
         lists = [_samples(kind, file) for kind, file in self._files.items()]
         longest = max(map(len, lists))
         in_turn = [found[i] for i in range(longest) for found in lists if i < len(found)]
@@ -81,8 +81,8 @@ class ParallelBench(Task):
 
     def assess(self, sample: Sample, text: str) -> Grade:
         metric, label = self._files[sample.task].metric, sample.meta["row"]["answer"]
-        if metric in GRAMMAR_SCORES:
-            return self._grammar.assess(metric, text, label)
+        if metric in TEXT_SCORES:
+            return self._texts.assess(metric, text, label)
         score = METRICS[metric](text, label)
         return Grade(correct=score.lenient, scores={"score_strict": float(score.strict)})
 
@@ -137,7 +137,7 @@ def _found(path: Path) -> dict[str, BenchmarkFile]:
         entry = yaml.safe_load(settings.read_text()).get(kind)
         if not isinstance(entry, dict) or not entry.keys() >= {"prompt", "metric"}:
             raise ConfigError(f"task.path={file}: {CONFIG} has no prompt and metric of {kind}")
-        if entry["metric"] not in METRICS.keys() | GRAMMAR_SCORES.keys():
+        if entry["metric"] not in METRICS.keys() | TEXT_SCORES.keys():
             raise ConfigError(
                 f"task.path={file}: {CONFIG} names the unknown metric {entry['metric']}"
             )

@@ -7,12 +7,17 @@ from typing import Any
 import pytest
 
 from dllm.errors import ConfigError
-from dllm.tasks.parallelbench import grammar
+from dllm.tasks.parallelbench import texts
 from dllm.tasks.parallelbench.files import ParallelBench
 
 
 DATA = Path("../shared/data/parallelbench")
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is not there")
+
+
+def bench(path: str | None, grammar: bool = True) -> ParallelBench:
+    return ParallelBench(path, None, grammar, bertscore=False)
+
 
 ROW: dict[str, Any] = {
     "input": {
@@ -33,7 +38,7 @@ def written(folder: Path, rows: list[Any], settings: str = SETTINGS) -> str:
 
 
 def test_a_prompt_is_assembled(tmp_path: Path) -> None:
-    (sample,) = ParallelBench(written(tmp_path, [ROW])).samples("test")
+    (sample,) = bench(written(tmp_path, [ROW])).samples("test")
     assert sample.task == "line/copy"
     assert sample.messages == [
         {"role": "user", "content": 'Copy\n["C", "D"]'},
@@ -43,7 +48,7 @@ def test_a_prompt_is_assembled(tmp_path: Path) -> None:
 
 
 def test_equal_rows_are_two_samples(tmp_path: Path) -> None:
-    samples = ParallelBench(written(tmp_path, [ROW, ROW])).samples("test")
+    samples = bench(written(tmp_path, [ROW, ROW])).samples("test")
     assert len({sample.id for sample in samples}) == 2
 
 
@@ -59,18 +64,18 @@ def test_equal_rows_are_two_samples(tmp_path: Path) -> None:
 )
 def test_wrong_files(tmp_path: Path, rows: list[Any], settings: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        ParallelBench(written(tmp_path, rows, settings)).samples("test")
+        bench(written(tmp_path, rows, settings)).samples("test")
 
 
 def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"task\.path=null"):
-        ParallelBench(None).samples("test")
+        bench(None).samples("test")
     with pytest.raises(ConfigError, match="does not exist"):
-        ParallelBench(str(tmp_path / "nowhere")).samples("test")
+        bench(str(tmp_path / "nowhere")).samples("test")
     path = Path(written(tmp_path, [ROW]))
     (path.parent / "task_config.yaml").unlink()
     with pytest.raises(ConfigError, match=r"no task_config\.yaml"):
-        ParallelBench(str(path)).samples("test")
+        bench(str(path)).samples("test")
 
 
 WORDS = "line/copy:\n  metric: sentence_to_words_score\n  prompt: 'Use {words}'\n"
@@ -79,10 +84,10 @@ WORDS_ROW = {"input": {"words": "dog and park"}, "answer": {"words": ["dog", "pa
 
 def test_java_is_asked_for_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path, [WORDS_ROW], WORDS)
-    monkeypatch.setattr(grammar, "which", lambda name: None)
+    monkeypatch.setattr(texts, "which", lambda name: None)
     with pytest.raises(ConfigError, match="needs Java"):
-        ParallelBench(path).samples("test")
-    task = ParallelBench(path, grammar=False)
+        bench(path).samples("test")
+    task = bench(path, grammar=False)
     (sample,) = task.samples("test")
     assert task.assess(sample, "A hotdog in the park").correct
     assert not task.assess(sample, "A Dog in the park").correct
@@ -90,7 +95,7 @@ def test_java_is_asked_for_before_the_run(tmp_path: Path, monkeypatch: pytest.Mo
 
 @needs_data
 def test_the_benchmark_is_read_whole() -> None:
-    task = ParallelBench(str(DATA), grammar=False)
+    task = bench(str(DATA), grammar=False)
     samples = task.samples("test")
     assert len(task.kinds) == 10 + 10 + 2 + 21
     assert len(samples) == 42 * 100 + 108
@@ -105,7 +110,7 @@ def test_the_benchmark_is_read_whole() -> None:
 
 @needs_data
 def test_turns_of_the_benchmark() -> None:
-    (sudoku, *_) = ParallelBench(str(DATA / "puzzle" / "sudoku_n4_12.jsonl")).samples("test")
+    (sudoku, *_) = bench(str(DATA / "puzzle" / "sudoku_n4_12.jsonl")).samples("test")
     assert len(sudoku.turns) == 1
     assert "Input:\n0042\n2031\n4023\n3214\nOutput:\n" in sudoku.prompt
     assert "\\n" not in sudoku.prompt
