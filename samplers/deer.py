@@ -13,22 +13,24 @@ letter it draws the replacement from p, and the project page asks the drafter ag
 prefix: neither is lossless, neither is offered. `bonus`, the verifier's token behind a block that
 was accepted whole, is not in the paper [inferred].
 
-No code of the authors was found. Their drafter is trained to read prefix + masks + [SEP]; here it
-reads the canvas as it is, with the masks of the whole region and no separator [inferred]. The
-drafter's forwards are the NFE, the verifier's are counted beside them.
+No code of the authors was found. Their drafter is trained to read prefix + masks + [SEP]; whether
+[SEP] stands there in decoding, too, is not stated. Here a drafter that knows the separator reads it
+behind the masks of the draft, up to the end of the region [inferred]; any other reads the masks of
+the whole region. The drafter's forwards are the NFE, the verifier's are counted beside them.
 """
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm.errors import ConfigError
 from dllm.models.spec import ModelSpec
+from dllm.models.tokenizers import Tokenizer
 from dllm.step import scores
 from dllm.step.canvas import Canvas
 from dllm.step.decision import Decision, HostDecision
@@ -37,8 +39,7 @@ from dllm.step.prediction import View
 from dllm.step.sampler import Sampler
 from dllm.step.state import SamplerState, StateField
 from samplers.parts.checks import not_below
-from samplers.parts.proposers import Greedy, Gumbel
-from samplers.parts.speculation import accepted, drawn, residual
+from samplers.parts.speculation import check_proposer, drawn, verified
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,9 @@ class Deer(Sampler):
     sequences of a batch draft at different times, those that don't take part all the same."""
     bonus: bool
     """One more token of the verifier behind a draft that was accepted whole."""
+    separator: str | int | None
+    """Token that the drafter reads behind the masks of a draft; None = nothing, and so for a text
+    that is no token of the drafter's."""
 
     conf_dtype: scores.ConfDtype = field(init=False, default="float64")
 
@@ -63,16 +67,21 @@ class Deer(Sampler):
 
     def __post_init__(self) -> None:
         not_below("draft_length", self.draft_length, 1)
-        if not isinstance(self.proposer, Greedy | Gumbel):
-            raise ConfigError(
-                f"sampler.proposer={type(self.proposer).__name__} has no probabilities to verify "
-                "drafts by: use greedy, gumbel or filtered"
-            )
+        check_proposer(self.proposer)
         if self.logits_transform is not None:
             raise ConfigError(
                 f"sampler.logits_transform={type(self.logits_transform).__name__} would be read "
                 "from two models: use null"
             )
+        if isinstance(self.separator, int):
+            object.__setattr__(self, "needs", self.needs | {"hypotheses"})
+
+    def with_tokenizer(self, tokenizer: Tokenizer) -> Self:
+        rule = super().with_tokenizer(tokenizer)
+        if isinstance(self.separator, str):
+            known = tokenizer.base.get_vocab().get(self.separator)
+            rule = replace(rule, separator=known)
+        return rule
 
     def fields(self) -> tuple[StateField, ...]:
         return (
@@ -91,11 +100,6 @@ class Deer(Sampler):
                 f"attention; its attention is {other.attention} with a shift of "
                 f"{other.logit_shift} (a causal model reads as one with logit_shift=1)"
             )
-        if other.vocab_size != own.vocab_size:
-            raise ConfigError(
-                f"sampler.{name}={self.verifier} has {other.vocab_size} tokens, the drafting model "
-                f"{own.vocab_size}: they must share one vocabulary"
-            )
 
     def plan(
         self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState
@@ -104,7 +108,7 @@ class Deer(Sampler):
         rank = eligible.cumsum(axis=1)
         lacking = eligible & (rank <= self.draft_length) & ~drafted[:, None]
         if lacking.any():
-            return Request(pad_positions(lacking), decides=False)
+            return Request(pad_positions(lacking), self._drafting(canvas, lacking), decides=False)
         draft = state["draft"].cpu().numpy()
         # Drafts up to the first open position without one, and that position.
         open_before = (eligible & (draft < 0)).cumsum(axis=1)
@@ -115,8 +119,17 @@ class Deer(Sampler):
         branch = np.where(pending, draft, canvas.tokens)[:, None]
         return Request(pad_positions(pending | following), branch, model="verifier")
 
+    def _drafting(
+        self, canvas: Canvas, lacking: Bool[np.ndarray, "batch canvas"]
+    ) -> Int[np.ndarray, "batch 1 canvas"] | None:
+        """What the drafter reads; None = the canvas."""
+        if not isinstance(self.separator, int):
+            return None
+        behind = canvas.masked() & ~lacking & (lacking.cumsum(axis=1) > 0)
+        return np.where(behind, self.separator, canvas.tokens)[:, None]
+
     def observe(self, view: View, state: SamplerState) -> None:
-        if view.branches is not None:
+        if not self._drafts(view):
             return
         q = self._probabilities(view)
         tokens = q.argmax(dim=-1)
@@ -142,26 +155,23 @@ class Deer(Sampler):
         p = self._probabilities(view)
         # The row behind the drafts has none: q = 0.
         q = state["q"].gather(1, rank) * (draft >= 0)[..., None]
-        draws = view.uniform(), view.uniform()
-        count = accepted(p, q, draft, draws[0])
-        number = torch.arange(draft.shape[1], device=view.device)
-        stands = view.candidates & (number < count[:, None])
-        replaced = view.candidates & (number == count[:, None])
-        fresh = drawn(residual(p, q), draws[1])
-        tokens = fresh.where(replaced, draft.where(stands, view.top[1]))
-        score = p.gather(-1, tokens[..., None])[..., 0]
-        return Decision(
-            commit=stands | replaced,
-            tokens=tokens,
-            score=score.nan_to_num(),
-            marks={"accepted": stands, "rejected": replaced & (draft >= 0)},
-        )
+        return verified(view, p, q, draft)
+
+    def _drafts(self, view: View) -> bool:
+        """Whether the drafter has predicted: it was asked for masks only."""
+        if view.branches is None:
+            return True
+        read = view.branches[:, 0].gather(1, view.positions.clamp(min=0))
+        return bool(((read == view.canvas.mask_id) | (view.positions < 0)).all())
 
     def _probabilities(self, view: View) -> Float[Tensor, "batch rows vocab"]:
-        """What the proposer would draw from, of either model; a mask is no token of an answer."""
+        """What the proposer would draw from, of either model; mask and separator are no tokens of
+        an answer."""
         logits = view.logits.clone()
         if view.canvas.mask_id >= 0:
             logits[..., view.canvas.mask_id] = -torch.inf
+        if isinstance(self.separator, int):
+            logits[..., self.separator] = -torch.inf
         return self.proposer.distribution(logits)  # type: ignore[attr-defined]
 
     def committed(self, canvas: Canvas, decision: HostDecision, state: SamplerState) -> None:

@@ -20,6 +20,7 @@ from scripts.command_line import COMMAND
 RECIPES = {
     "train": "dllm.training.execute",
     "train_block_extension": "dllm.training.block_extension",
+    "train_drafter": "dllm.training.drafter",
     "train_filter": "dllm.training.filter",
     "train_redundancy": "dllm.training.redundancy",
 }

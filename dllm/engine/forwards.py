@@ -8,14 +8,16 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from dllm.cache.audit import staleness
 from dllm.engine.row import Row
 from dllm.engine.setting import Served
 from dllm.errors import RunError
 from dllm.forward.store import KVStore
+from dllm.models.spec import ModelSpec
 from dllm.step.canvas import Canvas
-from dllm.step.plan import Plan, Request
+from dllm.step.plan import MODEL, Plan, Request
 from dllm.step.prediction import Prediction
 
 
@@ -73,11 +75,11 @@ class Forwards:
         `RunError` if there is nothing to leave out.
         """
         model = self.models[request.model]
-        read = canvas.in_terms_of(model.predictor.spec.mask_id)
+        read = canvas.in_terms_of(model.predictor.spec)
         while True:
             if request.droppable and request.branches is not None:
                 request = replace(request, branches=request.branches[:, : self._most_branches])
-            *before, plan = model.cache.plan(read, _translated(canvas, read, request), model.store)
+            *before, plan = model.cache.plan(read, _translated(canvas, model.predictor.spec, request), model.store)
             try:
                 self._idle(read, rows, request.model, before)
                 prediction = self._forward(read, rows, request.model, plan)
@@ -96,7 +98,18 @@ class Forwards:
                 )
             else:
                 assert prediction is not None, "a step's last plan predicts"
-                return request, plan, prediction
+                return request, plan, self._in_own_vocabulary(prediction)
+
+    def _in_own_vocabulary(self, prediction: Prediction) -> Prediction:
+        """Another model's prediction over the tokens of the canvas's: one that it lacks has
+        probability 0, and its rows beyond them are no tokens."""
+        own, logits = self.models[MODEL].predictor.spec.vocab_size, prediction.logits
+        lacking = own - logits.shape[-1]
+        if lacking == 0:
+            return prediction
+        if lacking < 0:
+            return replace(prediction, logits=logits[..., :own])
+        return replace(prediction, logits=F.pad(logits, (0, lacking), value=-torch.inf))
 
     def adopt(self, model: str, branches: list[int]) -> None:
         """Keeps what the last forward of a model computed for one branch of each sequence."""
@@ -107,7 +120,7 @@ class Forwards:
     def close_blocks(self, canvas: Canvas, rows: list[Row], done: list[int]) -> None:
         """Forwards that the caches owe to the blocks that are complete in the rows `done`."""
         for name, model in self.models.items() if done else ():
-            read = canvas.in_terms_of(model.predictor.spec.mask_id)
+            read = canvas.in_terms_of(model.predictor.spec)
             self._idle(read, rows, name, model.cache.block_end(read, done, model.store))
 
     def _idle(self, canvas: Canvas, rows: list[Row], name: str, plans: list[Plan]) -> None:
@@ -139,12 +152,14 @@ class Forwards:
         return prediction
 
 
-def _translated(canvas: Canvas, read: Canvas, request: Request) -> Request:
+def _translated(canvas: Canvas, spec: ModelSpec, request: Request) -> Request:
     """The request with its branches in the terms of the model that reads them."""
-    if read is canvas or request.branches is None:
+    branches = request.branches
+    if branches is None:
         return request
-    masks = request.branches == canvas.mask_id
+    masks = branches == canvas.mask_id
     if canvas.mask_id < 0:
         # -1 also says that a sequence has fewer: those begin with it.
-        masks &= request.branches[..., :1] >= 0
-    return replace(request, branches=np.where(masks, read.mask_id, request.branches))
+        masks &= branches[..., :1] >= 0
+    read = np.where(branches < spec.vocab_size, branches, spec.pad_id)
+    return replace(request, branches=np.where(masks, spec.mask_id, read))

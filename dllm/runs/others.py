@@ -57,12 +57,11 @@ def options_of(sampler: Sampler, name: str, config: DictConfig) -> ModelOptions:
 
 
 def _check_vocabulary(option: str, other: Checkpoint, own: Checkpoint) -> None:
-    """What is a mask in either model is no token of a text."""
+    """Every token of the other model must be the same one here. What only `own` has (a separator)
+    is nothing that the other would say; what is a mask in either is no token of a text."""
     masks = {other.spec.mask_id, own.spec.mask_id}
     theirs, ours = (_spellings(c) for c in (other, own))
-    different = sorted(
-        i for i in theirs.keys() | ours.keys() if i not in masks and theirs.get(i) != ours.get(i)
-    )
+    different = sorted(i for i in theirs if i not in masks and theirs[i] != ours.get(i))
     if different:
         first = different[0]
         raise ConfigError(

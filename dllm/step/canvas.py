@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Int
 
 from dllm.errors import ConfigError
+from dllm.models.spec import ModelSpec
 from dllm.step.decision import HostDecision
 
 
@@ -239,13 +240,16 @@ class Canvas:
         self.tokens[row, self.length[row] : end] = self.mask_id
         self.length[row] = end
 
-    def in_terms_of(self, mask_id: int) -> Self:
-        """The canvas as a model with another mask token reads it; shares all but the tokens."""
-        if mask_id == self.mask_id:
-            return self
+    def in_terms_of(self, spec: ModelSpec) -> Self:
+        """The canvas as another model reads it, with its own mask token, and padding for tokens
+        that it has no row for; shares all but the tokens."""
         masks = self.tokens == self.mask_id
         masks &= np.arange(self.capacity) >= self.prompt_length[:, None]
-        return replace(self, tokens=np.where(masks, mask_id, self.tokens), mask_id=mask_id)
+        foreign = self.tokens >= spec.vocab_size
+        if spec.mask_id == self.mask_id and not foreign.any():
+            return self
+        tokens = np.where(masks, spec.mask_id, np.where(foreign, spec.pad_id, self.tokens))
+        return replace(self, tokens=tokens, mask_id=spec.mask_id)
 
     def tensor(self, device: torch.device | str = "cpu") -> Int[torch.Tensor, "batch canvas"]:
         """The tokens as a tensor (shares memory on the CPU: read only)."""

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from dllm.errors import ConfigError
-from dllm.tasks.base import Sample
+from dllm.tasks.base import Sample, Split
 from dllm.tasks.suite import EmbeddedSuite
 from dllm.training.vocabulary import EOS, MASK, chat_prompt
 
@@ -67,6 +67,15 @@ class Objective(Protocol):
     ) -> Batch: ...
 
 
+class Questions(Protocol):
+    """What training samples are drawn from: a generated task, or recorded answers."""
+
+    @property
+    def kinds(self) -> Sequence[str]: ...
+
+    def draw_from(self, split: Split, kind: str, rng: Random) -> Sample: ...
+
+
 class BatchSource:
     """Microbatches of about `tokens_per_micro` tokens drawn from the training split."""
 
@@ -79,12 +88,16 @@ class BatchSource:
         tokens_per_micro: int,
         seed: int,
         objective: Objective | None = None,
+        questions: Questions | None = None,
     ) -> None:
+        """`questions`: drawn from in place of the embedded suite."""
         self.objective = objective or mask_responses
         self.tokenizer, self.stages, self.total_steps = tokenizer, stages, total_steps
         self.micros, self.tokens_per_micro, self.seed = micros, tokens_per_micro, seed
         self.mask_id, self.eos_id = _id(tokenizer, MASK), _id(tokenizer, EOS)
-        self._suites = [EmbeddedSuite(max_items=stage.max_items) for stage in stages]
+        self._suites = [
+            questions or EmbeddedSuite(max_items=stage.max_items) for stage in stages
+        ]
 
     def stage_at(self, step: int) -> int:
         share = step / self.total_steps
@@ -129,19 +142,26 @@ def _id(tokenizer: Tokenizer, token: str) -> int:
 
 
 def mask_responses(
-    tokens: Tensor, prompt_lengths: Tensor, mask_id: int, generator: torch.Generator
+    tokens: Tensor,
+    prompt_lengths: Tensor,
+    mask_id: int,
+    generator: torch.Generator,
+    ends: Tensor | None = None,
 ) -> Batch:
     """LLaDA's forward process on the responses (arXiv 2502.09992, algorithm 2).
 
     t is one draw per row, stratified: row i of n has t uniform in [i/n, (i+1)/n), while the rows
-    come in random order of kind. `tokens` int64 [rows, length], `prompt_lengths` int64 [rows].
+    come in random order of kind. `tokens` int64 [rows, length], `prompt_lengths` int64 [rows];
+    `ends` int64 [rows] where the responses end, None = with the row.
     """
     rows, length = tokens.shape
+    ends = torch.full_like(prompt_lengths, length) if ends is None else ends
     t = (torch.arange(rows) + torch.rand(rows, generator=generator)) / rows
     t = MIN_NOISE + (1 - MIN_NOISE) * t
-    response = torch.arange(length) >= prompt_lengths[:, None]
+    index = torch.arange(length)
+    response = (index >= prompt_lengths[:, None]) & (index < ends[:, None])
     chosen = response & (torch.rand(rows, length, generator=generator) < t[:, None])
-    weights = (1 / (t * (length - prompt_lengths)))[:, None].expand(rows, length)
+    weights = (1 / (t * (ends - prompt_lengths)))[:, None].expand(rows, length)
     masked = chosen.flatten().nonzero().squeeze(1)
     return Batch(
         tokens=torch.where(chosen, mask_id, tokens),

@@ -22,7 +22,11 @@ from dllm.training.vocabulary import chat_prompt
 
 
 def one_per_step(spec: ModelSpec, gen_length: int) -> Sampler:
-    """Most confident first in one block; in the attention's own blocks where it has some."""
+    """Most confident first in one block; in the attention's own blocks where it has some; from left
+    to right where the model predicts the next token."""
+    if spec.attention == "causal" and spec.logit_shift:
+        options = ["sampler=left_to_right", "sampler.region.block_length=null"]
+        return build(compose(options).sampler, "sampler")
     region = "aligned" if spec.attention == "block_causal" else "fixed"
     length = "null" if spec.attention == "block_causal" else gen_length
     options = [f"sampler/region={region}", f"sampler.region.block_length={length}"]

@@ -25,7 +25,7 @@ from dllm.models.loading import load_model, save_model
 from dllm.models.spec import ModelSpec
 from dllm.models.transformer import Transformer
 from dllm.tasks.suite import EmbeddedSuite
-from dllm.training.batches import Batch, BatchSource, Objective, Stage
+from dllm.training.batches import Batch, BatchSource, Objective, Questions, Stage
 from dllm.training.checkpoints import load_state, recipe_facts, save_state
 from dllm.training.evaluate import accuracy
 from dllm.training.optimizers import Optimizers, Rates, initialise
@@ -62,7 +62,14 @@ class Recipe:
 
 
 class Trainer:
-    def __init__(self, spec: ModelSpec, tokenizer: Tokenizer, recipe: Recipe, folder: Path) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        tokenizer: Tokenizer,
+        recipe: Recipe,
+        folder: Path,
+        questions: Questions | None = None,
+    ) -> None:
         self.recipe, self.tokenizer, self.folder = recipe, tokenizer, folder
         self.model = Transformer(spec)
         initialise(self.model, recipe.seed)
@@ -77,6 +84,7 @@ class Trainer:
             recipe.tokens_per_micro,
             recipe.seed,
             recipe.objective,
+            questions,
         )
         self._facts = recipe_facts(recipe, spec=asdict(spec))
         self.done = 0  # optimizer steps
@@ -213,13 +221,14 @@ class Trainer:
 
 
 def _take_over(model: Transformer, start: Transformer) -> None:
-    """Copies every tensor of `start` that fits."""
+    """Copies every tensor of `start` that fits, and the rows of a smaller vocabulary."""
     ours = model.state_dict()
-    fitting = {
-        name: tensor
-        for name, tensor in start.state_dict().items()
-        if name in ours and ours[name].shape == tensor.shape
-    }
+    fitting = {}
+    for name, tensor in start.state_dict().items():
+        if name in ours and name.startswith(("embed.", "head.")):
+            tensor = torch.cat((tensor, ours[name][len(tensor) :]))
+        if name in ours and ours[name].shape == tensor.shape:
+            fitting[name] = tensor
     for name in ours.keys() - fitting.keys():
         if name.endswith(("q_norm.weight", "k_norm.weight")):
             fitting[name] = _scale(fitting, name, ours[name].numel())

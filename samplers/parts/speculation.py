@@ -11,6 +11,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dllm.errors import ConfigError
+from dllm.step.decision import Decision
+from dllm.step.prediction import View
+from dllm.step.sampler import Proposer
+from samplers.parts.proposers import Greedy, Gumbel
+
 
 def acceptance(
     p: Float[Tensor, "*rows vocab"],
@@ -56,3 +62,35 @@ def drawn(
     below = torch.nextafter(total, torch.zeros_like(total))
     at = torch.minimum(uniform * total, below)
     return (cumulated <= at[..., None]).sum(dim=-1)
+
+
+def verified(
+    view: View,
+    p: Float[Tensor, "batch rows vocab"],
+    q: Float[Tensor, "batch rows vocab"],
+    drafted: Int[Tensor, "batch rows"],
+) -> Decision:
+    """The drafts that stand and one token behind them, drawn anew; `view` is the target's."""
+    draws = view.uniform(), view.uniform()
+    count = accepted(p, q, drafted, draws[0])
+    number = torch.arange(drafted.shape[1], device=view.device)
+    stands = view.candidates & (number < count[:, None])
+    replaced = view.candidates & (number == count[:, None])
+    fresh = drawn(residual(p, q), draws[1])
+    tokens = fresh.where(replaced, drafted.where(stands, view.top[1]))
+    score = p.gather(-1, tokens[..., None])[..., 0]
+    return Decision(
+        commit=stands | replaced,
+        tokens=tokens,
+        score=score.nan_to_num(),
+        marks={"accepted": stands, "rejected": replaced & (drafted >= 0)},
+    )
+
+
+def check_proposer(proposer: Proposer) -> None:
+    """Raises `ConfigError` for one that draws from no distribution."""
+    if not isinstance(proposer, Greedy | Gumbel):
+        raise ConfigError(
+            f"sampler.proposer={type(proposer).__name__} has no probabilities to verify drafts by: "
+            "use greedy, gumbel or filtered"
+        )

@@ -45,13 +45,14 @@ from dllm.tasks.toy_oracle import ToyOracle
 CONF = Path(__file__).parents[2] / "conf"
 NAMES = sorted(path.stem for path in (CONF / "sampler").glob("*.yaml"))
 CACHES = sorted((path.stem for path in (CONF / "cache").glob("*.yaml")), key=lambda n: n != "none")
+AUTOREGRESSIVE = replace(SPEC, attention="causal", logit_shift=1)
 SPECS = (
     SPEC,
     replace(SPEC, logit_shift=1),
     replace(SPEC, attention="block_causal", block_size=4),
     replace(SPEC, attention="causal"),
+    AUTOREGRESSIVE,
 )
-AUTOREGRESSIVE = replace(SPEC, attention="causal", logit_shift=1)
 GEN_LENGTH, BLOCK = 16, 8
 
 

@@ -204,7 +204,7 @@ def test_a_faulty_replacement_is_caught() -> None:
 def test_verifiers_that_do_not_fit() -> None:
     for spec, words in (
         (replace(SPEC, attention="causal"), "must predict the next token under causal attention"),
-        (replace(AUTOREGRESSIVE, vocab_size=30), "has 30 tokens, the drafting model 24"),
+        (replace(AUTOREGRESSIVE, logit_shift=0), "its attention is causal with a shift of 0"),
     ):
         with pytest.raises(ConfigError, match=words):
             drafted(deer(), ragged_prompts(1), random_model(), random_model(spec))
