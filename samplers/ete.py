@@ -60,6 +60,11 @@ class Exploration:
     p: Float[Tensor, "batch branches"]
     """Their raw probabilities."""
 
+    def only(self, sequences: Bool[Tensor, "batch"]) -> "Exploration":
+        """Of these sequences; the others try nothing."""
+        chosen = sequences[:, None]
+        return replace(self, row=self.row & chosen, values=self.values.where(chosen, -1))
+
     @property
     def single(self) -> Bool[Tensor, "batch 1"]:
         return (self.values >= 0).sum(dim=1, keepdim=True) == 1
@@ -86,6 +91,12 @@ class ETE(Wrapper):
     or the least entropy of all open positions."""
     likelihood_weight: float
     """Weight of ln p(value) beside it (lambda, >= 0)."""
+    temperature: float
+    """0 = the most probable values; above, they are drawn without replacement (Gumbel top-M) from
+    p^(1 / temperature). What is sure is committed as ever."""
+    explore_after_refresh: bool
+    """Where `base` was sure of something, the next round commits nothing and chooses position and
+    values with what was committed in view: a round more each time."""
     allow_end: bool
     """Explore end tokens, and positions where one is most likely."""
     ignore_ends: bool
@@ -106,6 +117,7 @@ class ETE(Wrapper):
         not_below("branches", self.branches, 1)
         not_below("min_exploit", self.min_exploit, 1)
         not_below("likelihood_weight", self.likelihood_weight, 0)
+        not_below("temperature", self.temperature, 0)
         not_below("ahead", 0 if self.ahead is None else self.ahead, 0)
         in_unit_interval("candidate_top_p", self.candidate_top_p)
         in_unit_interval("candidate_ratio", self.candidate_ratio)
@@ -117,6 +129,7 @@ class ETE(Wrapper):
     def fields(self) -> tuple[StateField, ...]:
         return (
             *self.base.fields(),
+            StateField("refreshing", (), torch.bool),
             StateField("explored", (), torch.int64, fill=-1),
             StateField("values", (self.branches,), torch.int64, fill=-1),
             StateField("value_p", (self.branches,), torch.float64),
@@ -133,8 +146,9 @@ class ETE(Wrapper):
             )
 
     def max_steps(self, positions: int) -> int:
-        """A step commits something, or what it decides to explore is committed by the next one."""
-        return 2 * positions
+        """A step commits something, or what it decides to explore is committed by the next one;
+        before that, a step may only look again."""
+        return (3 if self.explore_after_refresh else 2) * positions
 
     def budget(self) -> None:
         """An explored token may carry any number of bits."""
@@ -191,7 +205,13 @@ class ETE(Wrapper):
         overruled = explored & (choice > 0)[:, None]
 
         entropy = scores.entropy(logits, self.conf_dtype).double() / log(2)
-        following = self._explore(view, logits, score, entropy, explored | sure, sure.sum(dim=1))
+        refreshed = state["refreshing"]
+        exploited = sure.sum(dim=1).where(~refreshed, 0)
+        following = self._explore(view, logits, score, entropy, explored | sure, exploited)
+        explores = following.row.any(dim=1)
+        sure &= ~(refreshed & explores)[:, None]
+        refreshing = explores & sure.any(dim=1) & self.explore_after_refresh
+        following = following.only(~refreshing)
         at_once = following.row & following.single
         tokens = following.values[:, :1].where(at_once, tokens)
         commit = sure | explored | at_once
@@ -205,9 +225,12 @@ class ETE(Wrapper):
             score=score,
             probability=probability.where(explored, torch.nan).expand(explored.shape),
             adopt=choice,
+            tried=values.where(there & explored.any(dim=1)[:, None], -1),
+            worth=rank,
             marks={"explored": explored | at_once, "overruled": overruled, "forced": forced},
             updates={
                 **{f.name: memory[f.name][sequence * count + choice] for f in self.base.fields()},
+                "refreshing": refreshing,
                 "explored": where,
                 "values": following.values,
                 "value_p": following.p,
@@ -269,11 +292,33 @@ class ETE(Wrapper):
             for b in range(canvas.batch):
                 p[b, list(canvas.ends(b))] = 0
         p, values = p.sort(dim=-1, descending=True, stable=True)
-        p, values = p[:, : self.branches], values[:, : self.branches]
         kept = (p > 0) & (p >= self.candidate_ratio * p[:, :1])
         kept[:, 1:] &= p.cumsum(dim=1)[:, :-1] < self.candidate_top_p
         kept &= row.any(dim=1, keepdim=True)
+        if self.temperature > 0:
+            p, values, kept = self._drawn(canvas, p, values, kept)
+        p, values, kept = (x[:, : self.branches] for x in (p, values, kept))
         return Exploration(row, values.where(kept, -1), p)
+
+    def _drawn(
+        self,
+        canvas: Canvas,
+        p: Float[Tensor, "batch vocab"],
+        values: Int[Tensor, "batch vocab"],
+        kept: Bool[Tensor, "batch vocab"],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the values that are kept up to M, drawn without replacement; again from the most
+        probable one on."""
+        uniform = torch.zeros_like(p)
+        for b in kept.any(dim=1).nonzero().flatten().tolist():
+            uniform[b] = torch.rand(
+                p.shape[1], generator=canvas.generators[b], dtype=p.dtype, device=p.device
+            )
+        key = p.log() / self.temperature - (-uniform.log()).log()
+        order = key.masked_fill(~kept, -torch.inf).argsort(dim=1, descending=True, stable=True)
+        chosen = order[:, : self.branches].sort(dim=1).values
+        # What was not kept is behind what was: the values come by falling probability.
+        return tuple(x.gather(1, chosen) for x in (p, values, kept))  # type: ignore[return-value]
 
     def _in_leftmost_block(
         self, view: View, still_open: Bool[Tensor, "batch rows"]

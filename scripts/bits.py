@@ -44,8 +44,13 @@ def _run(options: argparse.Namespace) -> int:
     table = Table("run", "n", "rounds", "bits", "effective bits", "bits/round")
     for name in ("forced", "bound", "efficiency"):
         table.add_column(name)
+    scored = any(run.scored for run in runs)
+    if scored:
+        table.add_column("one by one")
+        table.add_column("correlation")
     for run in runs:
         bounded = f"{run.forced:.2f}", f"{run.bound:.2f}", f"{run.efficiency:.2f}"
+        alone = f"{run.sequential_bits:.2f}", f"{run.correlation:.2f}"
         table.add_row(
             run.label,
             str(len(run.sequences)),
@@ -54,12 +59,17 @@ def _run(options: argparse.Namespace) -> int:
             f"{run.effective_bits:.2f}",
             f"{run.bits_per_round:.3f}",
             *(bounded if run.bounded else "---"),
+            *((alone if run.scored else "--") if scored else ()),
         )
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table)
     console.print(
         "per sequence; bound = rounds that the rule needs at least, efficiency = bound / rounds"
     )
+    if scored:
+        console.print(
+            "one by one = bits of the same path, one token per forward; correlation = bits more"
+        )
     for run in runs:
         if run.unknown:
             console.print(f"{run.label}: {run.unknown} tokens that no forward predicted, left out")

@@ -79,7 +79,9 @@ class Forwards:
         while True:
             if request.droppable and request.branches is not None:
                 request = replace(request, branches=request.branches[:, : self._most_branches])
-            *before, plan = model.cache.plan(read, _translated(canvas, model.predictor.spec, request), model.store)
+            *before, plan = model.cache.plan(
+                read, _translated(canvas, model.predictor.spec, request), model.store
+            )
             try:
                 self._idle(read, rows, request.model, before)
                 prediction = self._forward(read, rows, request.model, plan)

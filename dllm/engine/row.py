@@ -91,6 +91,7 @@ class Row:
                 remasked=(changes.remask_positions - start).tolist(),
                 edits=list(zip(edited, changes.edit_tokens.tolist(), strict=True)),
                 inserted=[(at - start, count) for at, count in changes.inserted],
+                tried=list(changes.tried),
                 marks={name: (at - start).tolist() for name, at in changes.marks.items()},
             )
         )

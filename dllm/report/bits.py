@@ -29,6 +29,8 @@ class SequenceBits:
     """Committed tokens that no forward has predicted (a constraint's): they carry no bits here."""
     bound: Bound | None
     """None = the rule bounds nothing."""
+    sequential_bits: float | None
+    """Of the same tokens where the path reveals them one at a time; None = not known."""
 
     @classmethod
     def of(cls, trace: Trace, effective: int, budget: Budget | None) -> Self:
@@ -45,7 +47,11 @@ class SequenceBits:
                 if p is not None and position < effective
             )
             rounds.append(Round(step.block, most, known))
-        return cls(rounds, inside, unknown, None if budget is None else Bound.of(rounds, budget))
+        bound = None if budget is None else Bound.of(rounds, budget)
+        alone = None
+        if trace.sequential is not None and not unknown:
+            alone = sum(map(bits, trace.sequential))
+        return cls(rounds, inside, unknown, bound, alone)
 
     @cached_property
     def path_bits(self) -> float:
@@ -135,6 +141,20 @@ class RunBits:
     def efficiency(self) -> float:
         """Bound / rounds, at most 1: how close the run came to what its rule allows."""
         return self.bound / self.rounds
+
+    @property
+    def scored(self) -> bool:
+        """Whether every sequence was also predicted token by token."""
+        return all(one.sequential_bits is not None for one in self.sequences)
+
+    @property
+    def sequential_bits(self) -> float:
+        return self._mean(lambda one: one.sequential_bits or 0)
+
+    @property
+    def correlation(self) -> float:
+        """Bits of the path beyond those of its tokens one at a time: the price of parallelism."""
+        return self.path_bits - self.sequential_bits
 
     @property
     def unknown(self) -> int:

@@ -46,6 +46,11 @@ def _bits(name: str, form: str) -> Callable[[Cell], str]:
     return show
 
 
+def _correlation(cell: Cell) -> str:
+    run = RunBits.of(cell.folder)
+    return f"{run.correlation:.2f}" if run.scored else "-"
+
+
 def _ideal(show: Callable[[Kind, list[int]], float], form: str) -> Callable[[Cell], str]:
     """Of an ideal model that decodes the run's items in the run's steps; answers must consist of
     items alone."""
@@ -116,6 +121,10 @@ COLUMNS = {
         _bits("bound", "{:.2f}"),
     ),
     "efficiency": Column("bound / rounds", _bits("efficiency", "{:.2f}")),
+    "correlation": Column(
+        "bits of the path beyond those of the same tokens revealed one at a time, per sample",
+        _correlation,
+    ),
     "json": Column("share of the outputs that are JSON", _score("json")),
     "schema": Column(
         "share of the outputs that are valid by the sample's schema", _score("schema")

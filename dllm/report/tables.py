@@ -1,11 +1,17 @@
 """The comparison table at the end of a run or sweep, from the summaries in the run folders."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from dllm.errors import ConfigError
+from dllm.report.bits import RunBits
+from dllm.runs.folder import RunFolder
 
 
 COLUMNS = (
@@ -91,14 +97,41 @@ def failures(run: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def comparison(runs: Sequence[Mapping[str, Any]]) -> Table:
-    """Runs below their baselines and controls; one shared by several runs is shown once."""
+BITS = ("bits/round", "bound", "efficiency")
+BITS_FOOTNOTE = (
+    "bits/round: -log2 of the raw probabilities of what a round commits; bound: rounds that the "
+    "rule needs at least for its bits, - where it bounds nothing; efficiency: bound / rounds "
+    "(python -m scripts.bits)."
+)
+
+
+def bits_of(runs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> dict[str, Sequence[str]]:
+    """The cells of `BITS` by fingerprint, for runs, baselines and controls that have traces."""
+    found: dict[str, Sequence[str]] = {}
+    for run, folder in zip(runs, folders, strict=True):
+        for one in filter(None, (run, run.get("baseline"), run.get("control"))):
+            for own in folder.parents[1].glob(f"*/{one['fingerprint']}"):
+                with suppress(ConfigError):
+                    bits = RunBits.of(RunFolder(own))
+                    bound = "-", "-"
+                    if bits.bounded:
+                        bound = f"{bits.bound:.1f}", f"{bits.efficiency:.2f}"
+                    found[one["fingerprint"]] = (f"{bits.bits_per_round:.2f}", *bound)
+    return found
+
+
+def comparison(
+    runs: Sequence[Mapping[str, Any]], bits: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> Table:
+    """Runs below their baselines and controls; one shared by several runs is shown once. `bits`:
+    the cells of `BITS` by fingerprint."""
     further = any(run["metrics"]["checks"] for run in runs)
-    table = Table(*COLUMNS, *(CONSTRAINED if further else ()))
+    table = Table(*COLUMNS, *(CONSTRAINED if further else ()), *(BITS if bits else ()))
     shown: set[str] = set()
 
     def add(run: Mapping[str, Any], style: str | None = None) -> None:
-        table.add_row(*cells(run), *(constrained(run) if further else ()), style=style)
+        more = (*constrained(run),) if further else ()
+        table.add_row(*cells(run), *more, *bits.get(run["fingerprint"], ()), style=style)
 
     for run in runs:
         baseline = run.get("baseline")
@@ -117,9 +150,12 @@ def comparison(runs: Sequence[Mapping[str, Any]]) -> Table:
 
 def print_comparison(runs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> None:
     console = Console(width=None if Console().is_terminal else 140)
-    console.print(comparison(runs))
+    bits = bits_of(runs, folders)
+    console.print(comparison(runs, bits))
     console.print(FOOTNOTE, style="dim", highlight=False)
     if any(run["metrics"]["checks"] for run in runs):
         console.print(CONSTRAINED_FOOTNOTE, style="dim", highlight=False)
+    if bits:
+        console.print(BITS_FOOTNOTE, style="dim", highlight=False)
     for folder in folders:
         console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from dllm import config as configuration
 from dllm.engine.legality import refusals
 from dllm.engine.loop import Decoder
+from dllm.engine.sequential import one_by_one
 from dllm.engine.setting import DoesNotFit
 from dllm.errors import ConfigError
 from dllm.runs.checkpoint import Checkpoint
@@ -19,6 +20,7 @@ from dllm.runs.others import served
 from dllm.runs.parts import Parts
 from dllm.runs.progress import Progress
 from dllm.step.canvas import Prompt
+from dllm.step.outcome import Outcome
 from dllm.step.sampler import Sampler
 from dllm.tasks.base import Sample
 
@@ -34,6 +36,13 @@ def fitting(config: DictConfig, parts: Parts, checkpoint: Checkpoint) -> Sampler
         parts.sampler.validate(config.gen_length)
         sampler = parts.sampler.with_tokenizer(checkpoint.tokenizer)
         reasons = refusals(sampler, parts.cache, spec, config.batch_size)
+        if config.score_sequential and not config.trace:
+            reasons.append("score_sequential=true writes into the traces; use trace=true")
+        if config.score_sequential and sampler.models:
+            reasons.append(
+                "score_sequential=true predicts with the canvas's model alone; the sampler decides "
+                f"by {', '.join(sorted(sampler.models))}"
+            )
         if reasons:
             raise ConfigError("; ".join(reasons))
         sampler.layout(Prompt("", (spec.pad_id,), config.gen_length), spec)
@@ -99,6 +108,7 @@ class Decoding:
                     self.unfit[prompt.sample_id] = error
         if not self.prompts:
             raise next(iter(self.unfit.values()))
+        self._prompt_of = {prompt.sample_id: prompt for prompt in self.prompts}
         self.lengths = {prompt.sample_id: len(prompt.tokens) for prompt in prompts}
 
     def run(self, folder: RunFolder, name: str) -> None:
@@ -112,8 +122,18 @@ class Decoding:
         bar = Progress(name, len(self.samples)) if self.config.progress else nullcontext()
         with bar as shown:
             for outcome in self.decoder.decode(self.prompts):
+                self._score_sequential(outcome)
                 sample = self.samples[outcome.sample_id]
                 result = grade(outcome, sample, self.task, tokenizer, spec)
                 folder.append(result, outcome.trace)
                 if shown is not None:
                     shown.add(result)
+
+    def _score_sequential(self, outcome: Outcome) -> None:
+        """What the answer costs token by token, into its trace."""
+        config, trace = self.config, outcome.trace
+        if not config.score_sequential or trace is None or outcome.earlier is not None:
+            return
+        prompt, layout = self.decoder.admit(self._prompt_of[outcome.sample_id])
+        predictor = self.checkpoint.predictor
+        trace.sequential = one_by_one(predictor, prompt, layout, trace, config.batch_size)

@@ -39,6 +39,10 @@ class Decision:
     adopt: Int[Tensor, "batch"] | None = None
     """Branch of the request whose keys and values stay in the store; None = the first. Its tokens
     are written as any others are: by `commit`, `edit` and `remask`."""
+    tried: Int[Tensor, "batch branches"] | None = None
+    """For the trace, the value that each branch of the request tried; -1 = none."""
+    worth: Float[Tensor, "batch branches"] | None = None
+    """For the trace, what each of them was compared by."""
     marks: Mapping[str, Bool[Tensor, "batch rows"]] = field(default_factory=dict)
     """Named sets of rows that explain the decision, for the trace."""
     updates: Mapping[str, Tensor] = field(default_factory=dict)
@@ -71,6 +75,8 @@ class RowChanges:
     """Token that `length` adds; -1 = masks."""
     adopt: int = 0
     """Branch that is adopted."""
+    tried: tuple[tuple[int, float], ...] = ()
+    """(value, worth) of the branches that tried one."""
     probabilities: Mapping[int, float] = field(default_factory=dict)
     """Raw probabilities of committed tokens, by position, where the sampler supplies them."""
     open_end: bool = False
@@ -112,6 +118,7 @@ def to_host(
     block_done, stop = _host(decision.block_done), _host(decision.stop)
     length, tail = _host(decision.length), _host(decision.tail)
     adopt, probability = _host(decision.adopt), _host(decision.probability)
+    tried, worth = _host(decision.tried), _host(decision.worth)
     rows = []
     for b in range(len(positions)):
         chosen = commit[b].nonzero()[0]
@@ -144,6 +151,13 @@ def to_host(
                 length=None if length is None else int(length[b]),
                 tail=-1 if tail is None else int(tail[b]),
                 adopt=0 if adopt is None else int(adopt[b]),
+                tried=()
+                if tried is None or worth is None
+                else tuple(
+                    (int(value), float(found))
+                    for value, found in zip(tried[b], worth[b], strict=True)
+                    if value >= 0
+                ),
                 probabilities={}
                 if probability is None
                 else {

@@ -71,6 +71,8 @@ class Step:
     """(position, masks put after it), from right to left; the canvas grew by them."""
     marks: dict[str, list[int]] = field(default_factory=dict)
     """Named positions that explain the decision (a sampler's anchors, ready rows)."""
+    tried: list[tuple[int, float]] = field(default_factory=list)
+    """(token, what it was compared by) of every branch that tried one, the first choice first."""
     review: Review | None = None
     """None = no constraint was asked."""
 
@@ -93,6 +95,10 @@ class Trace:
     gen_length: int
     mask_id: int
     steps: list[Step] = field(default_factory=list)
+    sequential: list[float] | None = None
+    """Of every committed token, in the order of the steps: its raw probability where the tokens of
+    the path are revealed one at a time (`score_sequential`); None = not asked for, or the path has
+    revised what it committed."""
 
     def commits(self) -> list[list[tuple[int, int]]]:
         """Per forward, (position, token) of everything that was written, remasks as the mask id."""
@@ -131,19 +137,20 @@ class Trace:
             {k: v for k, v in asdict(step).items() if v is not False and v not in ([], {}, None)}
             for step in self.steps
         ]
-        return {
+        whole = {
             "sample_id": self.sample_id,
             "gen_length": self.gen_length,
             "mask_id": self.mask_id,
             "steps": steps,
         }
+        return whole if self.sequential is None else {**whole, "sequential": self.sequential}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Trace":
         steps = []
         for raw in data["steps"]:
             raw = dict(raw, kind=ForwardKind(raw["kind"]))
-            for name in ("edits", "inserted"):
+            for name in ("edits", "inserted", "tried"):
                 raw[name] = [tuple(pair) for pair in raw.get(name, ())]
             raw["spans"] = [tuple(span) for span in raw.get("spans", ())]
             raw["opened"] = tuple(raw["opened"]) if "opened" in raw else None
@@ -152,7 +159,8 @@ class Trace:
                 refused = [tuple(pair) for pair in raw["review"]["refused"]]
                 raw["review"] = Review(**{**raw["review"], "refused": refused})
             steps.append(Step(**raw))
-        return cls(data["sample_id"], data["gen_length"], data["mask_id"], steps)
+        size, mask = data["gen_length"], data["mask_id"]
+        return cls(data["sample_id"], size, mask, steps, data.get("sequential"))
 
 
 def pack_traces(traces: Iterable[Trace]) -> bytes:

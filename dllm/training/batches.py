@@ -95,9 +95,7 @@ class BatchSource:
         self.tokenizer, self.stages, self.total_steps = tokenizer, stages, total_steps
         self.micros, self.tokens_per_micro, self.seed = micros, tokens_per_micro, seed
         self.mask_id, self.eos_id = _id(tokenizer, MASK), _id(tokenizer, EOS)
-        self._suites = [
-            questions or EmbeddedSuite(max_items=stage.max_items) for stage in stages
-        ]
+        self._suites = [questions or EmbeddedSuite(max_items=stage.max_items) for stage in stages]
 
     def stage_at(self, step: int) -> int:
         share = step / self.total_steps

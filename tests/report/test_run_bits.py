@@ -13,6 +13,7 @@ from dllm.metrics.bits import Budget
 from dllm.report.bits import RunBits, SequenceBits
 from dllm.report.cells import Cell, measure
 from dllm.report.columns import COLUMNS
+from dllm.report.tables import print_comparison
 from dllm.runs.folder import RunFolder
 from dllm.step.plan import ForwardKind
 from dllm.step.trace import Step, Trace
@@ -129,6 +130,39 @@ def test_the_command(
     assert [COLUMNS[name].show(cell) for name in ("bound", "efficiency")] == ["-", "-"]
     cell = Cell.of(plain, plain.summary())
     assert COLUMNS["efficiency"].show(cell) == f"{found.efficiency:.2f}"
+
+
+def test_tokens_one_by_one(
+    run: Callable[..., RunFolder],
+    options: Callable[..., list[str]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Greedy threshold decoding pays for its parallelism, one token per step does not."""
+    fast = run("sampler=threshold", "sampler.threshold=0.5", "score_sequential=true", "limit=2")
+    slow = run("sampler=low_confidence", "score_sequential=true", "limit=2")
+    assert main([str(fast.path), str(slow.path)]) == 0
+    assert "correlation" in capsys.readouterr().out
+    found = RunBits.of(slow)
+    assert found.scored and found.correlation == pytest.approx(0, abs=1e-4)
+    assert RunBits.of(fast).sequential_bits > 0
+    cell = Cell.of(slow, slow.summary())
+    assert COLUMNS["correlation"].show(cell) in ("0.00", "-0.00")
+    with pytest.raises(ConfigError, match="score_sequential=true writes into the traces"):
+        measure(options("sampler=threshold", "score_sequential=true", "trace=false"))
+    with pytest.raises(ConfigError, match="the sampler decides by verifier"):
+        measure(options("sampler=deer", "trace=true", "score_sequential=true"))
+
+
+def test_the_run_table_shows_bits(
+    run: Callable[..., RunFolder], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, silent = run("sampler=threshold"), run("sampler=factor", "trace=false")
+    print_comparison([silent.summary()], [silent.path])
+    assert "bits/round" not in capsys.readouterr().out
+    print_comparison([one.summary() for one in (plain, silent)], [plain.path, silent.path])
+    shown = capsys.readouterr().out
+    found = RunBits.of(plain)
+    assert f"{found.bits_per_round:.2f}" in shown and f"{found.efficiency:.2f}" in shown
 
 
 def test_runs_without_what_is_needed(

@@ -231,6 +231,63 @@ def test_a_dual_cache_has_no_logits_ahead() -> None:
     assert not refusals(ete(ahead=0), cache, SPEC)
 
 
+def test_cascades_are_in_the_trace() -> None:
+    """Toy 2: A makes nothing sure, B three positions, C two; the second choice wins."""
+    (outcome,) = decoded(ete(**UNCUT, branches=3), TOY_2)
+    explored = [step.tried for step in steps(outcome)]
+    values = {character: TOY_2.alphabet.index(character) for character in "ABC"}
+    found = [(token, count) for token, count in explored[1]]
+    ids = [token for token, _ in found]
+    assert explored[0] == [] and [count for _, count in found] == [0, 3, 2]
+    assert [token - ids[0] for token in ids] == [values[c] - values["A"] for c in "ABC"]
+    assert steps(outcome)[1].marks["overruled"] == [0]
+
+
+def test_exploring_after_a_refresh() -> None:
+    """Toy 1 at 0.8: three tokens are sure at once; the fourth is chosen a round later, with them in
+    view, and tried in the next."""
+    options = {"branches": 3, "base__threshold": 0.8}
+    answer, commits, canvases, _ = run(TOY_1, **options, explore_after_refresh="true")
+    assert answer == "xxxaklmn"
+    assert (commits, canvases) == ([[0, 1, 2], [], [3, 4, 5, 6, 7]], 5)
+
+
+@pytest.mark.parametrize("trigger", ["always", "stuck"])
+def test_exploring_after_a_refresh_does_not_depend_on_the_batch(trigger: str) -> None:
+    rule = ete(explore_after_refresh="true", trigger=trigger, min_exploit=3, base__threshold=0.5)
+    alone, beside = (
+        decode(rule, ragged_prompts(), record=True, batch_size=size) for size in (1, 4)
+    )
+    assert commits_of(alone) == commits_of(beside)
+    for outcome in alone.values():
+        assert outcome.failure is None
+    looked = [step for one in alone.values() for step in steps(one) if not step.positions]
+    assert looked
+
+
+def test_values_drawn_without_replacement() -> None:
+    """Two of three: pairs come as often as Gumbel top-2 says, whatever the batch."""
+    rule = ete(**UNCUT, branches=2, temperature=1.0)
+    prompts = 300
+    outcomes = decoded(rule, TOY_2, count=prompts)
+    firsts = [tuple(sorted(token for token, _ in steps(one)[1].tried)) for one in outcomes]
+    pairs = {pair: firsts.count(pair) / prompts for pair in set(firsts)}
+    assert all(len(pair) == 2 for pair in pairs)
+    a, b, c = sorted({token for pair in pairs for token in pair})
+    p = {a: 0.5, b: 0.3, c: 0.2}
+    for x, y in ((a, b), (a, c), (b, c)):
+        expected = p[x] * p[y] * (1 / (1 - p[x]) + 1 / (1 - p[y]))
+        assert pairs[x, y] == pytest.approx(expected, abs=0.09)
+
+
+def test_drawn_values_do_not_depend_on_the_batch() -> None:
+    rule = ete(temperature=0.7, base__threshold=0.4)
+    alone, beside = (
+        decode(rule, ragged_prompts(), record=True, batch_size=size) for size in (1, 4)
+    )
+    assert commits_of(alone) == commits_of(beside)
+
+
 def test_ends_are_neither_explored_nor_counted() -> None:
     found = decode(ete(base__threshold=0.5), ragged_prompts(), record=True)
     explored = {
