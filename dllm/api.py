@@ -46,6 +46,8 @@ class Generation:
     """Tokens before the first end token."""
     forwards: Mapping[str, int]
     """Model calls by kind; those of every kind are the NFE."""
+    other_forwards: Mapping[str, int]
+    """Those of further models (a verifier), by name and kind; no part of the NFE."""
     trace: Trace | None
     """Every decision; None with `trace=False`."""
     failure: str | None
@@ -162,6 +164,7 @@ def _generation(outcome: Outcome, model: Checkpoint) -> Generation:
         tuple(outcome.tokens),
         len(answer),
         {str(kind): count for kind, count in outcome.cost.forwards.items()},
+        {f"{m} {kind}": count for (m, kind), count in outcome.cost.other_forwards.items()},
         outcome.trace,
         outcome.failure,
     )

@@ -75,13 +75,13 @@ class Forwards:
         `RunError` if there is nothing to leave out.
         """
         model = self.models[request.model]
-        read = canvas.in_terms_of(model.predictor.spec)
+        spec = model.predictor.spec
+        read = canvas.in_terms_of(spec)
         while True:
             if request.droppable and request.branches is not None:
                 request = replace(request, branches=request.branches[:, : self._most_branches])
-            *before, plan = model.cache.plan(
-                read, _translated(canvas, model.predictor.spec, request), model.store
-            )
+            translated = _translated(canvas, spec, request)
+            *before, plan = model.cache.plan(read, translated, model.store)
             try:
                 self._idle(read, rows, request.model, before)
                 prediction = self._forward(read, rows, request.model, plan)

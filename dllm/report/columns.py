@@ -78,8 +78,20 @@ def _score(name: str) -> Callable[[Cell], str]:
     return show
 
 
-def _committed(cell: Cell) -> float:
-    return sum(s.committed for s in cell.samples) / max(1, sum(s.steps for s in cell.samples))
+def _per_cycle(cell: Cell) -> float:
+    return sum(len(s.tokens) for s in cell.samples) / max(1, sum(s.steps for s in cell.samples))
+
+
+def _accepted(cell: Cell) -> str:
+    """Beyond the answer's end nothing counts, however much was drafted there."""
+    ends = {sample.id: len(sample.tokens) for sample in cell.samples}
+    cycles = accepted = 0
+    for trace in cell.folder.traces():
+        for step in trace.steps:
+            cycles += bool(step.positions)
+            drafts = step.marks.get("accepted", ())
+            accepted += sum(position < ends[trace.sample_id] for position in drafts)
+    return f"{accepted / max(1, cycles):.2f}" if accepted else "-"
 
 
 def _verifier(cell: Cell) -> float:
@@ -96,8 +108,18 @@ COLUMNS = {
         lambda cell: f"{_verifier(cell):.2f}",
     ),
     "tokens/cycle": Column(
-        "tokens committed per decision: drafts that were accepted and the verifier's own",
-        lambda cell: f"{_committed(cell):.2f}",
+        "tokens per decision: drafts that were accepted and the verifier's own",
+        lambda cell: f"{_per_cycle(cell):.2f}",
+    ),
+    "accepted/cycle": Column("drafts accepted per decision", _accepted),
+    "target": Column(
+        "forwards of the model whose answer it is, prefill included: the verifier's, or where there "
+        "is none the model's own",
+        lambda cell: f"{_verifier(cell) or cell.nfe:.2f}",
+    ),
+    "drafter": Column(
+        "forwards of the drafting model per sample",
+        lambda cell: f"{cell.nfe:.2f}" if _verifier(cell) else "0.00",
     ),
     "eNFE": Column(
         "rows computed per sample in whole canvases, drafts included",

@@ -8,6 +8,7 @@ lm-eval. What was decoded is written to the run's folder, one line per request.
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from dllm import config as configuration
 from dllm.engine.loop import Decoder
 from dllm.engine.setting import DoesNotFit
 from dllm.errors import ConfigError
-from dllm.forward.predictor import Predictor
 from dllm.models.chat import Message
-from dllm.models.hub import open_model
+from dllm.runs.checkpoint import Checkpoint
+from dllm.runs.decoding import decoder, fitting
 from dllm.runs.grading import answer_tokens
 from dllm.runs.likelihood import Estimator
+from dllm.runs.others import others
 from dllm.runs.parts import build_parts
 from dllm.step.canvas import Prompt
 
@@ -73,19 +75,14 @@ class DllmModel(LM):
             arguments["batch_size"] = batch_size
         self.config = configuration_of(arguments)
         own = {**OWN, **{name: arguments[name] for name in OWN if name in arguments}}
+        self.config.trace = False  # no request's trace is kept
         parts = build_parts(self.config)
-        self.model, self.tokenizer = open_model(parts.model)
-        constraint = parts.constraint
-        self.decoder = Decoder(
-            Predictor(self.model),
-            parts.sampler.with_tokenizer(self.tokenizer),
-            parts.cache,
-            parts.eos,
-            None if constraint is None else constraint.bind(self.tokenizer, self.model.spec),
-            self.config.batch_size,
-            self.config.seed,
-        )
+        checkpoint = Checkpoint(parts.model)
+        parts = replace(parts, sampler=fitting(self.config, parts, checkpoint))
+        beside = others(self.config, parts.sampler, checkpoint)
+        self.decoder = decoder(self.config, parts, checkpoint, beside)
         self.decoder.check_parts()
+        self.model, self.tokenizer = checkpoint.predictor.model, checkpoint.tokenizer
         self.estimator = Estimator(
             model=self.model,
             draws=int(own["draws"]),

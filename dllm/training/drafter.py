@@ -102,6 +102,7 @@ def execute(config: DictConfig) -> None:
                 trainer.run(log)
                 log.close()
             weights = output / name / "model"
+            write_tokenizer(tokenizer, alignment.separator, start, weights)
     finally:
         tracker.finish()
     assert trainer is not None

@@ -38,10 +38,10 @@ ALLOWANCE = {"full": 0.0, "causal": 0.03, "block_causal": 0.03, AUTOREGRESSIVE: 
 DATA = "drawn on the fly by `dllm.tasks.suite.EmbeddedSuite`: eleven kinds, listed below"
 
 KINDS = {
-    "full": "bidirectional masked diffusion",
-    "causal": "causal masked diffusion",
-    "block_causal": "block-causal masked diffusion",
-    AUTOREGRESSIVE: "autoregressive",
+    "full": "A bidirectional masked diffusion",
+    "causal": "A causal masked diffusion",
+    "block_causal": "A block-causal masked diffusion",
+    AUTOREGRESSIVE: "An autoregressive",
 }
 
 OBJECTIVES = {
@@ -61,7 +61,7 @@ ORDERS = {
 
 CARD = """# {name}
 
-A {kind} language model of {parameters:.2f} M parameters ({family} layout,
+{kind} language model of {parameters:.2f} M parameters ({family} layout,
 tied embeddings, bfloat16 weights), small enough to decode in seconds on a laptop. It knows the
 generated tasks of `dllm.tasks` and nothing else.
 
