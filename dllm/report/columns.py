@@ -113,8 +113,8 @@ COLUMNS = {
     ),
     "accepted/cycle": Column("drafts accepted per decision", _accepted),
     "target": Column(
-        "forwards of the model whose answer it is, prefill included: the verifier's, or where there "
-        "is none the model's own",
+        "forwards of the model whose answer it is, prefill included: the verifier's, or else the "
+        "model's own",
         lambda cell: f"{_verifier(cell) or cell.nfe:.2f}",
     ),
     "drafter": Column(
