@@ -130,7 +130,7 @@ def comparison(
     shown: set[str] = set()
 
     def add(run: Mapping[str, Any], style: str | None = None) -> None:
-        more = (*constrained(run),) if further else ()
+        more = constrained(run) if further else ()
         table.add_row(*cells(run), *more, *bits.get(run["fingerprint"], ()), style=style)
 
     for run in runs:
