@@ -7,9 +7,11 @@ python -m scripts.report published              # figures of the papers, all met
 python -m scripts.report published localleap    # those of one file in results/published
 python -m scripts.report suite confidence       # decode a suite of conf/suite, write its page
 python -m scripts.report counters RUN           # a run's tokens and speed as other projects count
+python -m scripts.report schemas FOLDER         # compile and decode under every JSON schema there
 """
 
 import argparse
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -62,12 +64,18 @@ def main(arguments: list[str] | None = None) -> int:
     suite.add_argument("--output", type=user_path, help="Markdown file; default: the suite's")
     counters = commands.add_parser("counters", help="a run's tokens as other projects count them")
     counters.add_argument("run", type=user_path, metavar="RUN", help="folder, results/runs/latest")
+    schemas = commands.add_parser("schemas", help="which JSON schemas a constraint can follow")
+    schemas.add_argument("folder", type=user_path, metavar="FOLDER")
+    schemas.add_argument("options", nargs="*", metavar="key=value", help="of scripts.run")
+    schemas.add_argument("--output", type=user_path, default=Path("results/embedded/schemas.md"))
+    schemas.add_argument("--seconds", type=float, default=math.inf, help="stop, to go on later")
     known = {
         "runs": _runs,
         "diff": _diff,
         "published": _published,
         "suite": _suite,
         "counters": _counters,
+        "schemas": _schemas,
     }
     if arguments and arguments[0] not in (*known, "-h", "--help"):
         arguments = ["runs", *arguments]
@@ -149,6 +157,18 @@ def _suite(options: argparse.Namespace) -> int:
     if limit < 1:
         raise ConfigError(f"--limit {limit} is not >= 1")
     print(write_page(suite, limit, options.output, options.rows, options.tasks))
+    return 0
+
+
+def _schemas(options: argparse.Namespace) -> int:
+    from dllm.report.schemas import examine, page  # torch, not needed for --help
+
+    command = " ".join(["python -m scripts.report schemas FOLDER", *options.options])
+    kept = Path("results/runs/schemas") / f"{'_'.join(options.options) or 'defaults'}.jsonl"
+    found = examine(options.folder, options.options, kept, options.seconds)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(page(found, command))
+    print(options.output)
     return 0
 
 

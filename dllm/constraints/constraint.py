@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from random import Random
 from typing import Literal
@@ -17,7 +16,7 @@ from dllm.constraints.canvases import CanvasChecker
 from dllm.constraints.clock import Deadline
 from dllm.constraints.errors import GrammarError, Undecided
 from dllm.constraints.grammar import Grammar
-from dllm.constraints.languages import JsonSchema, Language, LarkText, Regex
+from dllm.constraints.languages import BUILT_IN, JsonSchema, Language, LarkText, Regex, built_in
 from dllm.constraints.lave import LaveReviewer
 from dllm.constraints.lookahead import Lookahead
 from dllm.constraints.prefixes import PrefixParser
@@ -29,7 +28,6 @@ from dllm.models.tokenizers import Tokenizer
 from dllm.step.canvas import Canvas, Prompt
 
 
-BUILT_IN = ("arithmetic", "cpp", "json", "smiles")
 LONGEST = 1024
 """Tokens up to which the shortest answer is looked for where a canvas is too short."""
 FRAMES = 200_000
@@ -132,7 +130,7 @@ class LarkConstraint(GrammarConstraint):
 
     def language(self, prompt: Prompt) -> Language:
         if self.grammar in BUILT_IN:
-            text = (files("dllm.constraints") / "grammars" / f"{self.grammar}.lark").read_text()
+            text = built_in(self.grammar)
         else:
             text = _read(self.grammar, self.option, f"; built in are {', '.join(BUILT_IN)}")
         return LarkText(text, self.start)

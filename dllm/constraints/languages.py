@@ -8,6 +8,7 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.resources import files
 from typing import Any
 
 from dllm.constraints.clock import Deadline
@@ -17,8 +18,14 @@ from dllm.constraints.json_schema.translate import read_json_schema
 from dllm.constraints.regex import compile_pattern
 
 
+BUILT_IN = ("arithmetic", "cpp", "json", "smiles")
 MAX_TEXT = 4_000_000
 """Characters of a schema or grammar."""
+
+
+def built_in(name: str) -> str:
+    """Text of a built-in grammar."""
+    return (files("dllm.constraints") / "grammars" / f"{name}.lark").read_text()
 
 
 class Language(ABC):

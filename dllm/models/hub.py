@@ -14,7 +14,7 @@ from dllm.errors import ConfigError
 from dllm.models.adapter import merge, read_adapter
 from dllm.models.config_reader import Overrides
 from dllm.models.families import family_named
-from dllm.models.loading import load_model, read_spec, spec_from_config
+from dllm.models.loading import dummy_model, load_model, read_spec, spec_from_config
 from dllm.models.packaged import PACKAGES, fetched
 from dllm.models.presets import preset_config
 from dllm.models.spec import NO_MASK, ModelSpec
@@ -55,6 +55,8 @@ class ModelOptions:
     rope_fp32: bool | None = None
     logit_shift: int | None = None
     """1 = a causal model's next-token predictions."""
+    random: int | None = None
+    """Seed of random weights in place of the checkpoint's: an untrained model of its shape."""
     adapter: str | None = None
     """Folder of a low-rank adapter; without it, `path` and `hub`, one may be embedded as `name`."""
 
@@ -82,6 +84,9 @@ def open_model(options: ModelOptions | Mapping[str, Any]) -> tuple[Transformer, 
     spec = folder_spec(options, folder)
     # The tokenizer first: a wrong folder should not cost minutes of loading.
     tokenizer = open_tokenizer(options, spec, folder)
+    if options.random is not None:
+        device = "cpu" if options.device == "auto" else options.device
+        return dummy_model(spec, options.torch_dtype, device, options.random), tokenizer
     model = load_model(
         folder,
         options.torch_dtype,

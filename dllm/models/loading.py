@@ -233,7 +233,7 @@ def dummy_model(
     device: torch.device | str = "cpu",
     seed: int = 0,
 ) -> Transformer:
-    """A model of the spec's shape with seeded random weights, for timing without a checkpoint."""
+    """A model of the spec's shape with seeded random weights, untrained."""
     model = shape_only(spec)
     for parameter in model.parameters():  # buffers keep float32
         parameter.data = parameter.data.to(dtype)

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 from omegaconf import OmegaConf
 
+from dllm.constraints.languages import LarkText, built_in
 from dllm.report.bits import RunBits
 from dllm.report.cells import Cell
 from dllm.tasks.parallelbench.theory import Kind, lower_bound, sampled_accuracy
@@ -94,6 +96,16 @@ def _accepted(cell: Cell) -> str:
     return f"{accepted / max(1, cycles):.2f}" if accepted else "-"
 
 
+@cache
+def _sums() -> LarkText:
+    return LarkText(built_in("arithmetic"), "start")
+
+
+def _grammatical(cell: Cell) -> str:
+    fine = [_sums().complaint(sample.output) is None for sample in cell.samples]
+    return f"{sum(fine) / max(1, len(fine)):.3f}"
+
+
 def _verifier(cell: Cell) -> float:
     return sum(cell.metrics["other_forwards"].values())
 
@@ -150,6 +162,10 @@ COLUMNS = {
     "json": Column("share of the outputs that are JSON", _score("json")),
     "schema": Column(
         "share of the outputs that are valid by the sample's schema", _score("schema")
+    ),
+    "sums": Column(
+        "share of the outputs that are sentences of the built-in grammar of worked sums, by Lark",
+        _grammatical,
     ),
     "checks": Column(
         "the constraint's single checks per sample", lambda cell: f"{cell.metrics['checks']:.1f}"

@@ -95,6 +95,11 @@ SCHEMAS: list[tuple[Any, list[Any], list[Any]]] = [
     ),
     ({"oneOf": [{"type": "integer"}, {"type": "number", "minimum": 5}]}, [], [6]),
     ({"type": "object", "dependencies": {"a": ["b"]}}, [{"b": 1}], [{"a": 1}]),
+    (
+        {"allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/a"}], "$defs": {"a": {"type": "null"}}},
+        [None],
+        [1],
+    ),
     ({"not": {"type": "object"}, "type": ["object", "null"]}, [None], [{}]),
 ]
 
@@ -132,6 +137,7 @@ def test_what_is_derived_is_valid(schema: Any, valid: list[Any], invalid: list[A
         ({"type": "integer", "minimum": 3, "maximum": 2}, "no text can be derived"),
         ({"type": "object", "required": ["a"], "properties": {"a": False}}, "no text"),
         ({"$ref": "#"}, "refers to itself"),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"allOf": [{}, {"$ref": "#"}]}}}, "refers to itself"),
         ({"$ref": "#/definitions/a"}, "points at nothing"),
         ({"$ref": "http://example.org/a"}, "is not within the schema"),
         ({"properties": {"a": {"typo": 1}}}, "#/properties/a: unknown keyword typo"),

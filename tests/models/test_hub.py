@@ -70,6 +70,16 @@ def test_options_reach_the_model(tmp_path: Path) -> None:
     assert tokenizer.render("Hi!").startswith("<|im_start|>user\nHi!")
 
 
+def test_an_untrained_model_has_the_checkpoints_shape(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, "sdar", mask_token_id=259)
+    models = [open_model(ModelOptions("mine", path=str(folder), random=s))[0] for s in (0, 0, 1)]
+    given, _ = open_model(ModelOptions("mine", path=str(folder)))
+    first, again, other = (dict(model.named_parameters()) for model in models)
+    assert models[0].spec == given.spec
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
 def test_family_template_where_the_folder_has_none(tmp_path: Path) -> None:
     _, tokenizer = open_model(
         ModelOptions("mine", path=str(checkpoint(tmp_path, "dream", mask_token_id=259)))

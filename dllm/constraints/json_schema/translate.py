@@ -199,11 +199,16 @@ class _Translator:
     def _combined(self, schema: Mapping[str, Any], where: str) -> list[Body]:
         rest: Schema = {key: value for key, value in schema.items() if key not in _COMBINING}
         seen: set[str] = set()
-        pending = [schema]
+        followed: set[str] = set()
+        # A stack; a reference lies below what it leads to, until all of that is worked off.
+        pending: list[Any] = [schema]
         alternatives: list[tuple[str, Any]] = []
         while pending:
             self.deadline.check()
             part = pending.pop()
+            if isinstance(part, str):
+                followed.remove(part)
+                continue
             if part is not schema:
                 if isinstance(part, Mapping):
                     check(part, where, self.ignore_unknown)
@@ -213,13 +218,15 @@ class _Translator:
                 rest = both(rest, own, where)
             if not isinstance(part, Mapping):
                 continue
+            pending += part.get("allOf", [])
             if "$ref" in part:
                 reference = part["$ref"]
-                if reference in seen:
+                if reference in followed:
                     raise GrammarError(f"{where}: $ref {reference} refers to itself")
-                seen.add(reference)
-                pending.append(resolve(self.root, reference, where))
-            pending += part.get("allOf", [])
+                if reference not in seen:
+                    seen.add(reference)
+                    followed.add(reference)
+                    pending += [reference, resolve(self.root, reference, where)]
             alternatives += [(k, part[k]) for k in ("anyOf", "oneOf") if k in part]
         if not alternatives:
             return _either(self.value(rest, where))
