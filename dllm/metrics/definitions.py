@@ -79,6 +79,18 @@ class SampleResult:
     def nfe(self) -> int:
         return sum(self.forwards.values())
 
+    def contradiction(self) -> str | None:
+        """What can't be true together; None if all can."""
+        if self.effective > self.committed:
+            return f"effective={self.effective} exceeds committed={self.committed}"
+        if self.unfit and self.tokens:
+            return f"unfit, but of {len(self.tokens)} tokens"
+        if self.correct and (self.failure or self.unparsed or self.unfit):
+            return "correct, but failed, unparsed or unfit"
+        return (
+            f"committed={self.committed} in no step" if self.committed > self.steps == 0 else None
+        )
+
     def row(self) -> dict[str, Any]:
         """Flat form for the tracker's table."""
         flat = asdict(self) | {"nfe": self.nfe}

@@ -109,7 +109,8 @@ class _Run:
             if config.overwrite:
                 folder.clear()
             order = {sample.id: index for index, sample in enumerate(self.samples)}
-            notes = folder.repair(order, config.trace)
+            notes = folder.damaged(asdict(self.identity))
+            notes += folder.repair(order, self.checkpoint.spec.vocab_size, config.trace)
             done = {result.id for result in folder.samples()}
             missing = [sample for sample in self.samples if sample.id not in done]
             decoding = None

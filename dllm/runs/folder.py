@@ -19,9 +19,14 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from dllm.config import fits
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from dllm.config import fingerprint, fits
 from dllm.errors import ConfigError, RunError
 from dllm.metrics.definitions import SampleResult
+from dllm.models.json_file import read_object
 from dllm.runs.lock import locked
 from dllm.step.trace import Trace, pack_traces, read_traces
 
@@ -61,11 +66,13 @@ class RunFolder:
     def supersede(self, identity: Mapping[str, Any]) -> Iterator[Path]:
         """Moves runs of the same options with another identity out of the way, so that what lies
         beside each other was made by the same code; gives their new places. One that is being
-        written stays."""
+        written or whose identity can't be read stays."""
         for path in sorted(self.path.parent.glob("*/identity.json")):
             other = path.parent
-            made = json.loads(path.read_text())
-            if other == self.path or made.get("configuration") != identity["configuration"]:
+            made = _object(path)
+            if other == self.path or made is None:
+                continue
+            if made.get("configuration") != identity["configuration"]:
                 continue
             target = other.parent / SUPERSEDED / other.name
             target.parent.mkdir(exist_ok=True)
@@ -78,8 +85,31 @@ class RunFolder:
                 continue
             yield target
 
+    def damaged(self, identity: Mapping[str, Any]) -> list[str]:
+        """What to tell about files that do not say what they must beside this run's samples; all
+        but the environment are written anew. A missing summary is what a kill leaves."""
+        ours = json.loads(json.dumps(identity))
+        sound = {
+            "identity.json": lambda path: _object(path) == ours,
+            "config.yaml": lambda path: _fingerprint(path) == ours["configuration"],
+            "summary.json": lambda path: {"label", "metrics"} <= (_object(path) or {}).keys(),
+        }
+        notes = []
+        for name, is_sound in sound.items():
+            path = self.path / name
+            if not path.exists():
+                if name != "summary.json" and self._samples.exists():
+                    notes.append(f"{path} is missing: written anew")
+            elif not is_sound(path):
+                notes.append(f"{path} is damaged: written anew")
+        environment = self.path / "environment.json"
+        if environment.exists() and _object(environment) is None:
+            environment.unlink()
+            notes.append(f"{environment} is damaged: where the samples were made is not known")
+        return notes
+
     def identity(self) -> dict[str, Any]:
-        return json.loads((self.path / "identity.json").read_text())
+        return read_object(self.path / "identity.json")
 
     def write_identity(self, identity: Mapping[str, Any]) -> None:
         self._replace("identity.json", json.dumps(identity, indent=2) + "\n")
@@ -90,13 +120,14 @@ class RunFolder:
     def write_environment(self, environment: Mapping[str, Any]) -> list[str]:
         """Stores the environment of the last start; returns what differs from the one before."""
         path = self.path / "environment.json"
-        before = json.loads(path.read_text()) if path.exists() else environment
+        before = read_object(path) if path.exists() else environment
         self._replace(path.name, json.dumps(environment, indent=2) + "\n")
         return [name for name, value in environment.items() if before.get(name) != value]
 
     def samples(self) -> list[SampleResult]:
         """Finished samples; a line that is cut off or damaged does not count."""
-        return [result for line in self._lines() if (result := _parsed(line)) is not None]
+        parsed = [_parsed(line) for line in self._lines()]
+        return [result for result in parsed if isinstance(result, SampleResult)]
 
     def _lines(self) -> list[bytes]:
         """Whole lines."""
@@ -122,18 +153,27 @@ class RunFolder:
     def traces(self) -> list[Trace]:
         return list(read_traces(self._traces)) if self._traces.exists() else []
 
-    def repair(self, wanted: Collection[str], traced: bool) -> list[str]:
-        """Drops what can't be gone on with, so that it is decoded again: lines that are damaged or
-        of no wanted sample, and, where traces are asked for, samples without one. Returns what to
-        tell about it; what a kill leaves (a line or a trace cut off) is not worth a word."""
+    def repair(self, wanted: Collection[str], vocabulary: int, traced: bool) -> list[str]:
+        """Drops what can't be gone on with, so that it is decoded again: lines that are damaged,
+        contradict themselves, hold tokens outside the vocabulary or are of no wanted sample, and,
+        where traces are asked for, samples without one. Returns what to tell about it; what a kill
+        leaves (a line or a trace cut off) is not worth a word."""
         kept: dict[str, SampleResult] = {}
-        lines, notes = self._lines(), []
-        for line in lines:
+        notes = []
+        for number, line in enumerate(self._lines(), start=1):
             result = _parsed(line)
-            if result is not None and result.id in wanted:
-                kept.setdefault(result.id, result)
-        if len(kept) < len(lines):
-            notes.append(f"{len(lines) - len(kept)} lines of {self._samples} are damaged")
+            if isinstance(result, SampleResult):
+                if result.id not in wanted:
+                    result = f"{result.id!r} is no sample of this run"
+                elif result.id in kept:
+                    result = f"a second line of {result.id!r}"
+                elif max(result.tokens, default=0) >= vocabulary:
+                    beyond = max(result.tokens)
+                    result = f"token {beyond} is outside the vocabulary of {vocabulary}"
+                else:
+                    kept[result.id] = result
+                    continue
+            notes.append(f"{self._samples}, line {number}: {result}")
         traces = {trace.sample_id: trace for trace in self.traces() if trace.sample_id in kept}
         if traced and (lost := kept.keys() - traces.keys()):
             notes.append(f"{len(lost)} samples of {self.path} have no trace")
@@ -151,7 +191,8 @@ class RunFolder:
         self._replace("summary.json", text + "\n")
 
     def summary(self) -> dict[str, Any]:
-        return json.loads((self.path / "summary.json").read_text())
+        """Raises `ConfigError` where it can't be read."""
+        return read_object(self.path / "summary.json")
 
     def _replace(self, name: str, data: str | bytes) -> None:
         temporary = self.path / f".{name}.tmp"
@@ -171,19 +212,54 @@ def _line(result: SampleResult) -> bytes:
     return (json.dumps(asdict(result), allow_nan=False) + "\n").encode()
 
 
-def _parsed(line: bytes) -> SampleResult | None:
-    """None for a line that is no result."""
+def _parsed(line: bytes) -> SampleResult | str:
+    """The result, or what is wrong with the line."""
     try:
-        values = json.loads(line)
-    except ValueError:
+        values = json.loads(line, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return "no JSON"
+    if not isinstance(values, dict):
+        return "no object"
+    if wrong := sorted(values.keys() - _HINTS.keys()) + sorted(_REQUIRED - values.keys()):
+        return f"{wrong[0]} is missing or unknown"
+    for name, value in values.items():
+        hint = _HINTS[name]
+        # A divergence is zero within rounding, on either side.
+        if not fits(value, hint) or not (name == "audit_kl" or _counts(value)):
+            kind = hint.__name__ if isinstance(hint, type) else hint
+            return f"{name}={value!r} is no {kind} that can be"
+    result = SampleResult(**values)
+    return result.contradiction() or result
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
+
+
+def _counts(value: Any) -> bool:
+    """Whether numbers, those in a list or by name too, are none below zero."""
+    if isinstance(value, dict):
+        return all(isinstance(item, (int, float)) and _counts(item) for item in value.values())
+    if isinstance(value, list):
+        return all(map(_counts, value))
+    return not isinstance(value, (int, float)) or value >= 0
+
+
+def _object(path: Path) -> dict[str, Any] | None:
+    """None where the file is damaged."""
+    try:
+        return read_object(path)
+    except ConfigError:
         return None
-    if (
-        not isinstance(values, dict)
-        or not values.keys() <= _HINTS.keys()
-        or not values.keys() >= _REQUIRED
-    ):
+
+
+def _fingerprint(path: Path) -> str | None:
+    """Of a stored configuration; None where it is damaged."""
+    try:
+        config = OmegaConf.load(path)
+        return fingerprint(config) if isinstance(config, DictConfig) else None
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
         return None
-    return SampleResult(**values) if all(fits(v, _HINTS[k]) for k, v in values.items()) else None
 
 
 def _strict(value: Any) -> Any:

@@ -186,5 +186,8 @@ def read_traces(path: Path) -> Iterator[Trace]:
                 except zlib.error:
                     return
                 block = member.unused_data
-            for line in text.splitlines():
-                yield Trace.from_json(json.loads(line))
+            try:
+                traces = [Trace.from_json(json.loads(line)) for line in text.splitlines()]
+            except (ValueError, KeyError, TypeError, AttributeError):
+                return
+            yield from traces

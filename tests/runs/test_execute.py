@@ -11,6 +11,7 @@ import pytest
 from dllm import config as configuration
 from dllm.errors import ConfigError
 from dllm.metrics.definitions import Comparison, Summary
+from dllm.runs import execute as execute_module
 from dllm.runs.execute import execute
 from dllm.runs.folder import RunFolder
 
@@ -115,16 +116,46 @@ def test_a_run_goes_on_where_it_was(options: Options) -> None:
     assert len(resumed.samples()) == len(resumed.traces()) == 6
 
 
+@pytest.mark.parametrize(
+    "name", ["identity.json", "config.yaml", "summary.json", "environment.json"]
+)
+def test_damaged_files_of_a_run_are_mended_aloud(options: Options, capsys, name: str) -> None:
+    given = options("sampler=threshold", "baseline=false", "limit=2")
+    folder, summary = run(given)
+    whole = (folder.path / name).read_bytes()
+    (folder.path / name).write_bytes(whole[: len(whole) // 2])
+    execute_module._MADE_HERE.clear()
+    capsys.readouterr()
+    assert run(given)[1] == summary
+    notes = capsys.readouterr().err.splitlines()
+    assert len(notes) == 2 and f"{folder.path / name} is damaged: " in notes[0]
+    assert "2 of 2 samples reused" in notes[1]
+    if name != "environment.json":
+        assert (folder.path / name).read_bytes() == whole
+
+
+def test_a_sample_that_contradicts_itself_is_decoded_again(options: Options, capsys) -> None:
+    given = options("sampler=threshold", "baseline=false", "limit=2")
+    folder, _ = run(given)
+    path = folder.path / "samples.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    whole = json.loads(lines[0])
+    path.write_text(json.dumps(whole | {"committed": 0}) + "\n" + lines[1])
+    capsys.readouterr()
+    run(given)
+    assert f"{path}, line 1: effective=" in capsys.readouterr().err
+    again = {result.id: result.tokens for result in folder.samples()}
+    assert len(again) == 2 and again[whole["id"]] == whole["tokens"]
+
+
 def test_a_task_that_cannot_give_so_many_samples_is_refused(options: Options) -> None:
     class Small(type(configuration.build(configuration.compose().task, "task"))):
         def samples(self, split, limit=None, seed=0):
             raise ValueError("task copy: the test split has only about 9 samples")
 
-    from dllm.runs import execute as module
-
     config = configuration.compose(options())
     with pytest.raises(ConfigError, match=r"limit=6: task copy: the test split has only about 9"):
-        module._samples(Small(), config)
+        execute_module._samples(Small(), config)
 
 
 @pytest.mark.parametrize(

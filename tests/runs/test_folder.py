@@ -1,14 +1,18 @@
 """Run folders: what survives a kill, a full disk, a second process."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
 from sample_results import sample
 
+from dllm.config import fingerprint
 from dllm.errors import ConfigError, RunError
 from dllm.runs.folder import RunFolder
 from dllm.step.plan import ForwardKind
@@ -39,7 +43,7 @@ def test_samples_and_traces_come_back(tmp_path: Path) -> None:
 def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert folder.samples() == folder.traces() == []
-    assert folder.repair(["a"], traced=True) == []
+    assert folder.repair(["a"], 8, traced=True) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -49,7 +53,7 @@ def test_a_line_cut_by_a_kill_does_not_count(tmp_path: Path, left: bytes) -> Non
     with open(folder.path / "samples.jsonl", "ab") as file:
         file.write(left)
     assert [result.id for result in folder.samples()] == ["a", "b"]
-    assert folder.repair(["a", "b", "c"], traced=False) == []
+    assert folder.repair(["a", "b", "c"], 8, traced=False) == []
     folder.append(sample("c"))
     assert [result.id for result in folder.samples()] == ["a", "b", "c"]
 
@@ -61,7 +65,7 @@ def test_traces_of_unfinished_samples_are_dropped(tmp_path: Path) -> None:
     from dllm.step.trace import pack_traces
 
     path.write_bytes(whole + pack_traces([trace("b")]) + whole[:11])
-    assert folder.repair(["a", "b"], traced=True) == []
+    assert folder.repair(["a", "b"], 8, traced=True) == []
     folder.append(sample("b"), trace("b"))
     assert folder.traces() == [trace("a"), trace("b")]
 
@@ -162,3 +166,66 @@ def test_the_environment_is_kept_and_its_changes_are_told(tmp_path: Path) -> Non
     assert folder.write_environment(first) == []
     assert folder.write_environment(first | {"torch": "2.14"}) == ["torch"]
     assert folder.write_environment(first | {"torch": "2.14"}) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"steps": -1}, "steps=-1 is no int that can be"),
+        ({"forwards": {"step": -4}}, "forwards={'step': -4} is no "),
+        ({"forwards": {"step": "4"}}, "forwards={'step': '4'} is no "),
+        ({"forwards": [4]}, "forwards=[4] is no "),
+        ({"effective": 5}, "effective=5 exceeds committed=4"),
+        ({"tokens": [5, 6, 7, 8]}, "token 8 is outside the vocabulary of 8"),
+        ({"tokens": [5, -1]}, "tokens=[5, -1] is no "),
+        ({"tokens": "5 6"}, "tokens='5 6' is no "),
+        ({"seconds": float("nan")}, "no JSON"),
+        ({"seconds": True}, "seconds=True is no float"),
+        ({"failure": "gave up"}, "correct, but failed, unparsed or unfit"),
+        ({"unfit": True, "correct": None}, "unfit, but of 4 tokens"),
+        ({"steps": 0}, "committed=4 in no step"),
+        ({"id": "z"}, "'z' is no sample of this run"),
+        ({"id": "a"}, "a second line of 'a'"),
+        ({"extra": 1}, "extra is missing or unknown"),
+    ],
+)
+def test_a_line_that_cannot_be_true_is_named_and_goes(
+    tmp_path: Path, change: dict, words: str
+) -> None:
+    folder = opened(tmp_path / "run", "a")
+    with open(folder.path / "samples.jsonl", "a") as file:
+        file.write(json.dumps(asdict(sample("b")) | change) + "\n")
+    (note,) = folder.repair(["a", "b"], 8, traced=False)
+    assert note.startswith(f"{folder.path / 'samples.jsonl'}, line 2: {words}")
+    assert note.endswith(": decoded again") and "\n" not in note
+    assert folder.samples() == [sample("a")]
+    assert folder.repair(["a", "b"], 8, traced=False) == []
+
+
+@pytest.mark.parametrize("left", ["", "{", "[]", "garbage: [", '{"label": "x"}', "\0\0"])
+@pytest.mark.parametrize("name", ["identity.json", "config.yaml", "summary.json"])
+def test_damage_beside_the_samples_is_told(tmp_path: Path, name: str, left: str) -> None:
+    folder = opened(tmp_path / "run", "a")
+    identity = {"configuration": fingerprint(DictConfig({"seed": 0})), "code": {}}
+    folder.write_identity(identity)
+    folder.write_summary({"label": "x", "metrics": {}})
+    assert folder.damaged(identity) == []
+    (folder.path / name).write_text(left)
+    assert folder.damaged(identity) == [f"{folder.path / name} is damaged: written anew"]
+    (folder.path / name).unlink()
+    missing = [f"{folder.path / name} is missing: written anew"]
+    assert folder.damaged(identity) == ([] if name == "summary.json" else missing)
+
+
+def test_a_damaged_environment_goes(tmp_path: Path) -> None:
+    folder = opened(tmp_path / "run", "a")
+    (folder.path / "environment.json").write_text("{")
+    note = folder.damaged({"configuration": ""})[-1]
+    assert note.endswith("is damaged: where the samples were made is not known")
+    assert folder.write_environment({"torch": "2"}) == []
+
+
+def test_a_damaged_identity_beside_a_run_stays(tmp_path: Path) -> None:
+    folder, other = opened(tmp_path / "run"), opened(tmp_path / "other", "a")
+    (other.path / "identity.json").write_text("{")
+    assert list(folder.supersede({"configuration": "x"})) == [] and other.samples()
