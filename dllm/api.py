@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
 
 from dllm.config import GROUPS, build, check_complete, choices, compose
 from dllm.engine.loop import Decoder
@@ -195,7 +195,9 @@ def _composed(groups: Mapping[str, str], values: Mapping[str, Any]) -> DictConfi
     config = compose(["tracker=none", *(f"{name}={choice}" for name, choice in groups.items())])
     for name, value in values.items():
         try:
-            OmegaConf.update(config, name, value)
+            OmegaConf.update(config, name, _plain(value))
+        except UnsupportedValueType:
+            raise ConfigError(f"{name}={value!r} is no value of an option") from None
         except OmegaConfBaseException:
             raise ConfigError(f"{name}={value!r} is no option") from None
     check_complete(config)
@@ -216,6 +218,7 @@ def _prompts(model: Checkpoint, given: Sequence[Prompted], gen_length: int) -> I
     are made."""
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise ConfigError(f"prompts={given!r} must be a list of prompts")
+    given = [_plain(prompt) for prompt in given]
     ids = [_are_ids(prompt) for prompt in given]
     # An empty text in place of ids keeps the numbers, and thereby the draws, of the others.
     texts = ["" if known else prompt for prompt, known in zip(given, ids, strict=True)]
@@ -223,6 +226,15 @@ def _prompts(model: Checkpoint, given: Sequence[Prompted], gen_length: int) -> I
     for prompt, sample, known in zip(given, samples, ids, strict=True):
         tokens = prompt if known else encoded(model.tokenizer, sample)
         yield Prompt(sample.id, tuple(tokens), gen_length)  # type: ignore[arg-type]
+
+
+def _plain(value: Any) -> Any:
+    """Tensors, arrays and their numbers as the lists and numbers that they hold."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _are_ids(prompt: Any) -> bool:

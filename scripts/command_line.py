@@ -31,9 +31,7 @@ class CommandLine:
         """The configuration is complete: from here on stderr is the job's own."""
         if self._held is not None:
             self._held.release()
-        # Python's own "once" forgets whenever a library touches the filters.
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: self._say(f"warning: {message}")
+        self.speak()
 
     @contextmanager
     def job(self) -> Iterator[None]:
@@ -44,6 +42,12 @@ class CommandLine:
             yield
         except (ConfigError, RunError) as error:
             self.failed(2 if isinstance(error, ConfigError) else 1, str(error))
+
+    def speak(self) -> None:
+        """Each warning is one line, said once."""
+        # Python's own "once" forgets whenever a library touches the filters.
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: self._say(f"warning: {message}")
 
     def failed(self, code: int, message: str) -> None:
         """Prints one line (once) and remembers the exit code; in a worker of a launcher the line is

@@ -16,7 +16,7 @@ from itertools import chain
 from pathlib import Path
 
 from dllm.errors import ConfigError
-from scripts.command_line import user_path
+from scripts.command_line import COMMAND, user_path
 
 
 CHECKPOINTS = (Path("tests/golden/models"), Path("../shared/golden/models"))
@@ -53,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.files and not options.numerics:
         parser.error("name recorded files or --numerics folders")
+    COMMAND.speak()
     try:
         return _run(options)
     except ConfigError as error:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -127,6 +128,23 @@ def test_prompts_that_are_none(prompts, tiny: Checkpoint) -> None:
 def test_ids_outside_of_the_vocabulary(ids: list[int], tiny: Checkpoint) -> None:
     with pytest.raises(ConfigError, match=r"token id .* is outside the vocabulary \[0, 854\)"):
         dllm.generate(tiny, [ids])
+
+
+def test_ids_of_any_library(tiny: Checkpoint) -> None:
+    ids = tiny.tokenizer.chat(TEXTS[0])
+    kinds = [ids, torch.tensor(ids), np.array(ids), [np.int64(i) for i in ids], tuple(ids)]
+    answers = dllm.generate(tiny, kinds, trace=False)
+    assert len({answer.tokens for answer in answers}) == 1
+    for suppressed in ([5], torch.tensor([5]), np.array([5], dtype=np.int32), [np.int64(5)]):
+        given = {"sampler.eot_ids": suppressed, "sampler.confidence_eos_eot_inf": True}
+        assert dllm.generate(tiny, [ids], "low_confidence", **given)
+    for wrong in (torch.tensor([5.0]), np.array([True]), ["5"]):
+        with pytest.raises(ConfigError, match=r"sampler\.eot_ids=.* is not of type"):
+            dllm.generate(tiny, [ids], "low_confidence", **{"sampler.eot_ids": wrong})
+    assert dllm.load("tiny-llada", eos_ids=torch.tensor([1, 2])).spec.eos_ids == (1, 2)
+    assert dllm.load("tiny-llada", eos_ids=[np.int64(1)]).spec.eos_ids == (1,)
+    with pytest.raises(ConfigError, match="is no value of an option"):
+        dllm.generate(tiny, [ids], **{"sampler.threshold": object()})
 
 
 def test_models_and_samplers_that_are_none(tiny: Checkpoint) -> None:

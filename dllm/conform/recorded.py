@@ -80,7 +80,8 @@ class FileResult:
     def line(self) -> str:
         words = {"passed": "ok  ", "failed": "FAIL", "skipped": "skip"}[self.verdict]
         if self.reason:
-            return f"{words} {self.path}: {self.reason}"
+            named = str(self.path) in self.reason
+            return f"{words} {self.reason}" if named else f"{words} {self.path}: {self.reason}"
         good = self.cases - len(self.differing)
         first = f"; {self.differing[0]}" if self.differing else ""
         return f"{words} {self.path}: {good}/{self.cases} cases{first}"

@@ -7,6 +7,7 @@ depth 1 is one linear map. Files are safetensors with the state-dict names of th
 
 import json
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -84,15 +85,27 @@ def find_filter(name: str) -> Path:
 
 
 def load_filter(path: Path) -> FilterNetwork:
-    """A network in evaluation mode.
+    """A network in evaluation mode, read once: a sampler is built anew for every text in it.
 
     Raises `ConfigError` for a file that is no filter.
     """
     try:
+        state = path.stat()
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {error.strerror}") from None
+    return _read(path, (state.st_ino, state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, stamp: tuple[int, int, int]) -> FilterNetwork:
+    """`stamp` tells one state of the file from another."""
+    try:
         with safe_open(path, framework="pt") as file:
             described = (file.metadata() or {}).get("filter")
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {type(error).__name__}") from None
+    except SafetensorError as error:
         raise ConfigError(f"{path} is no safetensors file: {error}") from None
     return filter_from_weights(weights, path, json.loads(described) if described else {})
 

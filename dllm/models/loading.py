@@ -59,8 +59,22 @@ def read_spec(
     folder = Path(folder)
     path = folder / "config.json"
     config = read_config(folder)
+    if overrides is None or overrides.eos_ids is None:
+        _check_end_ids(folder, config)
     names = stored_names(folder)
     return spec_from_config(config, overrides, family, source=str(path), tensors=names)
+
+
+def _check_end_ids(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuses end ids outside the vocabulary by the file that holds them: the spec has those of
+    both."""
+    size = config.get("vocab_size")
+    for path in (folder / "config.json", folder / "generation_config.json"):
+        for token in end_ids(read_optional(path).get("eos_token_id"), str(path)):
+            if isinstance(size, int) and token >= size:
+                raise ConfigError(
+                    f"{path}: eos_token_id={token} is outside the vocabulary [0, {size})"
+                )
 
 
 def spec_from_config(

@@ -183,7 +183,8 @@ def _formatted(base: PreTrainedTokenizerFast, chat_format: str, why: str) -> Tok
 
 
 def check_ids(tokenizer: Tokenizer, vocab_size: int, mask_id: int, where: str) -> None:
-    """Refuses a tokenizer that does not belong to the model: more ids than rows, or no mask token.
+    """Refuses a tokenizer that does not belong to the model: more ids than rows, no token for the
+    mask, or another mask token than the model's.
 
     Where no token is needed for the mask (WeDLM, an id set by hand) call with mask_id < 0.
     """
@@ -194,6 +195,12 @@ def check_ids(tokenizer: Tokenizer, vocab_size: int, mask_id: int, where: str) -
     if mask_id >= 0 and tokenizer.token(mask_id) is None:
         raise ConfigError(
             f"{where}: the tokenizer has no token for the mask id {mask_id}: set model.mask_id"
+        )
+    named = tokenizer.base.mask_token_id
+    if mask_id >= 0 and named is not None and named != mask_id:
+        raise ConfigError(
+            f"{where}: the model's mask is {mask_id} ({tokenizer.token(mask_id)}), the tokenizer's "
+            f"mask_token {named} ({tokenizer.base.mask_token}): set model.mask_id to the right one"
         )
 
 

@@ -43,6 +43,18 @@ class Extension:
     items: int
     """Held-out samples per kind."""
 
+    def __post_init__(self) -> None:
+        stages, steps = len(self.sizes), self.recipe.total_steps
+        if not stages:
+            raise ConfigError("extension.sizes=[] names no block size")
+        if steps % stages:
+            raise ConfigError(
+                f"extension.recipe.total_steps={steps} are not shared evenly by {stages} stages "
+                f"(extension.sizes={list(self.sizes)})"
+            )
+        if self.items < 1:
+            raise ConfigError(f"extension.items={self.items} must be >= 1")
+
     def courses(self) -> dict[str, list[int]]:
         return {"progressive": list(self.sizes), "direct": list(self.sizes[-1:])}
 

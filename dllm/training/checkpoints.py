@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -34,7 +35,10 @@ def load_state(folder: Path, recipe: dict[str, str]) -> dict[str, Any] | None:
     path = folder / NAME
     if not path.is_file():
         return None
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, UnpicklingError):
+        raise ConfigError(f"{path} is damaged: remove it or choose another folder") from None
     # A state saved before recipes were kept beside it tells its number of steps only.
     made = state.get("recipe", recipe)
     for name in sorted({*made, *recipe}):
@@ -49,6 +53,24 @@ def load_state(folder: Path, recipe: dict[str, str]) -> dict[str, Any] | None:
             f"total_steps={recipe['total_steps']} are fewer: choose another folder"
         )
     return state
+
+
+class Course:
+    """A training in a folder: its last saved state, and its recipe, which the state keeps."""
+
+    def __init__(self, folder: Path, facts: dict[str, str]) -> None:
+        """Raises `ConfigError` as `load_state`."""
+        self.folder, self.facts = folder, facts
+        self.state = load_state(folder, facts)
+
+    @property
+    def done(self) -> int:
+        """Steps of the saved state."""
+        return 0 if self.state is None else self.state["step"]
+
+    def save(self, state: dict[str, Any]) -> None:
+        self.state = {**state, "recipe": self.facts}
+        save_state(self.folder, self.state)
 
 
 _REPORTING = (

@@ -3,7 +3,7 @@
 Full-batch AdamW on the binary cross entropy over all positions of the block, decoded ones
 included, as the authors' notebook; it differs in splitting by prompt (`split=record`
 is theirs), seeding, and stopping when the validation loss has not improved for `patience`
-iterations, best weights kept.
+iterations, best weights kept. The same command goes on after a kill.
 """
 
 import time
@@ -29,6 +29,7 @@ from dllm.models.filter import (
     save_filter,
 )
 from dllm.tracking.tracker import RunInfo
+from dllm.training.checkpoints import Course, recipe_facts
 from dllm.training.metric_log import MetricLog
 from dllm.training.records import Records, load_records
 
@@ -95,9 +96,16 @@ def report(network: FilterNetwork, c: Tensor, final: Tensor, threshold: float) -
 
 
 def train_filter(
-    records: Records, recipe: FilterRecipe, log: MetricLog | None = None
+    records: Records,
+    recipe: FilterRecipe,
+    log: MetricLog | None = None,
+    course: Course | None = None,
 ) -> tuple[FilterNetwork, dict[str, float]]:
-    """The network with the best validation loss and its report on the test part."""
+    """The network with the best validation loss and its report on the test part.
+
+    course: where the training is kept and gone on with
+    """
+    started = time.perf_counter()
     parts = split_records(records, recipe)
     data = {name: (records.confidence[at], records.final[at]) for name, at in parts.items()}
     torch.manual_seed(recipe.seed)
@@ -110,8 +118,14 @@ def train_filter(
     network = FilterNetwork(facts)
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate)
     best, best_loss, best_at = dict(network.state_dict()), float("inf"), 0
+    done, seconds, ended = 0, 0.0, False
+    if course is not None and (state := course.state) is not None:
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        best, best_loss, best_at = state["best"], state["best_loss"], state["best_at"]
+        done, seconds, ended = state["step"], state["seconds"], state["ended"]
     c, final = data["train"][0], data["train"][1].float()
-    for iteration in range(1, recipe.iterations + 1):
+    for iteration in range(done + 1, 0 if ended else recipe.iterations + 1):
         loss = F.binary_cross_entropy_with_logits(network(c), final)
         optimizer.zero_grad()
         loss.backward()
@@ -125,7 +139,21 @@ def train_filter(
         if validation["loss"] < best_loss:
             best = {name: value.clone() for name, value in network.state_dict().items()}
             best_loss, best_at = validation["loss"], iteration
-        elif iteration - best_at >= recipe.patience:
+        ended = iteration - best_at >= recipe.patience
+        if course is not None:
+            course.save(
+                {
+                    "network": network.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "best": best,
+                    "best_loss": best_loss,
+                    "best_at": best_at,
+                    "step": iteration,
+                    "seconds": seconds + time.perf_counter() - started,
+                    "ended": ended,
+                }
+            )
+        if ended:
             break
     network.load_state_dict(best)
     tested = report(network, *data["test"], recipe.report_threshold)
@@ -149,16 +177,17 @@ def execute(config: DictConfig) -> None:
     assert isinstance(plain, dict)
     label = f"train filter {config.model.name}"
     tracker.start(RunInfo(output, fingerprint(config), label, plain))  # type: ignore[arg-type]
-    log = MetricLog(output / "metrics.jsonl", tracker)
-    started = time.perf_counter()
+    course = Course(output, recipe_facts(recipe, total_steps=recipe.iterations, data=records.mark))
+    log = MetricLog(output / "metrics.jsonl", tracker, course.done)
     try:
-        network, tested = train_filter(records, recipe, log)
+        network, tested = train_filter(records, recipe, log, course)
         tracker.summary(tested)
     finally:
         log.close()
         tracker.finish()
     save_filter(network, output / FILE_NAME)
-    seconds = time.perf_counter() - started
+    assert course.state is not None, "the last iteration is saved"
+    seconds = course.state["seconds"]
     card = filter_card(network, records, recipe, tested, seconds, config)
     (output / "FILTER.md").write_text(card)
     print(card)

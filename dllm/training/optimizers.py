@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from dllm.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -20,6 +22,13 @@ class Rates:
     warmup_steps: int = 100
     decay: float = 0.25
     weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name in ("matrices", "others", "warmup_steps", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"rates.{name}={getattr(self, name)} must be >= 0")
+        if not 0 <= self.decay <= 1:
+            raise ConfigError(f"rates.decay={self.decay} is outside [0, 1]")
 
     def factor(self, step: int, total_steps: int) -> float:
         """Multiplier in [0, 1] of both rates at `step` (counted from 0)."""

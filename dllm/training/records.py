@@ -6,6 +6,7 @@ with the sample ids and the settings in its header: a collection stopped at any 
 where it was.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,14 @@ class Records:
     final: Bool[Tensor, "records block"]
     facts: Mapping[str, Any]
     """Settings of the collection."""
+
+    @property
+    def mark(self) -> str:
+        """Hash of the records, 16 hex digits."""
+        digest = hashlib.sha256(json.dumps(self.facts, sort_keys=True, default=str).encode())
+        for tensor in (self.sample, self.confidence, self.final):
+            digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
 
 
 class RecordShards:

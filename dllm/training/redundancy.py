@@ -9,6 +9,8 @@ positions committed at step t (by any stage), `rest_weight` on the block's other
 0 elsewhere;
 3. AdamW on all parameters, a few hundred steps; judge by plain threshold and R2 rules, before and
 after.
+
+The same command goes on after a kill.
 """
 
 import shutil
@@ -16,7 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,10 +33,12 @@ from dllm.forward.predictor import Predictor
 from dllm.models.hub import checkpoint_folder, open_model
 from dllm.models.loading import save_model
 from dllm.models.transformer import Transformer
+from dllm.runs.checkpoint import Checkpoint
 from dllm.step.canvas import Prompt
 from dllm.step.eos import first_eos
 from dllm.step.outcome import Outcome
 from dllm.tracking.tracker import RunInfo
+from dllm.training.checkpoints import Course, recipe_facts
 from dllm.training.metric_log import MetricLog
 
 
@@ -50,11 +54,15 @@ class RedundancyRecipe:
     rest_weight: float
     """Weight of the block's masked positions that the step did not commit, in [0, 1]."""
     seed: int
+    save_minutes: float
+    """Between saved states."""
 
     def __post_init__(self) -> None:
         for name in ("trajectories", "iterations", "rows"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"recipe.{name}={getattr(self, name)} must be >= 1")
+        if self.save_minutes < 0:
+            raise ConfigError(f"recipe.save_minutes={self.save_minutes} must be >= 0")
         if not 0 <= self.rest_weight <= 1:
             raise ConfigError(f"recipe.rest_weight={self.rest_weight} is outside [0, 1]")
 
@@ -117,7 +125,7 @@ def state_loss(model: Transformer, states: Sequence[State]) -> Tensor:
 
 
 class RedundancyTuning:
-    """Collects trajectories, then trains on them."""
+    """Collects trajectories, then trains on them; both are kept in `output` and gone on with."""
 
     def __init__(self, config: DictConfig):
         self.config = config
@@ -130,6 +138,23 @@ class RedundancyTuning:
                 f"{self.model.spec.attention}"
             )
         self.task = build(config.task, "task")
+        output, parts = Path(config.output), ("sampler", "cache", "task", "gen_length")
+        facts = recipe_facts(
+            self.recipe,
+            total_steps=self.recipe.iterations,
+            model=Checkpoint(self.options).contents,
+            **{name: _plain(config)[name] for name in parts},
+        )
+        self.collected, self.course = Course(output / "trajectories", facts), Course(output, facts)
+
+    def trajectories(self) -> tuple[list[State], dict[str, float]]:
+        """As collected by a run before, else collected and kept."""
+        if self.collected.state is None:
+            states, facts = self.collect()
+            rows = [(state.tokens, state.targets, state.weights) for state in states]
+            self.collected.save({"rows": rows, "facts": facts, "step": 0})
+        assert self.collected.state is not None
+        return [State(*row) for row in self.collected.state["rows"]], self.collected.state["facts"]
 
     def collect(self) -> tuple[list[State], dict[str, float]]:
         """States of the trajectories with a correct answer, and what was kept."""
@@ -172,7 +197,12 @@ class RedundancyTuning:
         recipe, model = self.recipe, self.model.requires_grad_(True).train()
         generator = torch.Generator().manual_seed(recipe.seed)
         optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate)
-        for iteration in range(1, recipe.iterations + 1):
+        if (state := self.course.state) is not None:
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            generator.set_state(state["generator"])
+        saved = time.monotonic()
+        for iteration in range(self.course.done + 1, recipe.iterations + 1):
             chosen = torch.randint(len(states), (recipe.rows,), generator=generator).tolist()
             loss = state_loss(model, [states[number] for number in chosen])
             optimizer.zero_grad()
@@ -180,7 +210,22 @@ class RedundancyTuning:
             optimizer.step()
             if iteration % 20 == 0 or iteration == recipe.iterations:
                 log.log({"loss": loss.item()}, step=iteration)
+            last = iteration == recipe.iterations
+            if last or time.monotonic() - saved > 60 * recipe.save_minutes:
+                self.course.save(
+                    {
+                        "model": model.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "generator": generator.get_state(),
+                        "step": iteration,
+                    }
+                )
+                saved = time.monotonic()
         model.requires_grad_(False).eval()
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
 
 
 def execute(config: DictConfig) -> None:
@@ -189,13 +234,14 @@ def execute(config: DictConfig) -> None:
     started = time.perf_counter()
     tuning = RedundancyTuning(config)
     tracker = build(config.tracker, "tracker")
-    plain: Any = OmegaConf.to_container(config, resolve=True)
     tracker.start(
-        RunInfo(output, fingerprint(config), f"train redundancy {config.model.name}", plain)
+        RunInfo(
+            output, fingerprint(config), f"train redundancy {config.model.name}", _plain(config)
+        )
     )
-    log = MetricLog(output / "metrics.jsonl", tracker)
+    log = MetricLog(output / "metrics.jsonl", tracker, tuning.course.done)
     try:
-        states, facts = tuning.collect()
+        states, facts = tuning.trajectories()
         print(
             f"{len(states)} states of trajectories with {facts['forwards']:.1f} forwards on "
             f"average ({facts['kept']:.0%} of the samples were answered correctly)",

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from dllm.errors import ConfigError
 from dllm.models.loading import load_model, save_model
 from dllm.models.spec import ModelSpec
 from dllm.models.transformer import Transformer
@@ -59,6 +60,16 @@ class Recipe:
     """Checkpoint folder whose tensors are the initial values wherever name and shape agree."""
     objective: Objective | None = None
     """None = LLaDA's."""
+
+    def __post_init__(self) -> None:
+        for name in ("total_steps", "micros", "tokens_per_micro", "log_every", "eval_items"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"recipe.{name}={getattr(self, name)} must be >= 1")
+        for name in ("save_minutes", "eval_minutes"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"recipe.{name}={getattr(self, name)} must be >= 0")
+        if not self.stages:
+            raise ConfigError("recipe.stages={} names nothing to train on")
 
 
 class Trainer:

@@ -1,6 +1,7 @@
 """Checkpoint folders: round trips, shards, dtypes, strictness, one-line errors."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -326,3 +327,15 @@ def test_dummy_model_is_seeded() -> None:
 def test_every_parameter_has_a_source(family: str) -> None:
     model = tiny_model(family)
     assert family_named(family).weights(model.spec).keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_an_end_id_outside_the_vocabulary_is_named_by_its_file(tmp_path: Path, file: str) -> None:
+    write_checkpoint(tmp_path, "sdar")
+    path = tmp_path / file
+    held = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(held | {"eos_token_id": [90, 5000]}))
+    words = re.escape(f"{path}: eos_token_id=5000 is outside the vocabulary")
+    with pytest.raises(ConfigError, match=words):
+        read_spec(tmp_path)
+    assert read_spec(tmp_path, Overrides(eos_ids=(90,))).eos_ids == (90,)

@@ -126,6 +126,21 @@ def test_mask_token_and_size_are_checked(tmp_path: Path) -> None:
         check_ids(tokenizer, 259, 1, "model.path=x")
 
 
+def test_a_mask_token_that_is_not_the_models(tmp_path: Path) -> None:
+    folder = write_fast(tmp_path)
+    tokenizer = load_tokenizer(folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    spelt = str(tokenizer.token(259))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"mask_token": spelt}))
+    tokenizer = load_tokenizer(folder)
+    check_ids(tokenizer, 300, 259, "model.path=x")
+    check_ids(tokenizer, 300, -1, "model.path=x")
+    with pytest.raises(ConfigError) as refused:
+        check_ids(tokenizer, 300, 5, "model.path=x")
+    for word in ("mask is 5 (", f"mask_token 259 ({spelt})", "set model.mask_id"):
+        assert word in str(refused.value)
+
+
 @pytest.fixture
 def plain(tmp_path: Path) -> Tokenizer:
     return load_tokenizer(write_fast(tmp_path, MARKERS))

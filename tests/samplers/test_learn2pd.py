@@ -92,3 +92,12 @@ def test_filter_of_another_model(tmp_path: Path) -> None:
         rule.check_model(SPEC)
     save_filter(network(model=model_signature(SPEC)), tmp_path / "filter.safetensors")
     learn2pd(str(tmp_path)).check_model(SPEC)
+
+
+def test_a_filter_is_read_once_and_anew_when_it_changes(diag: str) -> None:
+    """A sampler is built again for the texts in its region and for every part that is bound."""
+    first = learn2pd(diag)
+    assert replace(first).network is learn2pd(diag).network is first.network  # type: ignore[attr-defined]
+    save_filter(network(5.0), Path(diag))
+    again = learn2pd(diag)
+    assert again.network is not first.network  # type: ignore[attr-defined]

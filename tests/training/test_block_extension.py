@@ -76,3 +76,33 @@ def test_sizes_that_do_not_ascend_are_refused(
     with pytest.raises(ConfigError, match="do not ascend from the block of 4"):
         extension(f"extension.sizes={sizes}")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("extension.recipe.total_steps=5", "total_steps=5 are not shared evenly by 2 stages"),
+        ("extension.recipe.total_steps=0", "extension.recipe.total_steps=0 must be >= 1"),
+        ("extension.recipe.tokens_per_micro=-1", "extension.recipe.tokens_per_micro=-1 must be"),
+        ("extension.recipe.rates.decay=2", "extension.recipe.rates.decay=2 is outside"),
+        ("extension.items=0", "extension.items=0 must be >= 1"),
+        ("extension.sizes=[]", "extension.sizes="),
+        ("extension.recipe.seed=x", "extension.recipe.seed='x' is not of type int"),
+    ],
+)
+def test_options_that_make_no_course_are_refused(
+    extension: Callable[..., None], tmp_path: Path, option: str, words: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        extension("extension.sizes=[8,16]", option)
+    assert words in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_recipe_in_the_folder_is_refused(
+    extension: Callable[..., None], tmp_path: Path
+) -> None:
+    extension("extension.sizes=[8]")
+    for change in ("extension.recipe.total_steps=2", "extension.recipe.seed=7"):
+        with pytest.raises(ConfigError, match=r"holds a training with .*: choose another folder"):
+            extension("extension.sizes=[8]", change)

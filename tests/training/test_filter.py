@@ -9,6 +9,7 @@ import torch
 from dllm.config import compose
 from dllm.errors import ConfigError
 from dllm.models.filter import FilterFacts, FilterNetwork, load_filter
+from dllm.training.checkpoints import Course
 from dllm.training.filter import FilterRecipe, execute, report, split_records, train_filter
 from dllm.training.records import Record, Records, RecordShards
 
@@ -69,17 +70,89 @@ def test_rates_by_hand() -> None:
     assert found["accepted_share"] == pytest.approx(0.75)
 
 
-def test_command_writes_filter_and_card(tmp_path: Path) -> None:
-    made = records(120)
-    shards = RecordShards(tmp_path / "records", {"model": "some model", "conf_dtype": "float32"})
-    names = [str(number) for number in range(40)]
+def collected(folder: Path, count: int = 120) -> None:
+    """Records on disk."""
+    made = records(count)
+    shards = RecordShards(folder, {"model": "some model", "conf_dtype": "float32"})
+    rows = zip(made.sample, made.confidence, made.final, strict=True)
     shards.append(
-        names,
-        [
-            Record(str(int(sample)), 0, 0, c, final)
-            for sample, c, final in zip(made.sample, made.confidence, made.final, strict=True)
-        ],
+        [str(number) for number in range(count // 3)],
+        [Record(str(int(sample)), 0, 0, c, final) for sample, c, final in rows],
     )
+
+
+class Killed(BaseException):
+    """No `Exception`, which nothing may catch."""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("save", [1, 3, 5])
+def test_killed_anywhere_it_ends_as_if_undisturbed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: int, when: str
+) -> None:
+    collected(tmp_path / "records")
+
+    def train(name: str) -> list[bytes]:
+        options = [f"data={tmp_path / 'records'}", f"output={tmp_path / name}", "tracker=none"]
+        options += ["recipe.iterations=100", "recipe.check_every=20"]
+        execute(compose(options, "train_filter"))
+        files = ("filter.safetensors", "metrics.jsonl")
+        return [(tmp_path / name / file).read_bytes() for file in files]
+
+    real, count = Course.save, 0
+
+    def dies(course: Course, state: dict) -> None:
+        nonlocal count
+        count += 1
+        if count != save:
+            return real(course, state)
+        if when == "after":
+            real(course, state)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Course, "save", dies)
+        with pytest.raises(Killed):
+            train("killed")
+    assert train("killed") == train("whole")
+    again = train("killed")
+    assert again == train("whole")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("recipe.seed=3", "seed=0, this one has 3"),
+        ("recipe.iterations=20", "iterations=40, this one has 20"),
+        ("recipe.iterations=80", "iterations=40, this one has 80"),
+        ("records", "a training with data="),
+    ],
+)
+def test_another_recipe_in_the_folder_is_refused(tmp_path: Path, change: str, words: str) -> None:
+    collected(tmp_path / "records")
+    options = [f"data={tmp_path / 'records'}", f"output={tmp_path / 'out'}", "tracker=none"]
+    options += ["recipe.iterations=40", "recipe.check_every=20"]
+    execute(compose(options, "train_filter"))
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    if change == "records":
+        (tmp_path / "records" / "shard-00000.safetensors").unlink()
+        collected(tmp_path / "records", 150)
+    with pytest.raises(ConfigError, match=words):
+        execute(compose([*options, *([change] if "=" in change else [])], "train_filter"))
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_damaged_state_is_one_line(tmp_path: Path) -> None:
+    collected(tmp_path / "records")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "state.pt").write_bytes(b"PK garbage")
+    options = [f"data={tmp_path / 'records'}", f"output={tmp_path / 'out'}", "tracker=none"]
+    with pytest.raises(ConfigError, match=r"state\.pt is damaged: remove it"):
+        execute(compose(options, "train_filter"))
+
+
+def test_command_writes_filter_and_card(tmp_path: Path) -> None:
+    collected(tmp_path / "records")
     options = [f"data={tmp_path / 'records'}", f"output={tmp_path / 'out'}", "tracker=none"]
     execute(compose([*options, "recipe.iterations=40", "recipe.check_every=20"], "train_filter"))
     network = load_filter(tmp_path / "out" / "filter.safetensors")

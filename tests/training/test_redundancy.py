@@ -1,5 +1,6 @@
 """Training rows of a trajectory, their loss, and the command on a tiny random model."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from dllm.step.outcome import Cost, Outcome
 from dllm.step.plan import ForwardKind
 from dllm.step.trace import Step, Trace
 from dllm.tasks.listops import ListOperations
+from dllm.training.checkpoints import Course
 from dllm.training.redundancy import execute, state_loss, states_of
 
 
@@ -77,3 +79,60 @@ def test_command_writes_a_checkpoint(
 def test_nothing_to_learn_from(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="trajectories=2: no answer was correct"):
         execute(compose(command(checkpoint, tmp_path / "out"), "train_redundancy"))
+
+
+class Killed(BaseException):
+    """No `Exception`, which nothing may catch."""
+
+
+@pytest.mark.parametrize("save", [1, 2, 4])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_anywhere_it_ends_as_if_undisturbed(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: int, when: str
+) -> None:
+    """The first save is that of the trajectories."""
+    monkeypatch.setattr(ListOperations, "grade", lambda *_: True)
+    options = ["recipe.iterations=4", "recipe.save_minutes=0"]
+
+    def train(name: str) -> tuple[dict[str, torch.Tensor], str]:
+        execute(compose([*command(checkpoint, tmp_path / name), *options], "train_redundancy"))
+        log = (tmp_path / name / "metrics.jsonl").read_text()
+        return load_model(tmp_path / name / "model").state_dict(), log
+
+    real, count = Course.save, 0
+
+    def dies(course: Course, state: dict) -> None:
+        nonlocal count
+        count += 1
+        if count != save:
+            return real(course, state)
+        if when == "after":
+            real(course, state)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Course, "save", dies)
+        with pytest.raises(Killed):
+            train("killed")
+    (resumed, log), (whole, expected) = train("killed"), train("whole")
+    assert log == expected
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["recipe.rest_weight=0.5", "recipe.iterations=1", "gen_length=16", "task.max_items=4", "model"],
+)
+def test_another_recipe_in_the_folder_is_refused(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    monkeypatch.setattr(ListOperations, "grade", lambda *_: True)
+    own = Path(shutil.copytree(checkpoint, tmp_path / "own"))
+    given = command(own, tmp_path / "out")
+    execute(compose(given, "train_redundancy"))
+    if change == "model":
+        config = own / "config.json"
+        config.write_text(config.read_text() + "\n")
+        change = "recipe.save_minutes=1"
+    with pytest.raises(ConfigError, match=r"holds a training with .*: choose another folder"):
+        execute(compose([*given, change], "train_redundancy"))
