@@ -1,0 +1,138 @@
+"""Mutation score: the share of a random sample of mutants that the tests notice.
+
+    python .ci/mutation.py --mutants 150 --seed 1
+
+mutmut (pyproject.toml, [tool.mutmut]) writes mutants of every function into mutants/. A mutant is
+tried by the tests of its module (the file of the same name), of the modules that import it, of its
+folder, and by the battery over its samplers, in this order, until one fails or `--seconds` of
+processor time are spent: a mutant that would be noticed later counts as survived. Tests that do not
+come to an end within ten times as long notice, too.
+"""
+
+import argparse
+import json
+import os
+import random
+import resource
+import shutil
+import sys
+import time
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import pytest
+from mutmut.__main__ import copy_also_copy_files, copy_src_dir, create_mutants
+
+
+FOLDER = Path("mutants").resolve()
+TESTED = ("tests/samplers", "tests/cache", "tests/engine", "tests/step")
+BATTERY = tuple(f"tests/samplers/test_{name}.py" for name in ("battery", "compositions"))
+QUIET = ("-x", "-q", "-p", "no:cacheprovider")
+
+
+class Limit:
+    """Ends a run of tests when the time of its process is spent."""
+
+    def __init__(self, seconds: float):
+        self.end = time.process_time() + seconds
+
+    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
+        if time.process_time() > self.end:
+            item.session.shouldstop = "time is spent"
+
+
+def written() -> list[str]:
+    """Names of all mutants, once they are written."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir()
+    copy_src_dir()
+    copy_also_copy_files()
+    create_mutants(os.cpu_count() or 1)
+    return sorted(
+        name
+        for path in FOLDER.rglob("*.py.meta")
+        for name in json.loads(path.read_text())["exit_code_by_key"]
+    )
+
+
+@cache
+def trials(module: str) -> tuple[tuple[str, ...], ...]:
+    """Arguments of the runs of pytest that may notice a mutant of the module."""
+    users = {module}
+    for package in ("samplers", "dllm"):
+        for path in Path(package).rglob("*.py"):
+            if f"from {module} import" in path.read_text():
+                users.add(".".join(path.with_suffix("").parts))
+    files = sorted(path for folder in TESTED for path in Path(folder).rglob("test_*.py"))
+
+    def distance(path: Path) -> int | None:
+        if path.stem == f"test_{module.rpartition('.')[2]}":
+            return 0
+        if f"from {module} import" in path.read_text():
+            return 1
+        if path.stem.removeprefix("test_") in {user.rpartition(".")[2] for user in users}:
+            return 2
+        # The folder of samplers is too large: the battery stands for it.
+        return 3 if module.startswith(f"dllm.{path.parts[1]}.") else None
+
+    runs = [tuple(str(path) for path in files if distance(path) == n) for n in range(4)]
+    names = {
+        path.stem
+        for path in Path("conf/sampler").glob("*.yaml")
+        if any(f"_target_: {user}." in path.read_text() for user in users)
+    }
+    named = ("-k", " or ".join(sorted(names))) if names else ()
+    return (*filter(None, runs), (*BATTERY, *named))
+
+
+def noticed(mutant: str, seconds: float) -> str:
+    """killed, endless or survived: by tests in a process of their own."""
+    child = os.fork()
+    if not child:
+        os.environ["MUTANT_UNDER_TEST"] = mutant
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(10 * seconds), int(10 * seconds)))
+        limit = Limit(seconds)
+        # 1: a test failed, 3: pytest broke; otherwise those passed that there were and time for.
+        os._exit(
+            any(pytest.main([*QUIET, *run], plugins=[limit]) in (1, 3) for run in runs_of(mutant))
+        )
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        return "endless"
+    return "killed" if os.waitstatus_to_exitcode(status) else "survived"
+
+
+def runs_of(mutant: str) -> tuple[tuple[str, ...], ...]:
+    return trials(mutant.partition("__mutmut_")[0].rpartition(".")[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Mutation score of a random sample.")
+    parser.add_argument("--mutants", type=int, required=True, help="size of the sample")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--seconds", type=float, default=20.0, help="processor time per mutant")
+    asked = parser.parse_args()
+    sample = random.Random(asked.seed).sample(written(), asked.mutants)
+    for mutant in sample:
+        runs_of(mutant)
+    os.chdir(FOLDER)
+    sys.path.insert(0, str(FOLDER))
+    os.environ["MUTANT_UNDER_TEST"] = ""
+    # Everything is imported once, here.
+    if pytest.main([*QUIET, "--collect-only", "-qq", *TESTED]):
+        raise SystemExit("the tests can't be collected")
+    found: Counter[str] = Counter()
+    for mutant in sample:
+        result = noticed(mutant, asked.seconds)
+        found[result] += 1
+        print(f"{result:9} {mutant}", flush=True)
+    score = 1 - found["survived"] / asked.mutants
+    print(f"{score:.1%} of {asked.mutants} mutants are noticed: {dict(found)}")
+
+
+if __name__ == "__main__":
+    main()
