@@ -27,7 +27,10 @@ from mutmut.__main__ import copy_also_copy_files, copy_src_dir, create_mutants
 
 FOLDER = Path("mutants").resolve()
 TESTED = ("tests/samplers", "tests/cache", "tests/engine", "tests/step")
-BATTERY = tuple(f"tests/samplers/test_{name}.py" for name in ("battery", "compositions"))
+BATTERY = tuple(
+    f"tests/samplers/test_{name}.py"
+    for name in ("option_ranges", "scheduled_thresholds", "battery", "compositions")
+)
 QUIET = ("-x", "-q", "-p", "no:cacheprovider")
 
 
@@ -37,8 +40,11 @@ class Limit:
     def __init__(self, seconds: float):
         self.end = time.process_time() + seconds
 
+    def spent(self) -> bool:
+        return time.process_time() > self.end
+
     def pytest_runtest_teardown(self, item: pytest.Item) -> None:
-        if time.process_time() > self.end:
+        if self.spent():
             item.session.shouldstop = "time is spent"
 
 
@@ -96,10 +102,13 @@ def noticed(mutant: str, seconds: float) -> str:
         os.dup2(quiet, 2)
         resource.setrlimit(resource.RLIMIT_CPU, (int(10 * seconds), int(10 * seconds)))
         limit = Limit(seconds)
-        # 1: a test failed, 3: pytest broke; otherwise those passed that there were and time for.
-        os._exit(
-            any(pytest.main([*QUIET, *run], plugins=[limit]) in (1, 3) for run in runs_of(mutant))
-        )
+        for run in runs_of(mutant):
+            # 1: a test failed, 3: pytest broke; otherwise all passed that there was time for.
+            if pytest.main([*QUIET, *run], plugins=[limit]) in (1, 3):
+                os._exit(1)
+            if limit.spent():
+                break
+        os._exit(0)
     status = os.waitpid(child, 0)[1]
     if os.WIFSIGNALED(status):
         return "endless"

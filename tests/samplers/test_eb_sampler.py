@@ -39,6 +39,13 @@ def test_entropy_budget_of_six_way_distributions(gamma: float, expected: list) -
     assert [sorted(step.positions) for step in trace.steps] == expected
 
 
+def test_the_budget_is_spent_to_its_end() -> None:
+    """Two positions without any doubt cost nothing; a third one is the maximum, and free."""
+    sure = [0.0, *[-math.inf] * 23]
+    step = step_of(rule("eb_sampler", gamma=0.0), (0.5, 0.5, 0.9, 0.8), logits={0: sure, 1: sure})
+    assert offsets(step.decide().commit, step.view) == [{0, 1, 2}]
+
+
 def test_entropy_values() -> None:
     p = torch.tensor([[0.9999, *[0.0001 / 5] * 5], [0.5, *[0.1] * 5], [1.0, *[0.0] * 5]])
     h = scores.entropy(p.double().log()[None], "float64")[0]
