@@ -14,10 +14,12 @@ import pandas as pd
 
 from dllm.errors import ConfigError
 from dllm.metrics.statistics import ALPHA, Verdict
+from dllm.metrics.tradeoff import oracle
 from dllm.report.cells import Cell, measure
 from dllm.report.columns import COLUMNS
+from dllm.report.exact import decoded, draw, of_cells, section
 from dllm.report.picture import speed_and_quality
-from dllm.report.suite import CONTROL, Chapter, Suite
+from dllm.report.suite import CONTROL, Chapter, Exact, Suite
 from dllm.report.verdicts import CEILING, FLOOR, Difference, said, spelled
 
 
@@ -135,8 +137,25 @@ def write_page(
             )
             speed_and_quality(measured.cells, measured.chapter.curve, picture)
             lines += ["", f"![accuracy against forwards]({picture.name})"]
+    for exact in suite.exact:
+        lines += _exact(exact, chapters, output)
     output.write_text("\n".join(lines) + "\n")
     return output
+
+
+def _exact(exact: Exact, chapters: Sequence[Measured], output: Path) -> Iterator[str]:
+    points = list(decoded(exact))
+    embedded = [
+        point
+        for measured in chapters
+        for cells in measured.cells.values()
+        for row, cell in cells.items()
+        if (point := of_cells(row, cell)) is not None
+    ]
+    yield from section(exact, points)
+    picture = output.with_name(f"{output.stem}-exact.png")
+    draw(exact, points, embedded, picture)
+    yield from ("", f"![accuracy against items per step]({picture.name})")
 
 
 def _check_names(suite: Suite, rows: Sequence[str], tasks: Sequence[str]) -> None:
@@ -167,6 +186,8 @@ def _chapter(measured: Measured) -> Iterator[str]:
             for row, cell in cells.items()
         ]
         yield pd.DataFrame(table).fillna("").to_markdown(index=False, disable_numparse=True)
+        if sweep := [cells[row] for row in chapter.sweep if row in cells]:
+            yield from ("", *wrap(_best_of(sweep, list(chapter.sweep)), 100))
     if pairs:
         yield from ("", "### Beside the simpler row", "")
         yield _pairs(pairs, words)
@@ -175,6 +196,15 @@ def _chapter(measured: Measured) -> Iterator[str]:
         yield _reproduced(measured)
     for row, reason in measured.refused.items():
         yield from ("", f"Refused: {row} ({reason}).")
+
+
+def _best_of(sweep: Sequence[Cell], names: Sequence[str]) -> str:
+    tries = [[(float(bool(s.correct)), float(s.nfe)) for s in cell.samples] for cell in sweep]
+    score, nfe = oracle(tries)
+    return (
+        f"Every sample with its best of {', '.join(names)} (ParallelBench's oracle, which looks at "
+        f"the labels): {score:.3f} at {nfe:.2f} forwards."
+    )
 
 
 def _figures(chapter: Chapter, cells: Mapping[str, Cell], cell: Cell) -> dict[str, str]:

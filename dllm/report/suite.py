@@ -44,6 +44,8 @@ class Chapter:
     """Row -> the one whose tokens it is to reproduce."""
     oracle: str | None = None
     """Row whose forwards bound the gap to the first row."""
+    sweep: list[str] = field(default_factory=list)
+    """Rows of which every sample's best one is told: an upper bound for a choice per sample."""
 
     def cases(self) -> dict[str, list[str]]:
         """Label -> all options of a row, in the page's order."""
@@ -68,6 +70,26 @@ class Chapter:
 
 
 @dataclass(frozen=True)
+class Exact:
+    """Rules decoded on exact probabilities, beside closed forms."""
+
+    title: str
+    text: str
+    kinds: list[str]
+    """Of `dllm.report.exact.ORACLES`."""
+    items: list[int]
+    """Lengths of the lists."""
+    count: int
+    """Samples per row."""
+    per_step: list[int]
+    """Items per step; those that divide the length."""
+    rows: dict[str, list[str]]
+    """Label -> options of rules with steps of a fixed size."""
+    adaptive: dict[str, list[str]]
+    """Of rules that choose it."""
+
+
+@dataclass(frozen=True)
 class Suite:
     """One page."""
 
@@ -80,6 +102,7 @@ class Suite:
     margin: float
     """Accuracies that differ by less count as equal, if the samples suffice to say so."""
     chapters: list[Chapter]
+    exact: list[Exact] = field(default_factory=list)
 
 
 def suites() -> list[str]:
@@ -108,6 +131,7 @@ def _labels(chapter: Chapter) -> Iterator[str]:
     """Every row that a comparison names."""
     yield from chapter.curve
     yield from filter(None, [chapter.oracle])
+    yield from chapter.sweep
     for ours, others in (*chapter.beside.items(), *chapter.same_tokens.items()):
         yield ours
         yield from (o for o in ([others] if isinstance(others, str) else others) if o != CONTROL)
