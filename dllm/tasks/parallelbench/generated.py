@@ -67,6 +67,11 @@ OPERATIONS = {
 }
 
 
+def seed_of(name: str) -> int:
+    """The benchmark's seed of a task."""
+    return (int(sha256(name.encode()).hexdigest(), 16) + 42) % 65535
+
+
 class Lines:
     """Endless samples of one operation."""
 
@@ -74,7 +79,7 @@ class Lines:
         self.kind = kind
         self.pool = [f"{a} {b}" for a, b in product(first, last)]
         name = OPERATIONS[kind].seeded_as or kind
-        self.rng = Random((int(sha256(name.encode()).hexdigest(), 16) + 42) % 65535)
+        self.rng = Random(seed_of(name))
 
     def draw(self, shortest: int, longest: int) -> Row:
         """A row as in the benchmark's files, without its worked example."""
@@ -165,14 +170,15 @@ class WaitingLines(Task):
         rows = lines.file(self.min_items, self.max_items, self.per_length)
         for number, row in enumerate(rows):
             (example,) = row["input"]["icl_examples"]
-            turn = (prompt.format(**example["input"]), _text(example["answer"]))
+            turn = (prompt.format(**example["input"]), example_of(example["answer"]))
             asked = prompt.format(**row["input"])
-            yield identified(kind, number, row, asked, _text(row["answer"]), (turn,))
+            yield identified(kind, number, row, asked, example_of(row["answer"]), (turn,))
 
     def assess(self, sample: Sample, text: str) -> Grade:
         score = METRICS[OPERATIONS[sample.task].metric](text, sample.meta["row"]["answer"])
         return Grade(correct=score.lenient, scores={"score_strict": float(score.strict)})
 
 
-def _text(answer: Any) -> str:
+def example_of(answer: Any) -> str:
+    """A correct response."""
     return answer if isinstance(answer, str) else answer["example"]
