@@ -22,7 +22,7 @@ def check(recorded: Recorded, places: Places) -> FileResult:
             f"no files of ParallelBench in {places.data}: name their folder by --data"
         )
     kinds = sorted({case["task"] for case in recorded.cases})
-    task = ParallelBench(str(places.data), kinds, grammar=True, bertscore=False)
+    task = ParallelBench(str(places.data), kinds, grammar=True, bertscore=False, infill=False)
     samples: dict[str, list[Sample]] = defaultdict(list)
     for sample in task.samples("test"):
         samples[sample.task].append(sample)

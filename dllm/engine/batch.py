@@ -106,7 +106,8 @@ class Batch:
         generator = torch.Generator(self.device).manual_seed(int.from_bytes(digest[:7], "big"))
         trace = None
         if self.setting.record:
-            trace = Trace(prompt.sample_id, layout.length - len(prompt.tokens), self.spec.mask_id)
+            length, given = layout.length - len(prompt.tokens), list(prompt.region or ())
+            trace = Trace(prompt.sample_id, length, self.spec.mask_id, given=given)
         row = Row(ticket, prompt, time.perf_counter(), trace, earlier)
         if b == len(self.rows):
             self.canvas.append(prompt, layout, generator)

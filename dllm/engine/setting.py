@@ -83,6 +83,7 @@ class Setting:
                 "not inside it"
             )
         layout = sampler.layout(prompt, spec)
+        self._admit_region(prompt, layout)
         asked = (
             f"sample {prompt.sample_id}: prompt of {len(prompt.tokens)} tokens + "
             f"gen_length={prompt.gen_length} exceeds"
@@ -106,3 +107,23 @@ class Setting:
         if self.constraint is not None:
             self.constraint.check(prompt)
         return prompt, layout
+
+    def _admit_region(self, prompt: Prompt, layout: Layout) -> None:
+        if prompt.region is None:
+            return
+        where = f"sample {prompt.sample_id}: the given answer"
+        length = layout.length - len(prompt.tokens)
+        if len(prompt.region) != length or layout.capacity != layout.length:
+            raise ConfigError(
+                f"{where} has {len(prompt.region)} positions, "
+                f"sampler={type(self.sampler).__name__} lays out {length} to "
+                f"{layout.capacity - len(prompt.tokens)}: gaps are filled on a canvas of one length"
+            )
+        if self.predictor.spec.mask_id not in prompt.region:
+            raise ConfigError(f"{where} has no gap")
+        if any(not 0 <= token < self.predictor.spec.vocab_size for token in prompt.region):
+            raise ConfigError(f"{where} holds a token id outside the vocabulary")
+        if self.eos is not EosPolicy.NONE:
+            raise ConfigError(
+                f"{where} ends before its gaps are filled under eos={self.eos}: use eos=none"
+            )

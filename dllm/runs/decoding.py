@@ -15,7 +15,7 @@ from dllm.engine.setting import DoesNotFit
 from dllm.errors import ConfigError
 from dllm.runs.checkpoint import Checkpoint
 from dllm.runs.folder import RunFolder
-from dllm.runs.grading import encoded, grade, unfit
+from dllm.runs.grading import answer_tokens, encoded, filled_in, grade, unfit
 from dllm.runs.others import served
 from dllm.runs.parts import Parts
 from dllm.runs.progress import Progress
@@ -86,30 +86,36 @@ class Decoding:
         self.others = others
         self.samples = {sample.id: sample for sample in samples}
         self.decoder = decoder(config, parts, checkpoint, others)
-        prompts = [
-            Prompt(
-                sample.id,
-                encoded(checkpoint.tokenizer, sample),
-                config.gen_length,
-                tuple(references.get(sample.id, ())) or None,
-                schema=json.dumps(sample.meta["schema"]) if "schema" in sample.meta else None,
-            )
-            for sample in samples
-        ]
+        tokenizer, spec, length = checkpoint.tokenizer, checkpoint.spec, config.gen_length
         self.prompts: list[Prompt] = []
         self.unfit: dict[str, DoesNotFit] = {}
+        self.lengths: dict[str, int] = {}
+        self.told: dict[str, int] = {}
         with configuration.full_paths(config.sampler, "sampler"):
             self.decoder.check_parts()
-            for prompt in prompts:
+            for sample in samples:
+                tokens = encoded(tokenizer, sample)
+                self.lengths[sample.id] = len(tokens)
                 try:
+                    region = filled_in(tokenizer, spec, sample, length)
+                    prompt = Prompt(
+                        sample.id,
+                        tokens,
+                        length,
+                        tuple(references.get(sample.id, ())) or None,
+                        schema=json.dumps(sample.meta["schema"])
+                        if "schema" in sample.meta
+                        else None,
+                        region=region,
+                    )
                     self.decoder.admit(prompt)
                     self.prompts.append(prompt)
+                    self.told[sample.id] = len(answer_tokens(region or (), spec))
                 except DoesNotFit as error:
-                    self.unfit[prompt.sample_id] = error
+                    self.unfit[sample.id] = error
         if not self.prompts:
             raise next(iter(self.unfit.values()))
         self._prompt_of = {prompt.sample_id: prompt for prompt in self.prompts}
-        self.lengths = {prompt.sample_id: len(prompt.tokens) for prompt in prompts}
 
     def run(self, folder: RunFolder, name: str) -> None:
         """Each sample is on disk before the next one is reported."""
@@ -124,7 +130,8 @@ class Decoding:
             for outcome in self.decoder.decode(self.prompts):
                 self._score_sequential(outcome)
                 sample = self.samples[outcome.sample_id]
-                result = grade(outcome, sample, self.task, tokenizer, spec)
+                told = self.told[sample.id]
+                result = grade(outcome, sample, self.task, tokenizer, spec, told)
                 folder.append(result, outcome.trace)
                 if shown is not None:
                     shown.add(result)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from dllm.engine.setting import DoesNotFit
 from dllm.metrics.definitions import SampleResult
 from dllm.models.spec import ModelSpec
 from dllm.models.tokenizers import Tokenizer
@@ -17,6 +18,27 @@ from dllm.tasks.base import Grade, Sample, Task
 def encoded(tokenizer: Tokenizer, sample: Sample) -> tuple[int, ...]:
     """The model's chat of a sample's turns and prompt, up to and including the answer's prefix."""
     return tuple(tokenizer.chat(sample.messages, sample.prefix))
+
+
+GAP = "[MASK]"
+
+
+def filled_in(
+    tokenizer: Tokenizer, spec: ModelSpec, sample: Sample, gen_length: int
+) -> tuple[int, ...] | None:
+    """The generation region of a sample whose answer has gaps only, ended by end tokens.
+
+    Raises `DoesNotFit` where that is longer than `gen_length`.
+    """
+    if not sample.form:
+        return None
+    first, *others = (tokenizer.encode(part) for part in sample.form.split(GAP))
+    tokens = [*first, *(token for part in others for token in (spec.mask_id, *part))]
+    if len(tokens) > gen_length:
+        raise DoesNotFit(
+            f"sample {sample.id}: an answer of {len(tokens)} tokens exceeds gen_length={gen_length}"
+        )
+    return (*tokens, *[spec.eos_ids[0]] * (gen_length - len(tokens)))
 
 
 def unfit(sample: Sample, prompt_length: int) -> SampleResult:
@@ -51,8 +73,14 @@ def answer_tokens(tokens: Sequence[int], spec: ModelSpec) -> list[int]:
 
 
 def grade(
-    outcome: Outcome, sample: Sample, task: Task, tokenizer: Tokenizer, spec: ModelSpec
+    outcome: Outcome,
+    sample: Sample,
+    task: Task,
+    tokenizer: Tokenizer,
+    spec: ModelSpec,
+    told: int = 0,
 ) -> SampleResult:
+    """`told`: tokens of the answer that were not decoded."""
     text = task.answer_in(tokenizer.decode(answer_tokens(outcome.tokens, spec)))
     given = task.assess(sample, text)
     if outcome.failure is not None and given.correct is not None:
@@ -67,7 +95,7 @@ def grade(
         correct=given.correct,
         failure=outcome.failure,
         prompt_length=outcome.prompt_length,
-        effective=sum(len(answer_tokens(phase.tokens, spec)) for phase in outcome.phases()),
+        effective=sum(len(answer_tokens(phase.tokens, spec)) for phase in outcome.phases()) - told,
         committed=outcome.committed,
         steps=cost.steps,
         forwards={str(kind): count for kind, count in cost.forwards.items()},

@@ -35,6 +35,9 @@ class Prompt:
     """Tokens that end this answer besides the model's end tokens."""
     schema: str | None = None
     """JSON Schema of the answer, where the sample has one of its own."""
+    region: tuple[int, ...] | None = None
+    """The generation region at the start, the mask token where it is to be decoded; None = masks
+    only."""
     phase: int = 0
     """How many generations of the same sample came before (samplers that continue an answer)."""
 
@@ -126,6 +129,8 @@ class Canvas:
         start = len(prompt.tokens)
         self.tokens[row] = self.mask_id
         self.tokens[row, :start] = prompt.tokens
+        if prompt.region is not None:
+            self.tokens[row, start : start + len(prompt.region)] = prompt.region
         self.prompt_length[row] = self.block_start[row] = self.block_end[row] = start
         self.length[row], self.limit[row], self.kept[row] = (
             layout.length,

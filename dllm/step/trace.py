@@ -99,6 +99,8 @@ class Trace:
     """Of every committed token, in the order of the steps: its raw probability where the tokens of
     the path are revealed one at a time (`score_sequential`); None = not asked for, or the path has
     revised what it committed."""
+    given: list[int] = field(default_factory=list)
+    """The generation region at the start; empty = masks only."""
 
     def commits(self) -> list[list[tuple[int, int]]]:
         """Per forward, (position, token) of everything that was written, remasks as the mask id."""
@@ -114,6 +116,7 @@ class Trace:
     def replay(self) -> Iterator[np.ndarray]:
         """The generation region after each forward, int64 [length]; length changes where it did."""
         canvas = np.full(self.gen_length, self.mask_id, dtype=np.int64)
+        canvas[: len(self.given)] = self.given
         for step in self.steps:
             canvas = canvas.copy()
             canvas[step.positions] = step.tokens
@@ -143,6 +146,8 @@ class Trace:
             "mask_id": self.mask_id,
             "steps": steps,
         }
+        if self.given:
+            whole["given"] = self.given
         return whole if self.sequential is None else {**whole, "sequential": self.sequential}
 
     @classmethod
@@ -159,8 +164,8 @@ class Trace:
                 refused = [tuple(pair) for pair in raw["review"]["refused"]]
                 raw["review"] = Review(**{**raw["review"], "refused": refused})
             steps.append(Step(**raw))
-        size, mask = data["gen_length"], data["mask_id"]
-        return cls(data["sample_id"], size, mask, steps, data.get("sequential"))
+        size, mask, given = data["gen_length"], data["mask_id"], data.get("given", [])
+        return cls(data["sample_id"], size, mask, steps, data.get("sequential"), given)
 
 
 def pack_traces(traces: Iterable[Trace]) -> bytes:

@@ -46,6 +46,8 @@ class Sample:
     """What the chat begins with, before all turns; empty = nothing."""
     prefix: str = ""
     """How the answer begins; put after the chat's header, no part of the output."""
+    form: str = ""
+    """The answer with a `[MASK]` for every token that is asked for; empty = all of it is."""
 
     @property
     def messages(self) -> list[dict[str, str]]:

@@ -39,7 +39,9 @@ def test_one_item_per_step_is_never_wrong(points: list[Point]) -> None:
     one, all_at_once, threshold = points
     assert (one.correct, one.nfe, one.ideal, one.bits) == (40, 4.0, 1.0, 0.0)
     assert all_at_once.nfe == 1 and all_at_once.correct < 40
-    assert all_at_once.ideal == pytest.approx(0.09375) and all_at_once.bits == pytest.approx(3.415, abs=1e-3)
+    assert all_at_once.ideal == pytest.approx(0.09375) and all_at_once.bits == pytest.approx(
+        3.415, abs=1e-3
+    )
     assert (threshold.correct, threshold.nfe, threshold.ideal) == (40, 4.0, None)
 
 

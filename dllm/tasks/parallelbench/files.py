@@ -10,7 +10,7 @@ licence and are not part of this toolkit; `task.path` names a copy. Known faults
 
 import ast
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,13 +44,20 @@ class ParallelBench(Task):
 
     grammar: whether texts are checked by LanguageTool, which needs Java; without it the texts that
         only grammar judges are refused and words_to_sentence is graded by the words it includes
+    infill: whether only the gaps of the file's `output_format` are decoded, one token for an item
     bertscore: whether paraphrases are also compared with their source by a model from the hub
     """
 
     def __init__(
-        self, path: str | None, kinds: Sequence[str] | None, grammar: bool, bertscore: bool
+        self,
+        path: str | None,
+        kinds: Sequence[str] | None,
+        grammar: bool,
+        bertscore: bool,
+        infill: bool,
     ) -> None:
         self._path, self._chosen, self._wanted = path, kinds, (grammar, bertscore)
+        self._infill = infill
 
     @cached_property
     def _files(self) -> Mapping[str, BenchmarkFile]:
@@ -74,7 +81,7 @@ class ParallelBench(Task):
     def samples(self, split: Split, limit: int | None = None, seed: int = 0) -> list[Sample]:
         """The kinds in turn, each in the order of its file; `limit` in total (None: all)."""
         _ = self._texts  # what it lacks is said before any work
-        lists = [_samples(kind, file) for kind, file in self._files.items()]
+        lists = [_samples(kind, file, self._infill) for kind, file in self._files.items()]
         longest = max(map(len, lists))
         in_turn = [found[i] for i in range(longest) for found in lists if i < len(found)]
         return in_turn[:limit]
@@ -87,7 +94,7 @@ class ParallelBench(Task):
         return Grade(correct=score.lenient, scores={"score_strict": float(score.strict)})
 
 
-def _samples(kind: str, file: BenchmarkFile) -> list[Sample]:
+def _samples(kind: str, file: BenchmarkFile, infill: bool) -> list[Sample]:
     samples = []
     for number, row in enumerate(read_lines(file.path, "task.path")):
         where = f"task.path={file.path}: row {number} lacks"
@@ -99,7 +106,12 @@ def _samples(kind: str, file: BenchmarkFile) -> list[Sample]:
             turns = tuple((_filled(file.prompt, e["input"]), _text(e["answer"])) for e in examples)
         except KeyError as error:
             raise ConfigError(f"{where} {error}") from None
-        samples.append(identified(kind, number, row, prompt, _text(row["answer"]), turns))
+        sample = identified(kind, number, row, prompt, _text(row["answer"]), turns)
+        if infill:
+            if not row.get("output_format"):
+                raise ConfigError(f"{where} output_format, whose gaps task.infill=true fills")
+            sample = replace(sample, form=row["output_format"])
+        samples.append(sample)
     return samples
 
 

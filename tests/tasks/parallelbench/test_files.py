@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from dllm.config import compose
 from dllm.errors import ConfigError
+from dllm.runs.execute import execute
+from dllm.runs.folder import RunFolder
 from dllm.tasks.parallelbench import texts
 from dllm.tasks.parallelbench.files import ParallelBench
 
@@ -15,8 +18,8 @@ DATA = Path("../shared/data/parallelbench")
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is not there")
 
 
-def bench(path: str | None, grammar: bool = True) -> ParallelBench:
-    return ParallelBench(path, None, grammar, bertscore=False)
+def bench(path: str | None, grammar: bool = True, infill: bool = False) -> ParallelBench:
+    return ParallelBench(path, None, grammar, bertscore=False, infill=infill)
 
 
 ROW: dict[str, Any] = {
@@ -45,6 +48,34 @@ def test_a_prompt_is_assembled(tmp_path: Path) -> None:
         {"role": "assistant", "content": '["D"]'},
         {"role": "user", "content": 'Copy\n["A", "B"]'},
     ]
+
+
+def test_gaps_are_those_of_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, [{**ROW, "output_format": '["[MASK]", "[MASK]"]'}, ROW])
+    plain, _ = bench(path).samples("test")
+    assert plain.form == ""
+    with pytest.raises(ConfigError, match="row 1 lacks output_format"):
+        bench(path, infill=True).samples("test")
+    Path(path).write_text(json.dumps({**ROW, "output_format": '["[MASK]", "[MASK]"]'}))
+    (sample,) = bench(path, infill=True).samples("test")
+    assert sample.form == '["[MASK]", "[MASK]"]'
+
+
+@pytest.mark.parametrize("cache", ["none", "dual"])
+def test_only_the_gaps_are_decoded(cache: str, tmp_path: Path) -> None:
+    row = {"input": {"context": "Luca Ivy Gina"}, "answer": '["Luca Ivy Gina"]'}
+    rows = [{**row, "output_format": "Luca [MASK][MASK] Gina"}]
+    rows += [{**row, "output_format": "Luca " * 40 + "[MASK]"}]  # does not fit
+    path = written(tmp_path, rows, SETTINGS.replace("Copy\\n", "copy: "))
+    options = ["task=parallelbench", f"task.path={path}", "task.infill=true", f"cache={cache}"]
+    small = ["gen_length=16", "sampler=threshold", "sampler.region.block_length=8", "limit=2"]
+    quiet = ["tracker=none", "progress=false", f"output={tmp_path / 'runs'}"]
+    folder, summary = execute(compose([*options, *small, *quiet]), "threshold")
+    done, lost = sorted(RunFolder(folder).samples(), key=lambda sample: sample.unfit)
+    assert lost.unfit
+    assert done.output.startswith("Luca") and done.output.endswith("Gina")
+    assert done.committed == 2 and done.effective <= 2
+    assert summary["baseline"]["metrics"]["nfe"] == 1  # two tokens of one of two samples
 
 
 def test_equal_rows_are_two_samples(tmp_path: Path) -> None:
