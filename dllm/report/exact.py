@@ -113,7 +113,7 @@ def of_cells(row: str, cell: Cell) -> Point | None:
 
 def section(exact: Exact, points: Sequence[Point]) -> Iterator[str]:
     """Lines of the page. Rows of fixed steps are tested against their closed form."""
-    p_values = holm([binomtest(p.correct, p.n, p.ideal).pvalue for p in points if p.ideal])
+    p_values = holm([float(binomtest(p.correct, p.n, p.ideal).pvalue) for p in points if p.ideal])
     adjusted = dict(zip([p for p in points if p.ideal], p_values, strict=True))
     off = [
         f"{p.row} on {p.kind} of {p.items} ({p.accuracy:.3f} for {p.ideal:.3f})"
