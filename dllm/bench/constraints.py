@@ -1,9 +1,11 @@
 """Single checks of a canvas under the JSON grammar, with a vocabulary of full size."""
 
+import gc
 import json
 import random
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Literal
@@ -35,6 +37,9 @@ class Timing:
     mean: float
     full: float
     """Mean of the same checks with nothing known beforehand."""
+    full_median: float
+    collection: float
+    """Part of the mean that Python's garbage collector takes, which runs between the checks."""
 
 
 def measure(order: Order, canvases: int = 10, seed: int = 0) -> Timing:
@@ -43,13 +48,14 @@ def measure(order: Order, canvases: int = 10, seed: int = 0) -> Timing:
     vocabulary = full_vocabulary(rng)
     ids = {text: token for token, text in enumerate(vocabulary.texts) if text}
     checker = CanvasChecker(read_json_schema(True), vocabulary, MASK, [END], CANVAS)
-    seconds, fresh = [], []
+    seconds, fresh, collected = [], [], []
     for _ in range(canvases):
         shown = list(proposals(order, answer(rng, ids), vocabulary, rng))
         for proposal in shown:
-            started = time.thread_time()
-            checker.fits(proposal)
-            seconds.append(time.thread_time() - started)
+            with collecting(collected):
+                started = time.thread_time()
+                checker.fits(proposal)
+                seconds.append(time.thread_time() - started)
         for proposal in rng.sample(shown, 3):
             checker.forget()
             started = time.thread_time()
@@ -62,7 +68,28 @@ def measure(order: Order, canvases: int = 10, seed: int = 0) -> Timing:
         ordered[int(0.99 * len(ordered))],
         fmean(seconds),
         fmean(fresh),
+        median(fresh),
+        sum(collected) / len(seconds),
     )
+
+
+@contextmanager
+def collecting(seconds: list[float]) -> Iterator[None]:
+    """Notes what each run of the garbage collector takes."""
+    started = 0.0
+
+    def note(phase: str, _: object) -> None:
+        nonlocal started
+        if phase == "start":
+            started = time.thread_time()
+        else:
+            seconds.append(time.thread_time() - started)
+
+    gc.callbacks.append(note)
+    try:
+        yield
+    finally:
+        gc.callbacks.remove(note)
 
 
 def full_vocabulary(rng: random.Random) -> Vocabulary:

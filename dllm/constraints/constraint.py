@@ -19,7 +19,7 @@ from dllm.constraints.grammar import Grammar
 from dllm.constraints.languages import BUILT_IN, JsonSchema, Language, LarkText, Regex, built_in
 from dllm.constraints.lave import LaveReviewer
 from dllm.constraints.lookahead import Lookahead
-from dllm.constraints.prefixes import PrefixParser
+from dllm.constraints.prefixes import PrefixParser, try_masks
 from dllm.constraints.reviewing import CfgReviewer, Conduct
 from dllm.constraints.vocabulary import Vocabulary
 from dllm.errors import ConfigError
@@ -205,13 +205,16 @@ class BoundGrammar:
 
     def _parser(self, language: Language) -> PrefixParser:
         if language not in self._parsers:
+            option = f"{self.options.option} with constraint.method=lave"
             try:
-                self._parsers[language] = PrefixParser(
-                    language.guidance(), self.tokenizer, self.spec.eos_ids
-                )
+                given = (language.guidance(), self.tokenizer, self.spec.eos_ids)
+                if isinstance(language, LarkText):
+                    try_masks(*given, self._deadline())
+                self._parsers[language] = PrefixParser(*given)
             except GrammarError as error:
-                option = f"{self.options.option} with constraint.method=lave"
                 raise ConfigError(f"{option}: {error}") from None
+            except Undecided:
+                raise ConfigError(f"{option} {self._late()}") from None
         return self._parsers[language]
 
     def _checker(self, language: Language, ends: frozenset[int], longest: int) -> CanvasChecker:
@@ -219,11 +222,17 @@ class BoundGrammar:
         if checker is not None and len(checker.chart) > FRAMES:
             checker.forget()
         if checker is None or checker.longest < longest:
-            deadline = Deadline.after(self.options.compile_timeout)
             checker = self._checkers[language, ends] = self._built(
-                language, ends, longest, deadline
+                language, ends, longest, self._deadline()
             )
         return checker
+
+    def _deadline(self) -> Deadline:
+        return Deadline.after(self.options.compile_timeout)
+
+    def _late(self) -> str:
+        seconds = self.options.compile_timeout
+        return f"is not compiled within constraint.compile_timeout={seconds:g} seconds"
 
     def _built(
         self, language: Language, ends: frozenset[int], longest: int, deadline: Deadline
@@ -245,10 +254,7 @@ class BoundGrammar:
         except GrammarError as error:
             raise ConfigError(f"{option}: {error}") from None
         except Undecided:
-            seconds = self.options.compile_timeout
-            raise ConfigError(
-                f"{option} is not compiled within constraint.compile_timeout={seconds:g} seconds"
-            ) from None
+            raise ConfigError(f"{option} {self._late()}") from None
         if not checker.begins():
             raise ConfigError(
                 f"constraint.prefix={self.options.prefix!r}: no valid answer begins like this"

@@ -12,6 +12,11 @@ from dllm.constraints.automaton import DEAD, Dfa, Nfa, determinise
 from dllm.constraints.clock import NEVER, Deadline
 from dllm.constraints.errors import EmptyLanguage, GrammarError
 from dllm.constraints.regex import Pattern, compile_pattern
+from dllm.constraints.trial import tried
+
+
+QUICK = 20_000
+"""Characters of a grammar up to which Lark is trusted to read it in no time."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,8 @@ def read_lark(text: str, start: str = "start", deadline: Deadline = NEVER) -> Gr
     Raises `GrammarError` for text that Lark refuses, terminals that are not regular, or a start
     symbol from which nothing can be derived; `Undecided` at the deadline.
     """
+    if len(text) > QUICK:
+        tried(deadline, kind="lark", text=text, start=start)
     lark = load_lark(text, start)
     names = {terminal.name for terminal in lark.terminals}
     lexemes = {}

@@ -7,8 +7,17 @@ from collections.abc import Sequence
 import llguidance
 import numpy as np
 
+from dllm.constraints.clock import Deadline
 from dllm.constraints.errors import GrammarError
+from dllm.constraints.trial import tried
 from dllm.models.tokenizers import Tokenizer
+
+
+def try_masks(guidance: str, tokenizer: Tokenizer, ends: Sequence[int], deadline: Deadline) -> None:
+    """Raises `Undecided` for a grammar whose masks are not computed at the deadline: where a lexeme
+    may go on with what the next one has to begin with, llguidance never comes to an end."""
+    text = tokenizer.base.backend_tokenizer.to_str()
+    tried(deadline, kind="guidance", text=guidance, tokenizer=text, end=ends[0])
 
 
 class PrefixParser:

@@ -12,7 +12,12 @@ from tiny_decoding import random_model
 
 from dllm.cache.none import NoCache
 from dllm.config import build, compose
+from dllm.constraints.clock import NEVER
+from dllm.constraints.constraint import BoundGrammar
+from dllm.constraints.errors import GrammarError
 from dllm.constraints.languages import JsonSchema
+from dllm.constraints.trial import tried
+from dllm.constraints.vocabulary import Vocabulary
 from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError, RunError
 from dllm.forward.predictor import Predictor
@@ -137,6 +142,14 @@ def test_the_last_token_that_fits_is_used() -> None:
         assert answer(outcome).keys() == {"name", "age"}
 
 
+def test_a_vocabulary_that_cannot_spell_the_grammar() -> None:
+    bound = decoder("constraint=regex", "constraint.pattern=ab").constraint
+    assert isinstance(bound, BoundGrammar)
+    bound.vocabulary = Vocabulary((b"a", b"c", None))
+    with pytest.raises(ConfigError, match="tokens can't spell any valid answer"):
+        bound.check(prompts()[0])
+
+
 def test_a_budget_ends_in_a_failure() -> None:
     run = decoder("constraint=json_schema", "constraint.budget=1", "constraint.patience=null")
     for outcome in run.decode(prompts()):
@@ -207,6 +220,58 @@ def test_a_bad_schema_is_one_line_before_any_forward(
 def test_bad_options_are_one_line_before_any_forward(options: list[str], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         next(decoder(*options).decode(prompts()))
+
+
+@pytest.mark.parametrize(
+    ("text", "method", "complaint"),
+    [
+        # llguidance reads as many a's as there are, and then looks for one for ever
+        ("start: A B\nA: /a+/\nB: /ab/\n", "lave", "lave is not compiled within"),
+        # Lark itself takes minutes
+        (
+            "start: n0\n" + "".join(f"n{i}: n{i + 1}\n" for i in range(20_000)) + 'n20000: "a"\n',
+            "cfg",
+            "is not compiled within",
+        ),
+        ('start: a\na: a "x"\n', "cfg", "no text can be derived"),
+        ('start: "a" b\n', "cfg", "'b' used but not defined"),
+    ],
+)
+def test_a_bad_grammar_is_one_line_before_any_forward(
+    text: str, method: str, complaint: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "own.lark"
+    path.write_text(text)
+    run = decoder(
+        "constraint=grammar",
+        f"constraint.grammar={path}",
+        f"constraint.method={method}",
+        "constraint.compile_timeout=2",
+    )
+    with pytest.raises(ConfigError, match=complaint) as caught:
+        next(run.decode(prompts()))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "rules", ['start: start "a" | "a"', 'start: start start | "a"', 'start: x "a"*\nx: | x x | "a"']
+)
+def test_left_recursive_and_ambiguous_grammars_work(rules: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.lark"
+    path.write_text(rules + "\n")
+    options = ("constraint=grammar", f"constraint.grammar={path}", "sampler.region.block_length=8")
+    for outcome in decoder(*options).decode(prompts(gen_length=8)[:1]):
+        assert outcome.failure is None
+        text = tokenizer().decode([t for t in outcome.tokens if t not in spec().eos_ids])
+        assert not text.strip("a")
+
+
+def test_a_compilation_that_is_killed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dllm.constraints.trial.PROCESS", Path(__file__).with_name("killed.py"))
+    with pytest.raises(GrammarError, match="ended by signal 9") as caught:
+        tried(NEVER, kind="lark", text="", start="")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_text_that_the_judge_refuses_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

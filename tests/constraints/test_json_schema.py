@@ -4,9 +4,9 @@ import json
 import random
 from typing import Any
 
-import jsonschema
 import pytest
 from derivations import sentence
+from jsonschema.validators import validator_for
 
 from dllm.constraints.checker import Checker, Verdict
 from dllm.constraints.errors import EmptyLanguage, GrammarError
@@ -116,7 +116,7 @@ def test_what_is_derived_is_valid(schema: Any, valid: list[Any], invalid: list[A
         assert not valid
         return
     checker = Checker.of(grammar, 8)
-    validator = jsonschema.validators.validator_for(schema)(schema)
+    validator = validator_for(schema)(schema)
     rng = random.Random(0)
     for _ in range(60):
         text = sentence(grammar, rng)

@@ -1,0 +1,38 @@
+"""Libraries that can't be interrupted are tried in a process that can."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from dllm.constraints.clock import Deadline
+from dllm.constraints.errors import GrammarError, Undecided
+
+
+PROCESS = Path(__file__).with_name("trial_process.py")
+
+
+def tried(deadline: Deadline, **given: object) -> None:
+    """Returns once the process has done what it was given (`trial_process.py`).
+
+    Raises `Undecided` if it is not done at the deadline and `GrammarError` if it died of it.
+    """
+    left = deadline.at - time.monotonic()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", str(PROCESS)],
+            input=json.dumps(given).encode(),
+            capture_output=True,
+            timeout=None if math.isinf(left) else max(left, 0.0),
+        )
+    except subprocess.TimeoutExpired:
+        raise Undecided from None
+    if done.returncode < 0:
+        raise GrammarError(f"the process that compiled it was ended by signal {-done.returncode}")
+    if done.returncode:
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise GrammarError(f"the process that compiled it failed: {' '.join(last)}")
