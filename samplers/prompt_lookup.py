@@ -57,7 +57,7 @@ class PromptLookup(Sampler):
         self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState
     ) -> Request:
         read, wanted = canvas.tokens.copy(), np.zeros_like(eligible)
-        for row in eligible.any(axis=1).nonzero()[0]:
+        for row in np.flatnonzero(eligible.any(axis=1)):
             start = int(eligible[row].argmax())
             closed = ~eligible[row, start:]
             room = int(closed.argmax()) if closed.any() else closed.size

@@ -6,7 +6,7 @@ smallest difference that the samples could have shown.
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import wrap
 
@@ -15,6 +15,7 @@ import pandas as pd
 from dllm.errors import ConfigError
 from dllm.metrics.statistics import ALPHA, Verdict
 from dllm.metrics.tradeoff import oracle
+from dllm.report.bits import RunBits, information_per_round
 from dllm.report.cells import Cell, measure
 from dllm.report.columns import COLUMNS
 from dllm.report.exact import decoded, draw, of_cells, section
@@ -137,6 +138,7 @@ def write_page(
             )
             speed_and_quality(measured.cells, measured.chapter.curve, picture)
             lines += ["", f"![accuracy against forwards]({picture.name})"]
+        lines += _information(measured, output.with_suffix(""))
     for exact in suite.exact:
         lines += _exact(exact, chapters, output)
     output.write_text("\n".join(lines) + "\n")
@@ -156,6 +158,19 @@ def _exact(exact: Exact, chapters: Sequence[Measured], output: Path) -> Iterator
     picture = output.with_name(f"{output.stem}-exact.png")
     draw(exact, points, embedded, picture)
     yield from ("", f"![accuracy against items per step]({picture.name})")
+
+
+def _information(measured: Measured, stem: Path) -> Iterator[str]:
+    for task, cells in measured.cells.items():
+        runs = [
+            replace(RunBits.of(cells[row].folder), label=row)
+            for row in measured.chapter.information
+            if row in cells
+        ]
+        if runs:
+            picture = stem.with_name(f"{stem.name}-bits-{task.replace(' ', '-')}.png")
+            information_per_round(runs, picture)
+            yield from ("", f"![bits of each round, {task}]({picture.name})")
 
 
 def _check_names(suite: Suite, rows: Sequence[str], tasks: Sequence[str]) -> None:

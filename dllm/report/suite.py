@@ -42,6 +42,8 @@ class Chapter:
     """Row -> simpler ones that it is compared with; `control` is the run's own matched one."""
     same_tokens: dict[str, str] = field(default_factory=dict)
     """Row -> the one whose tokens it is to reproduce."""
+    information: list[str] = field(default_factory=list)
+    """Rows whose bits per round are drawn, a picture per task (trace=true)."""
     oracle: str | None = None
     """Row whose forwards bound the gap to the first row."""
     sweep: list[str] = field(default_factory=list)
@@ -130,6 +132,7 @@ def load_suite(name: str) -> Suite:
 def _labels(chapter: Chapter) -> Iterator[str]:
     """Every row that a comparison names."""
     yield from chapter.curve
+    yield from chapter.information
     yield from filter(None, [chapter.oracle])
     yield from chapter.sweep
     for ours, others in (*chapter.beside.items(), *chapter.same_tokens.items()):

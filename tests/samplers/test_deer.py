@@ -18,12 +18,15 @@ from dllm.engine.loop import Decoder
 from dllm.engine.setting import Served
 from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
+from dllm.forward.store import KVStore
+from dllm.models.hub import EMBEDDED
 from dllm.models.spec import ModelSpec
+from dllm.models.tokenizers import load_tokenizer
 from dllm.models.transformer import Transformer
 from dllm.step.canvas import Prompt
 from dllm.step.outcome import Outcome
-from dllm.step.plan import ForwardKind
-from dllm.step.prediction import View
+from dllm.step.plan import ForwardKind, Plan
+from dllm.step.prediction import Prediction, View
 from dllm.step.sampler import Sampler
 from dllm.step.state import SamplerState
 from samplers.deer import Deer
@@ -111,6 +114,75 @@ def test_a_drafter_that_is_right_needs_one_forward_per_block() -> None:
         assert outcome.cost.other_forwards["verifier", ForwardKind.STEP] == outcome.cost.steps
 
 
+class Reading(Predictor):
+    """Keeps what it was given to read."""
+
+    def __init__(self, model: Transformer):
+        super().__init__(model)
+        self.read: list[Tensor] = []
+
+    def predict(self, plan: Plan, store: KVStore | None) -> Prediction | None:
+        self.read.append(plan.tokens)
+        return super().predict(plan, store)
+
+
+@pytest.mark.parametrize("on_reject", ["break", "continue"])
+def test_a_separator_stands_behind_the_drafts(on_reject: str) -> None:
+    separator = 23
+    rule = deer("draft_length=3", f"separator={separator}", f"on_reject={on_reject}")
+    drafter = Reading(random_model())
+    served = {"verifier": Served(Predictor(VERIFIER), CausalCache())}
+    for prompt, own in zip(PROMPTS, own_decoding(), strict=True):
+        drafter.read.clear()
+        decoder = Decoder(drafter, rule, NoCache(), others=served)
+        (outcome,) = decoder.decode([prompt])
+        # Neither model may say it: the verifier's own answer, unless that holds one.
+        if separator not in own:
+            assert outcome.tokens == own
+        assert separator not in outcome.tokens
+        first = drafter.read[0][0, len(prompt.tokens) :].tolist()
+        rest = prompt.gen_length - 3
+        assert first == [MASK] * 3 + [separator] * rest
+        for tokens in drafter.read:
+            answer = tokens[0, len(prompt.tokens) :].tolist()
+            decided = [token for token in answer if token not in (MASK, separator)]
+            assert answer == [
+                *decided,
+                *[MASK] * answer.count(MASK),
+                *[separator] * (len(answer) - len(decided) - answer.count(MASK)),
+            ]
+            assert 1 <= answer.count(MASK) <= 3
+
+
+def test_a_separator_that_the_drafter_lacks_is_none() -> None:
+    tokenizer = load_tokenizer(EMBEDDED / "tiny-llada", "plain")
+    assert deer().with_tokenizer(tokenizer).separator is None
+    known = deer("separator='<|user|>'").with_tokenizer(tokenizer)
+    assert known.separator == 2 and "hypotheses" in known.needs
+
+
+def test_a_drafter_with_more_tokens() -> None:
+    """What the verifier has no row for is never accepted."""
+    drafter = random_model(replace(SPEC, vocab_size=40))
+    rule = deer("draft_length=4")
+    outcomes = drafted(rule, PROMPTS, drafter, batch_size=4, record=True)
+    assert tuple(outcome.tokens for outcome in outcomes) == own_decoding()
+
+
+def test_a_verifier_with_further_rows() -> None:
+    """They are no tokens: it decodes as without them."""
+    wide = random_model(replace(AUTOREGRESSIVE, vocab_size=40), seed=3)
+    narrow = random_model(AUTOREGRESSIVE)
+    weights = {
+        name: weight[: SPEC.vocab_size] if name.startswith(("embed.", "head.")) else weight
+        for name, weight in wide.state_dict().items()
+    }
+    narrow.load_state_dict(weights)
+    rule = deer("draft_length=4")
+    found, expected = (drafted(rule, PROMPTS, random_model(), one) for one in (wide, narrow))
+    assert [one.tokens for one in found] == [one.tokens for one in expected]
+
+
 SMALL = replace(SPEC, vocab_size=6)
 PROMPT, LENGTH = (2, 3), 3
 
@@ -191,6 +263,13 @@ def sampling(*options: str) -> Deer:
 )
 def test_samples_are_the_verifier_s(options: list[str]) -> None:
     assert p_value(sampled(sampling(*options), 2000)) > 1e-3
+
+
+def test_samples_of_a_drafter_with_more_tokens() -> None:
+    prompts = [Prompt(str(number), PROMPT, LENGTH) for number in range(2000)]
+    drafter = small_model(replace(SMALL, vocab_size=9), 0)
+    rule = sampling("sampler.draft_length=2")
+    assert p_value(drafted(rule, prompts, drafter, small_verifier(), batch_size=500)) > 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -246,7 +246,7 @@ def test_cascades_are_in_the_trace() -> None:
 def test_exploring_after_a_refresh() -> None:
     """Toy 1 at 0.8: three tokens are sure at once; the fourth is chosen a round later, with them in
     view, and tried in the next."""
-    options = {"branches": 3, "base__threshold": 0.8}
+    options: dict[str, Any] = {"branches": 3, "base__threshold": 0.8}
     answer, commits, canvases, _ = run(TOY_1, **options, explore_after_refresh="true")
     assert answer == "xxxaklmn"
     assert (commits, canvases) == ([[0, 1, 2], [], [3, 4, 5, 6, 7]], 5)
@@ -267,7 +267,7 @@ def test_exploring_after_a_refresh_does_not_depend_on_the_batch(trigger: str) ->
 
 def test_values_drawn_without_replacement() -> None:
     """Two of three: pairs come as often as Gumbel top-2 says, whatever the batch."""
-    rule = ete(**UNCUT, branches=2, temperature=1.0)
+    rule = ete(branches=2, temperature=1.0, candidate_top_p=0.999999, candidate_ratio=0.0)
     prompts = 300
     outcomes = decoded(rule, TOY_2, count=prompts)
     firsts = [tuple(sorted(token for token, _ in steps(one)[1].tried)) for one in outcomes]
