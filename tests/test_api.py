@@ -37,6 +37,14 @@ def test_texts_chats_and_ids_are_the_same_prompt(tiny: Checkpoint) -> None:
     assert text.trace is not None and len(text.trace.steps) >= 1 and text.failure is None
 
 
+def test_forwards_of_further_models_are_counted_apart(tiny: Checkpoint) -> None:
+    (answer,) = dllm.generate(tiny, TEXTS[:1], sampler="deer")
+    assert answer.text == "Lars Kurt Ruth Lola"
+    assert answer.nfe == sum(answer.forwards.values())
+    verified = answer.other_forwards
+    assert verified["verifier step"] >= 1 and verified["verifier prefill"] == 1
+
+
 def test_the_command_line_decodes_the_same_tokens(tiny: Checkpoint, tmp_path: Path) -> None:
     """A rule that draws at random: the draws are the same, too."""
     file = tmp_path / "prompts.jsonl"

@@ -143,13 +143,54 @@ def read_adapter(folder: Path) -> AdapterSpec:
 
 def merge(model: Transformer, folder: Path) -> None:
     """Adds the adapter in `folder` to a base model's weights, in place, products in float32."""
+    spec, tensors = _stored(model, folder)
+    for name, linear in _linears(model).items():
+        a, b = tensors[f"{name}.a"].float(), tensors[f"{name}.b"].float()
+        weight = linear.weight.data
+        weight.copy_(weight.float() + (spec.scale * b @ a).to(weight.device))
+    model.embed.weight.data[spec.mask_id] = tensors[MASK].to(model.embed.weight)
+    model.spec = spec.of(model.spec)
+
+
+def beside(base: Transformer, folder: Path) -> Transformer:
+    """The adapted model on the base's own weights, which stay as they are: in memory once for both.
+    A forward costs the low-rank products more than a merged model's."""
+    spec, tensors = _stored(base, folder)
+    with torch.device("meta"):
+        model = _Beside(base.spec)
+    model.load_state_dict(base.state_dict(), assign=True)
+    for name, linear in _linears(model).items():
+        parent, _, leaf = name.rpartition(".")
+        part = LowRank(linear, spec, torch.Generator())
+        for factor, own in (("a", part.a), ("b", part.b)):
+            own.data = tensors[f"{name}.{factor}"].to(linear.weight.device, torch.float32)
+        setattr(model.get_submodule(parent), leaf, part)
+    embedding = MaskEmbedding(model.embed, spec.mask_id)
+    embedding.mask.data = tensors[MASK].to(model.embed.weight.device, torch.float32)
+    model.embed = cast(nn.Embedding, embedding)
+    model.spec = spec.of(base.spec)
+    return model.requires_grad_(False).eval()
+
+
+class _Beside(Transformer):
+    """A tied head knows the mask by its new embedding."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        out = super().logits(hidden)
+        if self.spec.tied_embeddings:
+            mask = cast(MaskEmbedding, self.embed).mask
+            out[..., self.spec.mask_id] = hidden @ mask.to(hidden.dtype)
+        return out
+
+
+def _stored(model: Transformer, folder: Path) -> tuple[AdapterSpec, dict[str, Tensor]]:
+    """The adapter in `folder`, if it is one of this base."""
     spec = read_adapter(folder)
     path = folder / "adapter.safetensors"
     if not path.is_file():
         raise ConfigError(f"model.adapter={folder} holds no adapter.safetensors")
-    linears = _linears(model)
     shapes: dict[str, tuple[int, ...]] = {MASK: (model.spec.d_model,)}
-    for name, linear in linears.items():
+    for name, linear in _linears(model).items():
         shapes[f"{name}.a"] = (spec.rank, linear.in_features)
         shapes[f"{name}.b"] = (linear.out_features, spec.rank)
     with TensorFile(path) as file:
@@ -160,12 +201,7 @@ def merge(model: Transformer, folder: Path) -> None:
                     f"{path}: {name} has the shape {found.get(name)}, the base asks for "
                     f"{shapes.get(name)}"
                 )
-        for name, linear in linears.items():
-            a, b = file.read(f"{name}.a").float(), file.read(f"{name}.b").float()
-            weight = linear.weight.data
-            weight.copy_(weight.float() + (spec.scale * b @ a).to(weight.device))
-        model.embed.weight.data[spec.mask_id] = file.read(MASK).to(model.embed.weight)
-    model.spec = spec.of(model.spec)
+        return spec, {name: file.read(name) for name in shapes}
 
 
 def _linears(model: Transformer) -> dict[str, nn.Linear]:

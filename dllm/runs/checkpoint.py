@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from dllm.forward.predictor import Predictor
+from dllm.models.adapter import beside
 from dllm.models.hub import (
     ALLOWED_FILES,
     ModelOptions,
@@ -34,8 +35,23 @@ class Checkpoint:
         self.spec = folder_spec(options, self.folder)
         self.tokenizer = open_tokenizer(options, self.spec, self.folder)
 
+        self._base: Checkpoint | None = None
+
+    def share(self, other: "Checkpoint") -> None:
+        """Uses the weights of `other` once this model is loaded, where it is `other` with an
+        adapter, so that they are in memory once."""
+        adapted = adapter_folder(self.options) is not None and adapter_folder(other.options) is None
+        same = (self.folder, self.options.dtype, self.options.device) == (
+            (other.folder, other.options.dtype, other.options.device)
+        )
+        if adapted and same:
+            self._base = other
+
     @cached_property
     def predictor(self) -> Predictor:
+        adapter = adapter_folder(self.options)
+        if self._base is not None and adapter is not None:
+            return Predictor(beside(self._base.predictor.model, adapter))
         model, _ = open_model(self.options)
         return Predictor(model)
 

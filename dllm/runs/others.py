@@ -26,6 +26,7 @@ def others(config: DictConfig, sampler: Sampler, own: Checkpoint) -> dict[str, C
         checkpoint = Checkpoint(options_of(sampler, name, config))
         _check_vocabulary(option, checkpoint, own)
         sampler.check_other(name, checkpoint.spec, own.spec)
+        own.share(checkpoint)
         found[name] = checkpoint
     return found
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dllm.errors import ConfigError
-from dllm.models.adapter import Adapted, AdapterSpec, merge, read_adapter, save_adapter
+from dllm.models.adapter import Adapted, AdapterSpec, beside, merge, read_adapter, save_adapter
 from dllm.models.hub import ModelOptions, open_model, open_spec
 from dllm.models.loading import load_model
 from dllm.models.masks import attention_mask
@@ -64,6 +64,20 @@ def test_merged_is_what_was_trained(tiny_llama: Path, tmp_path: Path) -> None:
     found = model.logits(hidden(model))
     assert (found - before).abs().max() > 1
     torch.testing.assert_close(found, adapted.logits(hidden(adapted.base)), atol=1e-4, rtol=1e-4)
+
+
+def test_beside_its_base_it_shares_the_weights(tiny_llama: Path, tmp_path: Path) -> None:
+    save_adapter(tmp_path, SPEC, trained(tiny_llama).tensors())
+    base, merged = load_model(tiny_llama), load_model(tiny_llama)
+    before = base.logits(hidden(base)).clone()
+    merge(merged, tmp_path)
+    model = beside(base, tmp_path)
+    assert model.spec == merged.spec and base.spec != model.spec
+    found, expected = model.logits(hidden(model)), merged.logits(hidden(merged))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert torch.equal(base.logits(hidden(base)), before)
+    shared = {weight.data_ptr() for weight in model.parameters()}
+    assert {weight.data_ptr() for weight in base.parameters()} <= shared
 
 
 @pytest.fixture

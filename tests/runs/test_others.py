@@ -8,6 +8,10 @@ import pytest
 
 from dllm.config import compose
 from dllm.errors import ConfigError
+from dllm.models.adapter import Adapted, AdapterSpec, save_adapter
+from dllm.models.hub import EMBEDDED, ModelOptions
+from dllm.models.loading import load_model
+from dllm.runs.checkpoint import Checkpoint
 from dllm.runs.execute import execute
 from dllm.runs.folder import RunFolder
 
@@ -30,12 +34,15 @@ def run(folder: Path, sampler: str, *options: str) -> tuple[RunFolder, dict[str,
     return RunFolder(path), summary
 
 
+def answers(folder: RunFolder) -> list[list[int]]:
+    return [sample.tokens for sample in sorted(folder.samples(), key=lambda sample: sample.id)]
+
+
 @pytest.mark.parametrize("drafter", ["tiny-llada", "tiny-wedlm"])
 def test_the_verifier_s_own_answers(drafter: str, tmp_path: Path) -> None:
-    own, plain = run(tmp_path, "left_to_right", "model=tiny-wedlm-ar", "cache=causal")
+    own, plain = run(tmp_path, "left_to_right", "model=tiny-ar", "cache=causal")
     drafted, summary = run(tmp_path, "deer", f"model={drafter}", "sampler.draft_length=8")
-    answers = [[s.tokens for s in sorted(f.samples(), key=lambda s: s.id)] for f in (own, drafted)]
-    assert answers[0] == answers[1]
+    assert answers(own) == answers(drafted)
     metrics = summary["metrics"]
     verified = metrics["other_forwards"]["verifier step"]
     assert metrics["nfe"] == verified < plain["metrics"]["nfe"] / 2
@@ -55,6 +62,27 @@ def test_a_verifier_that_does_not_fit(verifier: str, words: str, tmp_path: Path)
     with pytest.raises(ConfigError, match=words):
         run(tmp_path, "deer", f"sampler.verifier={verifier}")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_adapted_drafter_shares_its_base_s_weights(tmp_path: Path) -> None:
+    """The verifier is the drafter without its adapter."""
+    base, adapter = EMBEDDED / "tiny-ar", tmp_path / "adapter"
+    spec = AdapterSpec(base="tiny-ar", rank=2, scale=1.0, mask_id=0, block_size=8)
+    made = Adapted(load_model(base), spec, seed=0)
+    save_adapter(adapter, spec, made.tensors())
+    options = ModelOptions(name="mine", path=str(base), adapter=str(adapter))
+    own, other = Checkpoint(options), Checkpoint(ModelOptions(name="tiny-ar", path=str(base)))
+    own.share(other)
+    shared = {weight.data_ptr() for weight in own.predictor.model.parameters()}
+    assert {weight.data_ptr() for weight in other.predictor.model.parameters()} <= shared
+    model = ["model=checkpoint", f"model.path={base}", f"model.adapter={adapter}"]
+    model += ["model.dtype=float32", "model.device=cpu", "sampler/region=aligned"]
+    plain, _ = run(tmp_path / "runs", "left_to_right", "model=tiny-ar", "cache=causal")
+    drafted, _ = run(tmp_path / "runs", "deer", *model, f"sampler.verifier={base}")
+    answers = [
+        [s.tokens for s in sorted(f.samples(), key=lambda s: s.id)] for f in (plain, drafted)
+    ]
+    assert answers[0] == answers[1]
 
 
 def test_a_verifier_of_another_vocabulary(tmp_path: Path) -> None:
