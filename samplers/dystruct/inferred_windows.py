@@ -33,7 +33,7 @@ class InferredWindows:
     def __post_init__(self) -> None:
         if not 1 <= self.smallest_window <= self.largest_window or self.first_window < 1:
             raise ConfigError(
-                f"region.smallest_window={self.smallest_window}, largest_window="
+                f"sampler.region.smallest_window={self.smallest_window}, largest_window="
                 f"{self.largest_window}, first_window={self.first_window} are not "
                 "1 <= smallest <= largest, first >= 1"
             )

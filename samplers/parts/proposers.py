@@ -36,7 +36,7 @@ class Gumbel:
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise ConfigError(
-                f"proposer.temperature={self.temperature} must be > 0 "
+                f"sampler.proposer.temperature={self.temperature} must be > 0 "
                 "(greedy: sampler/proposer=greedy)"
             )
 
@@ -73,9 +73,9 @@ class FilteredGumbel(Gumbel):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.top_k is not None and self.top_k < 1:
-            raise ConfigError(f"proposer.top_k={self.top_k} must be >= 1")
+            raise ConfigError(f"sampler.proposer.top_k={self.top_k} must be >= 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ConfigError(f"proposer.top_p={self.top_p} is outside (0, 1]")
+            raise ConfigError(f"sampler.proposer.top_p={self.top_p} is outside (0, 1]")
 
     def propose(self, view: View) -> Int[Tensor, "batch rows"]:
         return super().propose(view.with_logits(self._filtered(view.logits)))

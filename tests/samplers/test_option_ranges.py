@@ -1,10 +1,14 @@
 """The ranges of options: a bound is allowed, what is beyond it is refused by name."""
 
 import math
+from copy import deepcopy
+from functools import cache
 
 import pytest
+from omegaconf import DictConfig, OmegaConf
 from scripted import built
 
+from dllm.config import build, compose
 from dllm.errors import ConfigError
 
 
@@ -16,7 +20,10 @@ def at_least(bound: float, below: float) -> tuple[tuple[float], tuple[float], st
 
 
 TINY = math.nextafter(0, -1)
+POSITIVE = ((math.nextafter(0, 1),), (0.0,), "must be > 0")
+SHARE = ((math.nextafter(0, 1), 1.0), (0.0, math.nextafter(1, 2)), "is outside (0, 1]")
 DYSTRUCT = "dystruct sampler.delimiter_ids=[4]"
+NUCLEUS = "threshold sampler/logits_transform=nucleus"
 FILTER = "learn2pd sampler.filter=tiny-llada"
 RANGES = {
     ("threshold", "threshold"): UNIT,
@@ -59,6 +66,16 @@ RANGES = {
     (DYSTRUCT, "weld_steps"): at_least(1, 0),
     (DYSTRUCT, "max_forwards"): at_least(1, 0),
     (DYSTRUCT, "structure.min_block"): at_least(1, 0),
+    (f"{DYSTRUCT} sampler.structure.min_block=4", "structure.max_block"): at_least(4, 3),
+    (DYSTRUCT, "structure.concentration"): ((1e-9,), (0.0,), "must be > 0"),
+    (DYSTRUCT, "structure.block_spread"): POSITIVE,
+    (DYSTRUCT, "structure.floor_spread"): POSITIVE,
+    (DYSTRUCT, "schedule.instability_weight"): at_least(0, TINY),
+    (DYSTRUCT, "schedule.anchor_weight"): at_least(0, TINY),
+    (DYSTRUCT, "schedule.temperature"): at_least(0, TINY),
+    (DYSTRUCT, "schedule.anchor_reach"): at_least(1e-9, 0.0),
+    (DYSTRUCT, "schedule.steps_per_token"): at_least(1e-9, 0.0),
+    (DYSTRUCT, "schedule.step_floor"): at_least(1e-9, 0.0),
     ("ar", "threshold"): UNIT,
     ("pc_sampler", "position_decay"): at_least(0, TINY),
     ("pc_sampler", "clip"): at_least(0, TINY),
@@ -89,17 +106,58 @@ RANGES = {
     ("adablock", "region.delimiter_threshold"): UNIT,
     ("dinfer_threshold", "expected_tpf"): at_least(1, 0),
     ("dinfer_threshold", "maximum_unroll"): at_least(1, 0),
+    ("adablock", "region.window_fraction"): SHARE,
+    ("certainty_prior", "sigma"): POSITIVE,
+    ("factor", "factor"): POSITIVE,
     ("dream_entropy", "steps"): at_least(1, 0),
+    ("dream_entropy", "eps"): ((math.nextafter(1, 0),), (0.0, 1.0), "is outside (0, 1)"),
+    ("dream_entropy", "alg_temp"): at_least(0, TINY),
+    ("wedlm sampler/proposer=filtered", "proposer.top_k"): at_least(1, 0),
+    ("wedlm sampler/proposer=filtered", "proposer.top_p"): SHARE,
+    (NUCLEUS, "logits_transform.temperature"): at_least(0, TINY),
+    (NUCLEUS, "logits_transform.top_p"): SHARE,
+    (NUCLEUS, "logits_transform.top_k"): at_least(1, 0),
 }
+
+
+@pytest.mark.parametrize(
+    ("bounds", "fits"),
+    [((1, 1, 1), True), ((0, 1, 1), False), ((2, 1, 1), False), ((1, 1, 0), False)],
+)
+def test_windows_of_dystruct(bounds: tuple[int, int, int], fits: bool) -> None:
+    names = ("smallest_window", "largest_window", "first_window")
+    given = [f"sampler.region.{name}={value}" for name, value in zip(names, bounds, strict=True)]
+    if fits:
+        built(*f"sampler={DYSTRUCT}".split(), *given)
+        return
+    with pytest.raises(ConfigError) as error:
+        built(*f"sampler={DYSTRUCT}".split(), *given)
+    smallest, largest, first = bounds
+    assert str(error.value) == (
+        f"sampler.region.smallest_window={smallest}, largest_window={largest}, "
+        f"first_window={first} are not 1 <= smallest <= largest, first >= 1"
+    )
+
+
+@cache
+def _composed(rule: str) -> DictConfig:
+    return compose(f"sampler={rule}".split())
+
+
+def composed(rule: str) -> DictConfig:
+    """A configuration to be changed."""
+    return deepcopy(_composed(rule))
 
 
 @pytest.mark.parametrize(("rule", "option"), RANGES)
 def test_range(rule: str, option: str) -> None:
     allowed, refused, phrase = RANGES[rule, option]
-    choices = f"sampler={rule}".split()
+    config = composed(rule)
     for value in allowed:
-        built(*choices, f"sampler.{option}={value}")
+        OmegaConf.update(config, f"sampler.{option}", value)
+        build(config.sampler, "sampler")
     for value in refused:
+        OmegaConf.update(config, f"sampler.{option}", value)
         with pytest.raises(ConfigError) as error:
-            built(*choices, f"sampler.{option}={value}")
+            build(config.sampler, "sampler")
         assert str(error.value) == f"sampler.{option}={value} {phrase}"
