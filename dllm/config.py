@@ -42,6 +42,7 @@ WITHOUT_EFFECT = (
     "baseline",
     "allow_external",
     "trace",
+    "alternatives",
     "overwrite",
     "wait_minutes",
     "objective",
@@ -167,7 +168,11 @@ def _begins_with(text: str, value: Any) -> bool:
     return any(re.match(re.escape(s) + r"(?![\w.])", text) for s in spelled)
 
 
-_HINTS: Mapping[str, Any] = {"limit": int | None, "wait_minutes": float}
+_HINTS: Mapping[str, Any] = {
+    "limit": int | None,
+    "alternatives": int | None,
+    "wait_minutes": float,
+}
 """Types of top-level options of which the default shows less."""
 
 

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Int
 
 from dllm.cache.audit import Audit, Finding, findings
+from dllm.engine.considered import considered
 from dllm.engine.forwards import Forwards
 from dllm.engine.probabilities import committed_probabilities
 from dllm.engine.resizing import shorten
@@ -27,15 +28,16 @@ from dllm.engine.selection import decide, seen, sound
 from dllm.engine.setting import Setting
 from dllm.engine.settlement import Settlement
 from dllm.engine.writing import go_on, next_block, reshape, write
-from dllm.errors import RunError
+from dllm.errors import ConfigError, RunError
 from dllm.step.canvas import Canvas, Layout, Prompt
 from dllm.step.constraint import Reviewer
 from dllm.step.decision import HostDecision, RowChanges
 from dllm.step.outcome import Outcome
 from dllm.step.plan import MODEL, Plan, Request
 from dllm.step.prediction import View
-from dllm.step.state import SamplerState
-from dllm.step.trace import Trace
+from dllm.step.sampler import Sampler
+from dllm.step.state import SamplerState, StateField
+from dllm.step.trace import Considered, Trace
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,28 @@ class Batch:
                 row.finished = True
                 row.leave(self.canvas, b)
 
+    def trace(self, ticket: int) -> Trace | None:
+        """The record of a sequence that is not finished."""
+        live = (row for row in self.rows if row.ticket == ticket and not row.finished)
+        return next((row.trace for row in live), None)
+
+    def change(self, setting: Setting) -> None:
+        """Goes on with the sampler and the end-of-answer policy of another setting."""
+        ours, theirs = self.sampler, setting.sampler
+        kept, asked = _memory(ours), _memory(theirs)
+        if asked[-1] and asked != kept:
+            names = ", ".join(field.name for field in theirs.fields())
+            raise ConfigError(
+                f"{type(theirs).__name__} remembers {names}, which the steps of "
+                f"{type(ours).__name__} have not told"
+            )
+        for row in self.rows:
+            if theirs.layout(row.prompt, self.spec) != ours.layout(row.prompt, self.spec):
+                raise ConfigError(
+                    f"sample {row.prompt.sample_id}: another region lays out another canvas"
+                )
+        self.setting, self.sampler = setting, theirs
+
     def close_gaps(self) -> None:
         """Takes the rows of finished sequences out of use; the last sequences move there."""
         kept = [b for b, row in enumerate(self.rows) if not row.finished]
@@ -108,6 +132,7 @@ class Batch:
         if self.setting.record:
             length, given = layout.length - len(prompt.tokens), list(prompt.region or ())
             trace = Trace(prompt.sample_id, length, self.spec.mask_id, given=given)
+            trace.alternatives = self.setting.alternatives
         row = Row(ticket, prompt, time.perf_counter(), trace, earlier)
         if b == len(self.rows):
             self.canvas.append(prompt, layout, generator)
@@ -159,11 +184,16 @@ class Batch:
         probabilities: list[list[float | None]] = [[]] * len(self.rows)
         if self.setting.record:
             probabilities = committed_probabilities(raw, decision.rows)
+        before: list[Considered] = []
+        if self.setting.record and self.setting.alternatives:
+            before = considered(raw, decision.rows, self.setting.alternatives)
         blocks = canvas.block_index.tolist()
         write(sampler, canvas, state, decision)
         for b, row in enumerate(self.rows):
             changes, model = decision.rows[b], request.model
             row.decided(canvas, b, plan, model, changes, blocks[b], probabilities[b])
+            if before:
+                row.considered(before[b])
             row.reviewed(settlements[b])
             reshape(self.setting.eos, canvas, b, row, decision.rows[b])
         self.forwards.adopt(request.model, [changes.adopt for changes in decision.rows])
@@ -260,6 +290,11 @@ class Batch:
             else:
                 reported.append((row.ticket, following))
         return reported
+
+
+def _memory(sampler: Sampler) -> tuple[type, type, tuple[StateField, ...]]:
+    """What tells whether a sampler's memory means to another what it means to itself."""
+    return type(sampler), type(sampler.logits_transform), sampler.fields()
 
 
 def _written(canvas: Canvas, b: int, changes: RowChanges) -> Written:

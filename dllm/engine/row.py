@@ -11,7 +11,7 @@ from dllm.step.constraint import Reviewer
 from dllm.step.decision import RowChanges
 from dllm.step.outcome import Cost, Outcome
 from dllm.step.plan import MODEL, Plan
-from dllm.step.trace import Step, Trace
+from dllm.step.trace import Considered, Step, Trace
 
 
 @dataclass
@@ -142,6 +142,11 @@ class Row:
             spans = _spans(canvas, b, plan)
             step = Step(plan.kind_of(b), fed, block, name, spans=spans, seconds=self._now())
             self.trace.steps.append(step)
+
+    def considered(self, found: Considered) -> None:
+        """What the last step had to decide on."""
+        if self.trace is not None:
+            self.trace.steps[-1].considered = found
 
     def resized(self, length: int) -> None:
         """The last step left a generation region of this length."""

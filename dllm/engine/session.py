@@ -19,6 +19,7 @@ from dllm.engine.batch import Batch, Written
 from dllm.engine.setting import Setting
 from dllm.step.canvas import Layout, Prompt
 from dllm.step.outcome import Outcome
+from dllm.step.trace import Trace
 
 
 Ticket = NewType("Ticket", int)
@@ -78,6 +79,21 @@ class Session:
         """Gives a sequence up: nothing more is reported of it. One that has finished is left."""
         self._waiting = deque(entry for entry in self._waiting if entry.ticket != ticket)
         self._batch.cancel(ticket)
+
+    def trace(self, ticket: Ticket) -> Trace | None:
+        """What is recorded so far of a sequence in the batch; None where nothing is."""
+        return self._batch.trace(ticket)
+
+    def change(self, setting: Setting) -> None:
+        """Goes on with another sampler or end-of-answer policy: what is decided, remembered and
+        stored stays, and so does the block that is open.
+
+        Raises `ConfigError` for parts that do not go together, and for a sampler that would have
+        laid the sequences out otherwise or that remembers what the steps so far have not told.
+        """
+        setting.check_parts()
+        self._batch.change(setting)
+        self.setting = setting
 
     def step(self) -> Events:
         """Lets waiting prompts in and takes one decision for every sequence in the batch."""

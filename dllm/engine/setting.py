@@ -39,6 +39,9 @@ class Setting:
     seed: int = 0
     record: bool = False
     """Keep a trace of every sequence."""
+    alternatives: int = 0
+    """Most probable tokens of each predicted position that a trace keeps, with the branches; 0 =
+    neither."""
     positions: int | None = None
     """Canvas positions per sequence, and no more (>= 1); None = as many as the first prompts need,
     enlarged between batches where a later one needs more."""

@@ -66,6 +66,7 @@ def decoder(
         config.batch_size,
         config.seed,
         record=config.trace,
+        alternatives=config.alternatives or 0,
         others={name: served(other) for name, other in others.items()},
     )
 

@@ -110,7 +110,8 @@ class _Run:
                 folder.clear()
             order = {sample.id: index for index, sample in enumerate(self.samples)}
             notes = folder.damaged(asdict(self.identity))
-            notes += folder.repair(order, self.checkpoint.spec.vocab_size, config.trace)
+            vocabulary, alternatives = self.checkpoint.spec.vocab_size, config.alternatives or 0
+            notes += folder.repair(order, vocabulary, config.trace, alternatives)
             done = {result.id for result in folder.samples()}
             missing = [sample for sample in self.samples if sample.id not in done]
             decoding = None

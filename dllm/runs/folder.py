@@ -153,11 +153,14 @@ class RunFolder:
     def traces(self) -> list[Trace]:
         return list(read_traces(self._traces)) if self._traces.exists() else []
 
-    def repair(self, wanted: Collection[str], vocabulary: int, traced: bool) -> list[str]:
+    def repair(
+        self, wanted: Collection[str], vocabulary: int, traced: bool, alternatives: int = 0
+    ) -> list[str]:
         """Drops what can't be gone on with, so that it is decoded again: lines that are damaged,
         contradict themselves, hold tokens outside the vocabulary or are of no wanted sample, and,
-        where traces are asked for, samples without one. Returns what to tell about it; what a kill
-        leaves (a line or a trace cut off) is not worth a word."""
+        where traces are asked for, samples without one or with fewer alternatives in it. Returns
+        what to tell about it; what a kill leaves (a line or a trace cut off) is not worth a word.
+        """
         kept: dict[str, SampleResult] = {}
         notes = []
         for number, line in enumerate(self._lines(), start=1):
@@ -175,8 +178,11 @@ class RunFolder:
                     continue
             notes.append(f"{self._samples}, line {number}: {result}")
         traces = {trace.sample_id: trace for trace in self.traces() if trace.sample_id in kept}
-        if traced and (lost := kept.keys() - traces.keys()):
-            notes.append(f"{len(lost)} samples of {self.path} have no trace")
+        enough = {name for name, trace in traces.items() if trace.alternatives >= alternatives}
+        if traced and (lost := kept.keys() - enough):
+            lacking = f"trace with {alternatives} alternatives" if alternatives else "trace"
+            notes.append(f"{len(lost)} samples of {self.path} have no {lacking}")
+            traces = {name: trace for name, trace in traces.items() if name in enough}
             kept = {name: result for name, result in kept.items() if name not in lost}
         self._rewrite(self._samples, b"".join(_line(result) for result in kept.values()))
         self._rewrite(self._traces, b"".join(pack_traces([trace]) for trace in traces.values()))

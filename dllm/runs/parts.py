@@ -47,6 +47,8 @@ def build_parts(config: DictConfig) -> Parts:
         raise ConfigError(f"eos={config.eos} is not one of {', '.join(EosPolicy)}")
     if config.objective not in OBJECTIVES:
         raise ConfigError(f"objective={config.objective} is not one of {', '.join(OBJECTIVES)}")
+    if config.alternatives is not None and not config.trace:
+        raise ConfigError(f"alternatives={config.alternatives} are kept in traces: use trace=true")
     return Parts(
         part("model", ModelOptions),
         part("sampler", Sampler),

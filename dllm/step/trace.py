@@ -34,6 +34,19 @@ class Review:
 
 
 @dataclass
+class Considered:
+    """What a decision had before it."""
+
+    alternatives: list[tuple[int, list[int], list[float]]] = field(default_factory=list)
+    """(position, its most probable tokens, their raw softmax probabilities), most probable
+    first."""
+    branches: list[list[tuple[int, int]]] = field(default_factory=list)
+    """(position, token) of what each branch held besides the canvas."""
+    adopted: int | None = None
+    """Branch whose keys and values were kept; None = there were none."""
+
+
+@dataclass
 class Step:
     """One forward of one sequence and what was decided after it."""
 
@@ -75,6 +88,8 @@ class Step:
     """(token, what it was compared by) of every branch that tried one, the first choice first."""
     review: Review | None = None
     """None = no constraint was asked."""
+    considered: Considered | None = None
+    """None = not asked for."""
 
     def cut(self, length: int) -> None:
         """Notes that the sequence was shortened right after this step; commits beyond are
@@ -101,6 +116,8 @@ class Trace:
     revised what it committed."""
     given: list[int] = field(default_factory=list)
     """The generation region at the start; empty = masks only."""
+    alternatives: int = 0
+    """Most probable tokens kept per predicted position; 0 = the decisions only."""
 
     def commits(self) -> list[list[tuple[int, int]]]:
         """Per forward, (position, token) of everything that was written, remasks as the mask id."""
@@ -145,6 +162,7 @@ class Trace:
             "gen_length": self.gen_length,
             "mask_id": self.mask_id,
             "steps": steps,
+            **({"alternatives": self.alternatives} if self.alternatives else {}),
         }
         if self.given:
             whole["given"] = self.given
@@ -163,9 +181,20 @@ class Trace:
             if "review" in raw:
                 refused = [tuple(pair) for pair in raw["review"]["refused"]]
                 raw["review"] = Review(**{**raw["review"], "refused": refused})
+            if "considered" in raw:
+                raw["considered"] = _considered(raw["considered"])
             steps.append(Step(**raw))
         size, mask, given = data["gen_length"], data["mask_id"], data.get("given", [])
-        return cls(data["sample_id"], size, mask, steps, data.get("sequential"), given)
+        sequential, alternatives = data.get("sequential"), data.get("alternatives", 0)
+        return cls(data["sample_id"], size, mask, steps, sequential, given, alternatives)
+
+
+def _considered(raw: dict[str, Any]) -> Considered:
+    return Considered(
+        [(position, tokens, likely) for position, tokens, likely in raw["alternatives"]],
+        [[(position, token) for position, token in branch] for branch in raw["branches"]],
+        raw["adopted"],
+    )
 
 
 def pack_traces(traces: Iterable[Trace]) -> bytes:

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +68,18 @@ def test_traces_of_unfinished_samples_are_dropped(tmp_path: Path) -> None:
     assert folder.repair(["a", "b"], 8, traced=True) == []
     folder.append(sample("b"), trace("b"))
     assert folder.traces() == [trace("a"), trace("b")]
+
+
+def test_traces_with_too_few_alternatives_are_made_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for name, count in (("a", 2), ("b", 5)):
+        folder.append(sample(name), replace(trace(name), alternatives=count))
+    assert folder.repair(["a", "b"], 8, traced=True, alternatives=2) == []
+    assert folder.repair(["a", "b"], 8, traced=True, alternatives=5) == [
+        f"1 samples of {tmp_path} have no trace with 5 alternatives: decoded again"
+    ]
+    assert [result.id for result in folder.samples()] == ["b"]
+    assert [kept.sample_id for kept in folder.traces()] == ["b"]
 
 
 def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
