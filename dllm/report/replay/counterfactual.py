@@ -44,6 +44,7 @@ def counterfactual(
         )
     config = recorded.config.copy()
     config.trace, config.alternatives, config.batch_size = True, _ALTERNATIVES, 1
+    config.score_sequential = False
     other = changed(config, recorded.sampler, changes)
     parts = build_parts(config)
     if "reference" in parts.sampler.needs:

@@ -22,6 +22,15 @@ def test_canvases_are_those_of_the_trace() -> None:
         assert [texts(cells, made) for cells in after] == replayed(trace)
 
 
+def test_a_given_part_stands_from_the_start() -> None:
+    trace = eventful()
+    trace.given = [MASK, MASK, MASK, MASK, 3, 7]
+    made = film_of(trace)
+    start, *after = made.canvases()
+    assert texts(start, made) == [None] * 4 + ["cat", "mat\n"]
+    assert [texts(cells, made) for cells in after] == replayed(trace)
+
+
 def test_a_frame_names_what_happened() -> None:
     frames = film_of(eventful()).frames
     assert [frame.events for frame in frames] == [
