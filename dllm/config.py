@@ -368,6 +368,9 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def _spell(hint: Any) -> str:
+    arguments = typing.get_args(hint)
     if typing.get_origin(hint) is Literal:
-        return " | ".join(str(argument) for argument in typing.get_args(hint))
+        return " | ".join(str(argument) for argument in arguments)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " | ".join("null" if a is type(None) else _spell(a) for a in arguments)
     return getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint)

@@ -126,6 +126,12 @@ def user_path(text: str) -> Path:
     return Path(text).expanduser()
 
 
+def with_home(arguments: Sequence[str]) -> list[str]:
+    """Arguments with the home folder for a `~` that Hydra would make a folder of itself."""
+    place = re.compile(r"(\+*hydra\.(?:sweep|run)\.dir=[\"']?)~(?=[/\"']|$)")
+    return [place.sub(lambda found: f"{found[1]}{Path.home()}", text) for text in arguments]
+
+
 def with_prompt(arguments: Sequence[str]) -> list[str]:
     """Arguments in which `prompt=TEXT` has become the task of that one prompt, quoted so that Hydra
     takes the text as it is.

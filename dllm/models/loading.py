@@ -89,9 +89,19 @@ def spec_from_config(
     try:
         found = family_named(family) if family else recognise(reader)
         spec = found.read(reader)
+    except ConfigError as error:
+        raise ConfigError(_located(str(error), reader)) from None
     except (TypeError, AttributeError, ValueError, LookupError, OverflowError) as error:
         raise ConfigError(f"{source} holds a value of the wrong kind: {error}") from None
     return reader.overrides.apply(spec)
+
+
+def _located(message: str, reader: CheckpointConfig) -> str:
+    """With the file, unless the message names it or an option that was given."""
+    given = {name for name, value in vars(reader.overrides).items() if value is not None}
+    option = message.partition("=")[0].removeprefix("model.")
+    own = option in given or message.startswith(("model: ", "model.family"))
+    return message if own or reader.source in message else f"{reader.source}: {message}"
 
 
 def tensor_files(folder: Path) -> list[Path]:

@@ -156,6 +156,10 @@ def load_tokenizer(folder: str | Path, chat_format: str = "plain") -> Tokenizer:
                 f"{folder / 'tokenizer_config.json'}: token {fields['content']!r} gets the id "
                 f"{given}, not {token_id}"
             )
+    if base.chat_template == "":
+        raise ConfigError(
+            f"model.path={folder}: its chat template is empty, no prompt would be left"
+        )
     if base.chat_template:
         return Tokenizer(base, None)
     return _formatted(base, chat_format, f"model.path={folder} brings no chat template")
@@ -255,6 +259,9 @@ def _check_types(path: Path, config: Mapping[str, Any]) -> None:
         for key, fields in listed.items()
     ):
         raise ConfigError(f"{path}: added_tokens_decoder must map ids to tokens with a content")
+    longest = config.get("model_max_length")
+    if not (longest is None or (type(longest) in (int, float) and longest > 0)):
+        raise ConfigError(f"{path}: model_max_length={longest!r} is no number > 0")
     for name, value in config.items():
         if name.endswith("_token") and not name.startswith("add_"):
             text = value.get("content") if isinstance(value, dict) else value

@@ -345,3 +345,17 @@ def test_templates_that_fail(template: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="can't render the messages") as caught:
         ours.render("Hi!")
     assert "\n" not in str(caught.value)
+
+
+def test_an_empty_template_and_a_length_that_is_none(tmp_path: Path) -> None:
+    folder = write_fast(tmp_path, MARKERS)
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    for change, words in (
+        ({"chat_template": ""}, "its chat template is empty"),
+        ({"model_max_length": "512"}, "model_max_length='512' is no number > 0"),
+        ({"model_max_length": True}, "model_max_length=True is no number > 0"),
+    ):
+        path.write_text(json.dumps({**config, **change}))
+        with pytest.raises(ConfigError, match=words):
+            load_tokenizer(folder)

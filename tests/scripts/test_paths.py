@@ -5,12 +5,24 @@ from pathlib import Path
 import pytest
 
 from scripts import background, bits, report
-from scripts.command_line import user_path
+from scripts.command_line import user_path, with_home
 
 
 def test_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert user_path("~/x") == tmp_path / "x" and user_path("a/~") == Path("a/~")
+
+
+def test_folders_that_hydra_makes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given, expected in (
+        ("hydra.sweep.dir=~/x", f"hydra.sweep.dir={tmp_path}/x"),
+        ('hydra.sweep.dir="~/x"', f'hydra.sweep.dir="{tmp_path}/x"'),
+        ("hydra.run.dir=~", f"hydra.run.dir={tmp_path}"),
+        ("hydra.sweep.dir=a~/x", "hydra.sweep.dir=a~/x"),
+        ("~sampler.radius", "~sampler.radius"),
+    ):
+        assert with_home([given]) == [expected]
 
 
 @pytest.mark.parametrize(
