@@ -7,11 +7,12 @@ same forward, until the step's quota is taken. Confidence is p of the proposed t
 softmax; at temperature 0 the authors' code edits the logits that it is read from, so that a refusal
 raises the confidence of the position's other tokens, at temperature > 0 only the noisy copy [code].
 
-As the authors ran it: gen_length 256, steps 32, blocks of 32, temperature 0.2, `eos=fill_at_once`
-(an end token fills everything to its right, decided or not), `constraint.gap=any` (their check
-takes a run of masks for any text), `constraint.budget=100` (the 100th refusal ends the sample) and
-`constraint.patience=null`. They complete an unfinished answer by a shortest text afterwards; here
-it counts as a failure. Their loop for Dream draws anew for every proposal: it is not this one.
+As the authors ran it (`experiment=cfg/jsonmode_llada`): gen_length 256, steps 32, blocks of 32,
+temperature 0.2, `eos=fill_at_once` (an end token fills everything to its right, decided or not),
+`constraint.gap=any` (their check takes a run of masks for any text), `constraint.budget=100` (the
+100th refusal ends the sample) and `constraint.patience=null`. They complete an unfinished answer by
+a shortest text afterwards; here it counts as a failure. Their loop for Dream draws anew for every
+proposal: it is not this one.
 """
 
 from dataclasses import dataclass
