@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from scripted import built
 from tiny_decoding import SPEC, decode, ragged_prompts, random_model, sampler
 from toy_model import decoded, rounds, text
@@ -13,8 +14,11 @@ from dllm.engine.legality import refusals
 from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
+from dllm.forward.store import KVStore
 from dllm.report.bits import SequenceBits
 from dllm.step.outcome import Outcome
+from dllm.step.plan import Plan
+from dllm.step.prediction import Prediction
 from dllm.step.sampler import Sampler
 from dllm.step.trace import Step
 from dllm.tasks.toy_oracle import ToyOracle
@@ -38,7 +42,7 @@ TOY_2 = ToyOracle(
         "Cqsu": 0.1,
     }
 )
-UNCUT = {"candidate_top_p": 0.999999, "candidate_ratio": 0.0}
+UNCUT: dict[str, Any] = {"candidate_top_p": 0.999999, "candidate_ratio": 0.0}
 """All values that are possible at all."""
 
 
@@ -286,6 +290,26 @@ def test_drawn_values_do_not_depend_on_the_batch() -> None:
         decode(rule, ragged_prompts(), record=True, batch_size=size) for size in (1, 4)
     )
     assert commits_of(alone) == commits_of(beside)
+
+
+class Small(Predictor):
+    """Memory for two canvases."""
+
+    def predict(self, plan: Plan, store: KVStore | None) -> Prediction | None:
+        if len(plan.tokens) > 2:
+            raise torch.OutOfMemoryError("no memory")
+        return super().predict(plan, store)
+
+
+def test_fewer_branches_where_memory_is_short() -> None:
+    """Said once; what fits is decoded."""
+    rule = ete(base__threshold=0.5, candidate_top_p=1.0, candidate_ratio=0.0)
+    with pytest.warns(UserWarning, match="memory is short: 2 canvases per sequence") as said:
+        found = decode(rule, ragged_prompts(4), Small(random_model()), record=True)
+    assert len(said) == 1
+    widths = {len(step.tried) for one in found.values() for step in steps(one)}
+    assert max(widths) == 2
+    assert not any(one.failure for one in found.values())
 
 
 def test_ends_are_neither_explored_nor_counted() -> None:
