@@ -62,6 +62,8 @@ def _decisions(trace: Trace) -> Iterator[tuple[Step, int]]:
     """Every round with the number of positions that were open to it when its block began: those of
     the block, or all where the rule commits beyond the block."""
     canvas = np.full(trace.gen_length, trace.mask_id)
+    # Where another model decides, a round is its forward: drafts are none.
+    others = any(step.model is not None for step in trace.steps)
     pairs = zip(trace.steps, trace.replay(), strict=True)
     for _, of_block in groupby(pairs, key=lambda pair: pair[0].block):
         steps, canvases = zip(*of_block, strict=True)
@@ -73,7 +75,8 @@ def _decisions(trace: Trace) -> Iterator[tuple[Step, int]]:
         # A canvas that grows has more.
         most = max(most, *(len(step.positions) for step in steps), 0)
         for step in steps:
-            if step.positions or step.kind not in (ForwardKind.PREFILL, ForwardKind.COMMIT):
+            idle = step.kind in (ForwardKind.PREFILL, ForwardKind.COMMIT)
+            if step.positions or not (idle or (others and step.model is None)):
                 yield step, most
         canvas = canvases[-1]
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dllm.errors import ConfigError
+from dllm.step import scores
 from dllm.step.decision import Decision
 from dllm.step.prediction import View
 from dllm.step.sampler import Proposer
@@ -79,10 +80,14 @@ def verified(
     fresh = drawn(residual(p, q), draws[1])
     tokens = fresh.where(replaced, drafted.where(stands, view.top[1]))
     score = p.gather(-1, tokens[..., None])[..., 0]
+    # What was verified stood in the canvas that the target read: nobody else knows its probability.
+    raw = view.logits if view.unrefused is None else view.unrefused
+    probability = scores.confidence(raw, tokens, "float32").double()
     return Decision(
         commit=stands | replaced,
         tokens=tokens,
         score=score.nan_to_num(),
+        probability=probability.where(stands | replaced, torch.nan),
         marks={"accepted": stands, "rejected": replaced & (drafted >= 0)},
     )
 

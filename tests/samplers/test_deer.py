@@ -23,6 +23,7 @@ from dllm.models.hub import EMBEDDED
 from dllm.models.spec import ModelSpec
 from dllm.models.tokenizers import load_tokenizer
 from dllm.models.transformer import Transformer
+from dllm.report.bits import SequenceBits
 from dllm.step.canvas import Prompt
 from dllm.step.outcome import Outcome
 from dllm.step.plan import ForwardKind, Plan
@@ -32,6 +33,7 @@ from dllm.step.state import SamplerState
 from samplers.deer import Deer
 
 
+SAMPLING = "sampler/proposer=gumbel"
 AUTOREGRESSIVE = replace(SPEC, attention="causal", logit_shift=1)
 VERIFIER = random_model(AUTOREGRESSIVE, seed=3)
 PROMPTS = ragged_prompts(6)
@@ -103,6 +105,31 @@ def test_forwards_of_both_models_are_counted() -> None:
             else:
                 # A draft outlives its rejected tokens.
                 assert outcome.cost.nfe < verified
+
+
+@pytest.mark.parametrize("options", [[], [SAMPLING]])
+def test_the_trace_knows_the_verifier_s_probabilities(options: list[str]) -> None:
+    """Of accepted drafts, too; a round is a verification."""
+    whole = "sampler.region.block_length=null"
+    rule = sampler("sampler=deer", whole, "sampler.draft_length=4", *options)
+    prompt = PROMPTS[2]
+    (outcome,) = drafted(rule, [prompt], VERIFIER, record=True)
+    assert outcome.trace is not None
+    found = {
+        position: p
+        for step in outcome.trace.steps
+        for position, p in zip(step.positions, step.probabilities, strict=True)
+    }
+    tokens = torch.tensor([[*prompt.tokens, *outcome.tokens]])
+    count = tokens.shape[1]
+    causal = torch.ones(1, 1, count, count, dtype=torch.bool).tril()
+    with torch.inference_mode():
+        logits = VERIFIER.logits(VERIFIER.hidden(tokens, torch.arange(count)[None], causal, None))
+    p = logits[0, len(prompt.tokens) - 1 : -1].softmax(-1)
+    expected = p.gather(1, torch.tensor(outcome.tokens)[:, None])[:, 0].tolist()
+    assert [found[i] for i in range(len(expected))] == pytest.approx(expected, rel=1e-4)
+    bits = SequenceBits.of(outcome.trace, len(expected), None)
+    assert bits.unknown == 0 and len(bits.rounds) == outcome.cost.steps
 
 
 def test_a_drafter_that_is_right_needs_one_forward_per_block() -> None:
@@ -241,9 +268,6 @@ def small_drafter() -> Transformer:
 def sampled(rule: Sampler, n: int) -> list[Outcome]:
     prompts = [Prompt(str(number), PROMPT, LENGTH) for number in range(n)]
     return drafted(rule, prompts, small_drafter(), small_verifier(), batch_size=500)
-
-
-SAMPLING = "sampler/proposer=gumbel"
 
 
 def sampling(*options: str) -> Deer:
