@@ -343,3 +343,36 @@ def test_causal_blocks_have_nothing_ahead() -> None:
     with pytest.raises(ConfigError, match=r"sampler.ahead=null: with block-causal attention"):
         ete().check_model(spec)
     ete(ahead=0).check_model(spec)
+
+
+@pytest.mark.parametrize(
+    ("top_p", "ratio", "tried"),
+    [
+        (0.999, 0.0, 3),
+        (0.999, 0.35, 3),
+        (0.999, 0.45, 2),  # C has 0.4 times the probability of A
+        (0.999, 0.65, 0),  # one that is left is taken, not tried
+        (0.85, 0.0, 3),
+        (0.75, 0.0, 2),  # A and B hold 0.8: C comes behind the mass
+        (0.45, 0.0, 0),
+    ],
+)
+def test_which_values_are_tried(top_p: float, ratio: float, tried: int) -> None:
+    """Toy 2's first item is A, B or C with 0.5, 0.3 and 0.2."""
+    rule = ete(branches=4, position="leftmost", candidate_top_p=top_p, candidate_ratio=ratio)
+    (outcome,) = decoded(rule, TOY_2)
+    first, second, *_ = steps(outcome)
+    assert first.positions == ([] if tried else [0])
+    if tried:
+        assert len(second.tried) == tried
+
+
+@pytest.mark.parametrize(
+    ("least", "expected"),
+    [(3, [[0, 1, 2], [], [3, 4, 5, 6, 7]]), (4, [[0, 1, 2], [3, 4, 5, 6, 7]])],
+)
+def test_exploring_where_little_is_sure(least: int, expected: list[list[int]]) -> None:
+    """Toy 1 at 0.8 is sure of three positions at once."""
+    options = {"branches": 3, "base__threshold": 0.8, "trigger": "stuck", "min_exploit": least}
+    answer, commits, _, _ = run(TOY_1, **options)
+    assert (answer, commits) == ("xxxaklmn", expected)
