@@ -1,5 +1,6 @@
 """dLLM-Cache: when prompt and response are computed whole."""
 
+import pytest
 from walk import Walk
 
 
@@ -31,3 +32,15 @@ def test_a_grown_answer_is_computed_whole() -> None:
         assert bool(partial.whole[0, : walk.canvas.length[0]].all()) == expected
         assert not partial.pool[0].any() if expected else partial.pool[0, 3:].all()
         walk.decide()
+
+
+@pytest.mark.parametrize(
+    ("first", "share", "expected"), [("true", 0.0, 6), ("false", 0.0, 1), ("false", 0.5, 4)]
+)
+def test_rows_computed_between_two_refreshes(first: str, share: float, expected: int) -> None:
+    """A layer of two whole (11 rows), a share of 8 positions in the others; never none at all."""
+    options = (f"cache.update_share={share}", f"cache.always_refresh_first_layer={first}")
+    walk = Walk("cache=dllm_cache", *options, masks=8)
+    assert walk.plan().fed.tolist() == [11]
+    walk.decide(4)
+    assert walk.plan().fed.tolist() == [expected]

@@ -9,6 +9,7 @@ from tiny_decoding import MASK, SPEC, decode, ragged_prompts, sampler
 from dllm.cache.none import NoCache
 from dllm.config import build, compose
 from dllm.engine.legality import needs, refusals
+from dllm.engine.setting import Setting
 from dllm.errors import ConfigError
 from dllm.step.canvas import Prompt
 
@@ -61,6 +62,18 @@ def test_rules_defined_for_one_sequence() -> None:
     assert refusals(single, NoCache(), SPEC) == []
     (reason,) = refusals(single, NoCache(), SPEC, batch_size=4)
     assert reason == "batch_size=4: FastDLLMDream is defined for batch_size=1"
+
+
+def test_every_reason_is_said() -> None:
+    class Untouchable:
+        spec = replace(SPEC, attention="causal")
+
+    single = sampler("sampler=fastdllm_dream", "sampler.region.block_length=null")
+    setting = Setting(Untouchable(), single, cache("dual"), batch_size=2)  # type: ignore[arg-type]
+    reasons = refusals(single, cache("dual"), Untouchable.spec, batch_size=2)
+    with pytest.raises(ConfigError) as error:
+        setting.check_parts()
+    assert len(reasons) > 1 and str(error.value) == "; ".join(reasons)
 
 
 def test_the_loop_refuses_before_any_forward() -> None:
