@@ -41,9 +41,9 @@ class Generation:
     text: str
     """Before the first end token, special tokens left out."""
     tokens: tuple[int, ...]
-    """The whole generation region."""
+    """The whole generation region; of a prompt with gaps it begins with the first of them."""
     effective: int
-    """Tokens before the first end token."""
+    """Decoded tokens before the first end token; in the gaps of a prompt none ends the answer."""
     forwards: Mapping[str, int]
     """Model calls by kind; those of every kind are the NFE."""
     other_forwards: Mapping[str, int]
@@ -106,18 +106,22 @@ def generate(
     model: Checkpoint,
     prompts: Sequence[Prompted],
     sampler: str | Sampler = "localleap",
+    infill: bool = False,
     **options: Any,
 ) -> list[Generation]:
     """Answers in the order of the prompts.
 
     sampler: a name in `conf/sampler`, or an object of your own
+    infill: mask tokens in a prompt of ids are gaps to be filled: the generation region begins with
+        the first of them, and `gen_length` masks follow the prompt as always. Its length is that
+        of both, so that blocks must fit it (`sampler/region=uneven` does); needs `eos=none`
     options: as on the command line: `cache="dual"`, `gen_length=64`, `eos="cut"`,
         `**{"sampler.threshold": 0.8, "sampler/region": "adaptive"}`
 
     Raises `ConfigError` before the first forward for what can't be decoded.
     """
     results: dict[int, Generation] = {}
-    for step in stream(model, prompts, sampler, **options):
+    for step in stream(model, prompts, sampler, infill, **options):
         if step.result is not None:
             results[step.prompt] = step.result
     return [results[number] for number in range(len(prompts))]
@@ -127,6 +131,7 @@ def stream(
     model: Checkpoint,
     prompts: Sequence[Prompted],
     sampler: str | Sampler = "localleap",
+    infill: bool = False,
     **options: Any,
 ) -> Iterator[Step]:
     """What each step wrote, as it happens; arguments as `generate`."""
@@ -136,33 +141,43 @@ def stream(
     session = Session(_decoder(model, sampler, config))
     tickets = {}
     for number, prompt in enumerate(_prompts(model, prompts, config.gen_length)):
-        tickets[session.submit(prompt)] = number
+        prompt = _with_gaps(prompt, model.spec.mask_id) if infill else prompt
+        tickets[session.submit(prompt)] = number, prompt.region
     return _steps(session, model, tickets)
 
 
-def _steps(session: Session, model: Checkpoint, tickets: Mapping[int, int]) -> Iterator[Step]:
+_Region = tuple[int, ...] | None
+"""What a prompt's generation region holds at the start; None = masks only."""
+
+
+def _steps(
+    session: Session, model: Checkpoint, tickets: Mapping[int, tuple[int, _Region]]
+) -> Iterator[Step]:
     mask = model.spec.mask_id
     while session.busy:
         events = session.step()
         finished = dict(events.finished)
         for ticket, written in events.written:
-            number, outcome = tickets[ticket], finished.get(ticket)
-            answer = [token for token in written.answer.tolist() if token != mask]
+            (number, region), outcome = tickets[ticket], finished.get(ticket)
+            answer = _before_end(written.answer.tolist(), model, region)
             yield Step(
                 number,
                 written.positions,
                 written.tokens,
-                model.tokenizer.decode(_before_end(answer, model)),
-                None if outcome is None else _generation(outcome, model),
+                model.tokenizer.decode([token for token in answer if token != mask]),
+                None if outcome is None else _generation(outcome, model, region),
             )
 
 
-def _generation(outcome: Outcome, model: Checkpoint) -> Generation:
-    answer = [t for t in _before_end(outcome.tokens, model) if t != model.spec.mask_id]
+def _generation(outcome: Outcome, model: Checkpoint, region: _Region) -> Generation:
+    mask = model.spec.mask_id
+    ended = _before_end(outcome.tokens, model, region)
+    answer = [token for token in ended if token != mask]
+    given = 0 if region is None else sum(token != mask for token in region[: len(ended)])
     return Generation(
         model.tokenizer.decode(answer),
         tuple(outcome.tokens),
-        len(answer),
+        len(answer) - given,
         {str(kind): count for kind, count in outcome.cost.forwards.items()},
         {f"{m} {kind}": count for (m, kind), count in outcome.cost.other_forwards.items()},
         outcome.trace,
@@ -170,9 +185,23 @@ def _generation(outcome: Outcome, model: Checkpoint) -> Generation:
     )
 
 
-def _before_end(tokens: Sequence[int], model: Checkpoint) -> Sequence[int]:
-    ends = (i for i, token in enumerate(tokens) if token in model.spec.eos_ids)
+def _before_end(tokens: Sequence[int], model: Checkpoint, region: _Region) -> Sequence[int]:
+    """Of a prompt with gaps the answer ends behind what was given."""
+    given = (i for i, token in enumerate(region or ()) if token != model.spec.mask_id)
+    first = max(given, default=-1) + 1
+    ends = (i for i in range(first, len(tokens)) if tokens[i] in model.spec.eos_ids)
     return tokens[: next(ends, len(tokens))]
+
+
+def _with_gaps(prompt: Prompt, mask: int) -> Prompt:
+    """The prompt up to its first mask; the rest of it begins the generation region."""
+    if mask not in prompt.tokens:
+        return prompt
+    first = prompt.tokens.index(mask)
+    if not first:
+        raise ConfigError(f"sample {prompt.sample_id}: a prompt can't begin with a gap")
+    region = (*prompt.tokens[first:], *[mask] * prompt.gen_length)
+    return replace(prompt, tokens=prompt.tokens[:first], gen_length=len(region), region=region)
 
 
 def _config(sampler: str | Sampler, options: Mapping[str, Any]) -> DictConfig:

@@ -155,6 +155,62 @@ def test_ids_of_any_library(tiny: Checkpoint) -> None:
         dllm.generate(tiny, [ids], **{"sampler.threshold": object()})
 
 
+UNEVEN = {"sampler/region": "uneven", "sampler.region.block_length": 16}
+
+
+@pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
+@pytest.mark.parametrize("sampler", ["low_confidence", "threshold", "localleap"])
+def test_gaps_of_a_prompt_are_filled(tiny: Checkpoint, sampler: str, cache: str) -> None:
+    ids = tiny.tokenizer.chat(TEXTS[0])
+    mask, gaps = tiny.spec.mask_id, (3, 5)
+    holed = [mask if i in gaps else token for i, token in enumerate(ids)]
+    given = {"infill": True, "cache": cache, "gen_length": 8, **UNEVEN}
+    holed_answer, plain = dllm.generate(tiny, [holed, ids], sampler, **given)
+    region = [*holed[3:], *[mask] * 8]
+    assert len(holed_answer.tokens) == len(region) and mask not in holed_answer.tokens
+    kept = [(a, b) for a, b in zip(region, holed_answer.tokens, strict=True) if a != mask]
+    assert all(a == b for a, b in kept)
+    assert holed_answer.failure is None and len(gaps) <= holed_answer.effective <= len(gaps) + 8
+    assert holed_answer.trace is not None
+    assert list(holed_answer.trace.replay())[-1].tolist() == list(holed_answer.tokens)
+    written = {p for step in holed_answer.trace.steps for p in step.positions}
+    assert written == {i for i, token in enumerate(region) if token == mask}
+    # Nothing changes for its neighbour without gaps, nor for the prompt alone.
+    assert plain == dllm.generate(tiny, [ids, ids], sampler, **{**given, "infill": False})[1]
+    *_, last = dllm.stream(tiny, [holed], sampler, **given)
+    assert last.result is not None and last.result.tokens == holed_answer.tokens
+
+
+def test_an_end_token_that_was_given_ends_nothing(tiny: Checkpoint) -> None:
+    (end, *_), mask = tiny.spec.eos_ids, tiny.spec.mask_id
+    ids = tiny.tokenizer.chat(TEXTS[0])
+    given = {"infill": True, "gen_length": 8, **UNEVEN}
+    (answer,) = dllm.generate(tiny, [[*ids[:3], mask, end, *ids[4:]]], "threshold", **given)
+    assert answer.text.strip() and answer.tokens[1] == end
+    assert 1 <= answer.effective <= 1 + 8
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "infill=True"),
+        ({"infill": True, "gen_length": 8, **UNEVEN, "eos": "cut"}, "use eos=none"),
+        (
+            {"infill": True, "sampler": "daedal", "sampler.region.initial_length": 4},
+            "gaps are filled on a canvas of one length",
+        ),
+        ({"infill": True}, "block_length=32 does not divide"),
+    ],
+)
+def test_gaps_that_cannot_be_filled(tiny: Checkpoint, options: dict, words: str) -> None:
+    ids = tiny.tokenizer.chat(TEXTS[0])
+    ids[4] = tiny.spec.mask_id
+    with pytest.raises(ConfigError, match=words):
+        dllm.generate(tiny, [ids], **options)
+    with pytest.raises(ConfigError, match="can't begin with a gap"):
+        dllm.generate(tiny, [ids[4:]], infill=True)
+
+
 def test_models_and_samplers_that_are_none(tiny: Checkpoint) -> None:
     for model in ("tiny-llada", None):
         with pytest.raises(ConfigError, match="is none: dllm"):

@@ -83,7 +83,7 @@ class Setting:
             raise ConfigError(
                 f"sample {prompt.sample_id}: position {prompt.tokens.index(spec.mask_id)} of the "
                 f"prompt holds the mask token {spec.mask_id}; masks are decoded behind a prompt, "
-                "not inside it"
+                "inside it only where dllm.generate is called with infill=True"
             )
         layout = sampler.layout(prompt, spec)
         self._admit_region(prompt, layout)
