@@ -89,7 +89,8 @@ class Frame:
     def waiting(self, symbol: int) -> Iterable[Item]:
         found = self._waiting.get(symbol)
         if found is None:
-            found = [(d, origin or self) for d, origin in self.wait.get(symbol, ())]
+            # Items that say where they began are shared, not made anew.
+            found = [item if item[1] else (item[0], self) for item in self.wait.get(symbol, ())]
             found += [(d, self) for d in self.begun.get(symbol, ())]
             self._waiting[symbol] = found
         return found
