@@ -26,6 +26,7 @@ def job(config: DictConfig) -> float | None:
     sweeper asked for (`objective`), None for a job that failed."""
     COMMAND.started()
     from dllm.config import build, check_options
+    from dllm.report.exhibits import exhibits
     from dllm.report.outputs import print_outputs
     from dllm.report.plan import plan
     from dllm.report.tables import failures, print_comparison
@@ -38,7 +39,7 @@ def job(config: DictConfig) -> float | None:
         check_options(config)
         if config.dry:
             return print("\n".join(plan(config, name)))
-        folder, summary = execute(config, name, *_sweep(sweep))
+        folder, summary = execute(config, name, *_sweep(sweep), exhibits)
     except (ConfigError, RunError) as error:
         _failed(sweep, 2 if isinstance(error, ConfigError) else 1, str(error))
         return None

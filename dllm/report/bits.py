@@ -187,6 +187,6 @@ def information_per_round(runs: list[RunBits], path: Path) -> None:
         by_round = run.by_round()
         axis.plot(range(1, len(by_round) + 1), by_round, label=run.label, lw=1)
     axis.set(xlabel="round", ylabel="bits committed")
-    axis.legend()
+    axis.legend().set_in_layout(False)  # a long label must not squeeze the axes to nothing
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

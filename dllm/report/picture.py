@@ -53,7 +53,8 @@ def frontier(cells: Mapping[str, Cell], task: str, stem: Path) -> Picture:
     with matplotlib.rc_context({"svg.hashsalt": task}):
         figure, axis = pyplot.subplots(figsize=(7.5, 4.5), layout="constrained")
         front = pareto([(-cell.nfe, cell.accuracy) for cell in cells.values()])
-        axis.step([-x for x, _ in front], [y for _, y in front], "-", where="post", lw=1, alpha=0.6)
+        best = sorted((-speed, accuracy) for speed, accuracy in front)
+        axis.step(*zip(*best, strict=True), "-", where="post", lw=1, alpha=0.6)
         for name, cell in cells.items():
             spread = [
                 [cell.accuracy - cell.metrics["accuracy_low"]],
@@ -61,9 +62,9 @@ def frontier(cells: Mapping[str, Cell], task: str, stem: Path) -> Picture:
             ]
             mark = "o" if (-cell.nfe, cell.accuracy) in front else "s"
             axis.errorbar([cell.nfe], [cell.accuracy], yerr=spread, fmt=mark, ms=4, lw=0.7)
-            axis.annotate(
-                name, (cell.nfe, cell.accuracy), (4, 4), textcoords="offset points", size=8
-            )
+            place = (cell.nfe, cell.accuracy)
+            note = axis.annotate(name, place, (4, 4), textcoords="offset points", size=8)
+            note.set_in_layout(False)  # a long name must not squeeze the axes to nothing
         _name_axes(axis, task)
         picture = Picture(
             stem.with_name(f"{stem.name}.svg"),

@@ -18,7 +18,6 @@ def baseline_of(config: DictConfig, spec: ModelSpec) -> DictConfig:
     default = configuration.compose([f"sampler={BASELINE}", "cache=none", "constraint=none"])
     for name in ("sampler", "cache", "constraint"):
         base[name] = default[name]
-    base.tracker = configuration.compose(["tracker=none"]).tracker
     base.overwrite = False
     base.sampler.region = _baseline_region(config, spec)
     return base

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
 from omegaconf import DictConfig
@@ -13,6 +13,7 @@ from dllm.engine.loop import Decoder
 from dllm.engine.sequential import one_by_one
 from dllm.engine.setting import DoesNotFit
 from dllm.errors import ConfigError
+from dllm.metrics.definitions import SampleResult
 from dllm.runs.checkpoint import Checkpoint
 from dllm.runs.folder import RunFolder
 from dllm.runs.grading import answer_tokens, encoded, filled_in, grade, unfit
@@ -118,11 +119,13 @@ class Decoding:
             raise next(iter(self.unfit.values()))
         self._prompt_of = {prompt.sample_id: prompt for prompt in self.prompts}
 
-    def run(self, folder: RunFolder, name: str) -> None:
-        """Each sample is on disk before the next one is reported."""
+    def run(self, folder: RunFolder, name: str, tell: Callable[[SampleResult], None]) -> None:
+        """Each sample is on disk before it is told, and before the next one is decoded."""
         for sample_id, error in self.unfit.items():
             print(f"note: {error}: counted as not correct", file=sys.stderr, flush=True)
-            folder.append(unfit(self.samples[sample_id], self.lengths[sample_id]))
+            result = unfit(self.samples[sample_id], self.lengths[sample_id])
+            folder.append(result)
+            tell(result)
         for checkpoint in (self.checkpoint, *self.others.values()):
             checkpoint.warm_up(self.prompts[0].tokens, self.config.batch_size)
         spec, tokenizer = self.checkpoint.spec, self.checkpoint.tokenizer
@@ -134,6 +137,7 @@ class Decoding:
                 told = self.told[sample.id]
                 result = grade(outcome, sample, self.task, tokenizer, spec, told)
                 folder.append(result, outcome.trace)
+                tell(result)
                 if shown is not None:
                     shown.add(result)
 

@@ -20,8 +20,9 @@ from dllm.runs.identity import Identity
 from dllm.runs.labels import label, task_name
 from dllm.runs.others import others
 from dllm.runs.parts import Parts, build_parts
-from dllm.runs.tracked import track
+from dllm.runs.tracked import Exhibits, Tracked
 from dllm.tasks.base import Sample, Task
+from dllm.tracking.none import NoTracker
 from dllm.tracking.tracker import RunInfo
 
 
@@ -43,8 +44,10 @@ def execute(
     sampler_name: str,
     group: str | None = None,
     swept: Sequence[str] = (),
+    exhibits: Exhibits | None = None,
 ) -> tuple[Path, dict[str, Any]]:
-    """Runs (or completes) one configuration and, if asked for, its baseline.
+    """Runs (or completes) one configuration and, if asked for, its baseline; what is new is tracked
+    with its `exhibits`.
 
     swept: options of the sweep that it belongs to, by their names on the command line
 
@@ -53,6 +56,7 @@ def execute(
     """
     configuration.check_complete(config)
     parts = build_parts(config)
+    parts.tracker.check()
     checkpoint = Checkpoint(parts.model)
     run = _Run(config, sampler_name, parts, checkpoint, swept)
     beside_it = [option for option in swept if shared(option)]
@@ -62,13 +66,15 @@ def execute(
         if configuration.fingerprint(base) == configuration.fingerprint(config):
             baseline = run
         else:
-            baseline = _Run(base, BASELINE, build_parts(base), checkpoint, beside_it).complete()
+            baseline = _Run(
+                base, BASELINE, build_parts(base), checkpoint, beside_it, "baseline"
+            ).complete(group, exhibits)
     beside = control_of(config, sampler_name, parts.sampler)
     if beside is not None:
-        control = _Run(*beside, build_parts(beside[0]), checkpoint, beside_it).complete(
-            group, baseline
-        )
-    finished = run.complete(group, baseline, control)
+        control = _Run(
+            *beside, build_parts(beside[0]), checkpoint, beside_it, "control"
+        ).complete(group, exhibits, baseline)
+    finished = run.complete(group, exhibits, baseline, control)
     point_latest(Path(config.output), finished.path)
     return finished.path, finished.summary
 
@@ -83,9 +89,10 @@ class _Run:
         parts: Parts,
         checkpoint: Checkpoint,
         swept: Sequence[str],
+        job: str = "decode",
     ):
         sampler = fitting(config, parts, checkpoint)
-        self.config, self.checkpoint = config, checkpoint
+        self.config, self.checkpoint, self.job = config, checkpoint, job
         self.others = others(config, sampler, checkpoint)
         self.parts = replace(parts, sampler=sampler)
         self.samples = _samples(parts.task, config)
@@ -99,7 +106,8 @@ class _Run:
 
     def complete(
         self,
-        group: str | None = None,
+        group: str | None,
+        exhibits: Exhibits | None,
         baseline: "Finished | _Run | None" = None,
         control: Finished | None = None,
     ) -> Finished:
@@ -131,16 +139,24 @@ class _Run:
                 )
             for note in notes:
                 print(f"note: {note}", file=sys.stderr, flush=True)
+            tracker = self.parts.tracker
+            if decoding is None and folder.tracked() == tracker.destination:
+                tracker = NoTracker()  # it is there already
+            tracked = Tracked(tracker)
             try:
-                self.parts.tracker.start(self._info(group))
+                tracker.start(self._info(group))
+                for result in folder.samples():
+                    tracked.add(result)
                 if decoding is not None:
-                    decoding.run(folder, self.name)
+                    decoding.run(folder, self.name, tracked.add)
                 results = sorted(folder.samples(), key=lambda result: order[result.id])
                 summary = self._summary(results, baseline, control)
                 folder.write_summary(summary)
-                track(self.parts.tracker, folder, results, summary)
+                tracked.close(folder, results, summary, exhibits)
             finally:
-                self.parts.tracker.finish()
+                tracker.finish()
+            if tracker.destination is not None:
+                folder.write_tracked(tracker.destination)
         _MADE_HERE.add(folder.path)
         return Finished(folder.path, results, folder.summary())
 
@@ -174,6 +190,7 @@ class _Run:
             OmegaConf.to_container(self.config, resolve=True),  # type: ignore[arg-type]
             group,
             (self.name, str(self.config.model.name)),
+            self.job,
         )
 
     def _summary(

@@ -6,6 +6,7 @@ environment.json  versions, commit, device
 samples.jsonl     one line per finished sample, appended and flushed
 traces.jsonl.gz   every decision (optional)
 summary.json      written last, by replacing
+tracked.json      where the finished run was sent
 """
 
 import json
@@ -30,6 +31,8 @@ from dllm.models.json_file import read_object
 from dllm.runs.lock import locked
 from dllm.step.trace import Trace, pack_traces, read_traces
 
+
+_TRACKED = "tracked.json"
 
 SUPERSEDED = "superseded"
 """Beside the runs of a sampler: those of the same options that other code, another model or other
@@ -137,7 +140,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Forgets every finished sample."""
-        for path in (self._samples, self._traces, self.path / "summary.json"):
+        for path in (self._samples, self._traces, self.path / "summary.json", self.path / _TRACKED):
             path.unlink(missing_ok=True)
 
     def append(self, sample: SampleResult, trace: Trace | None = None) -> None:
@@ -199,6 +202,19 @@ class RunFolder:
     def summary(self) -> dict[str, Any]:
         """Raises `ConfigError` where it can't be read."""
         return read_object(self.path / "summary.json")
+
+    def files(self) -> list[Path]:
+        """What the run is made of, without a tracker's own folder and what was made of it."""
+        found = (path for path in self.path.iterdir() if path.is_file())
+        return sorted(path for path in found if path.name[0] != "." and path.name != _TRACKED)
+
+    def tracked(self) -> dict[str, Any] | None:
+        """Destination of the tracker that has the whole run, None if none has."""
+        path = self.path / _TRACKED
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def write_tracked(self, destination: Mapping[str, str | None]) -> None:
+        self._replace(_TRACKED, json.dumps(destination) + "\n")
 
     def _replace(self, name: str, data: str | bytes) -> None:
         temporary = self.path / f".{name}.tmp"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dllm.tracking.tracker import RunInfo
@@ -9,6 +10,13 @@ from dllm.tracking.tracker import RunInfo
 
 @dataclass(frozen=True)
 class NoTracker:
+    @property
+    def destination(self) -> None:
+        return None
+
+    def check(self) -> None:
+        pass
+
     def start(self, run: RunInfo) -> None:
         pass
 
@@ -19,6 +27,9 @@ class NoTracker:
         pass
 
     def summary(self, values: Mapping[str, Any]) -> None:
+        pass
+
+    def attach(self, name: str, files: Sequence[Path]) -> None:
         pass
 
     def finish(self) -> None:

@@ -19,9 +19,20 @@ class RunInfo:
     group: str | None = None
     """Name of the sweep the run belongs to."""
     tags: Sequence[str] = ()
+    job: str = "train"
+    """Else decode, baseline or control."""
 
 
 class Tracker(Protocol):
+    @property
+    def destination(self) -> Mapping[str, str | None] | None:
+        """Where runs are sent: one that is there already is not sent again. None = nowhere."""
+        ...
+
+    def check(self) -> None:
+        """Raises `ConfigError` for what `start` would fail of, before any work is done."""
+        ...
+
     def start(self, run: RunInfo) -> None: ...
 
     def log(self, values: Mapping[str, float], axis: str, step: int) -> None:
@@ -33,5 +44,9 @@ class Tracker(Protocol):
         ...
 
     def summary(self, values: Mapping[str, Any]) -> None: ...
+
+    def attach(self, name: str, files: Sequence[Path]) -> None:
+        """Files kept with the run under this name; pictures and pages are shown, too."""
+        ...
 
     def finish(self) -> None: ...

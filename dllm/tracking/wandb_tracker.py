@@ -7,12 +7,16 @@ Offline runs cannot be resumed by wandb itself, so that a resumed run logs every
 the run folder under the same id: `wandb sync` of all parts gives one complete run.
 """
 
+import netrc
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
+from dllm.errors import ConfigError, RunError
 from dllm.tracking.tracker import RunInfo
 
 
@@ -28,29 +32,50 @@ class WandbTracker:
     _run: Any = field(default=None, init=False, repr=False)
     _axes: set[str] = field(default_factory=set, init=False, repr=False)
 
+    @property
+    def destination(self) -> Mapping[str, str | None]:
+        return {"mode": self._mode, "project": self.project, "entity": self.entity}
+
+    @property
+    def _mode(self) -> str:
+        return self.mode or os.environ.get("WANDB_MODE", "offline")
+
+    def check(self) -> None:
+        if self._mode == "online" and not _has_key():
+            raise ConfigError(
+                "tracker.mode=online needs a key: set WANDB_API_KEY or call `wandb login`; "
+                "tracker.mode=offline needs none, `wandb sync` sends it later"
+            )
+
     def start(self, run: RunInfo) -> None:
+        self.check()
         import wandb  # only a run that is tracked pays for the import
+        from wandb.errors import Error
 
         if "WANDB_RUN_ID" in os.environ:
             # Parts of a resumed run belong together by their id, cells of a sweep do not.
             print("note: WANDB_RUN_ID is ignored: a run's id is its fingerprint", file=sys.stderr)
-        mode = self.mode or (None if "WANDB_MODE" in os.environ else "offline")
         quiet = {"silent": True, "console": "off"}
-        self._run = wandb.init(
-            project=self.project or _unless_in("WANDB_PROJECT", "dllm-decode"),
-            entity=self.entity,
-            mode=mode,
-            dir=_unless_in("WANDB_DIR", str(run.folder)),
-            id=run.fingerprint,
-            name=_unless_in("WANDB_NAME", run.label),
-            group=_unless_in("WANDB_RUN_GROUP", run.group),
-            job_type=_unless_in("WANDB_JOB_TYPE", "decode"),
-            tags=[*self.tags, *run.tags, *filter(None, os.getenv("WANDB_TAGS", "").split(","))],
-            config=dict(run.config),
-            settings=wandb.Settings(
-                **{k: v for k, v in quiet.items() if f"WANDB_{k.upper()}" not in os.environ}
-            ),
-        )
+        beside = run.job in ("baseline", "control")  # the user's name is not meant for these
+        try:
+            self._run = wandb.init(
+                project=self.project or _unless_in("WANDB_PROJECT", "dllm-decode"),
+                entity=self.entity,
+                mode=self._mode,  # type: ignore[arg-type]
+                dir=_unless_in("WANDB_DIR", str(run.folder)),
+                id=run.fingerprint,
+                name=run.label if beside else _unless_in("WANDB_NAME", run.label),
+                group=_unless_in("WANDB_RUN_GROUP", run.group),
+                job_type=_unless_in("WANDB_JOB_TYPE", run.job),
+                tags=[*self.tags, *run.tags, *filter(None, os.getenv("WANDB_TAGS", "").split(","))],
+                config=dict(run.config),
+                settings=wandb.Settings(
+                    **{k: v for k, v in quiet.items() if f"WANDB_{k.upper()}" not in os.environ}
+                ),
+            )
+        except Error as error:
+            reason = " ".join(str(error).split())
+            raise RunError(f"tracker.mode={self._mode}: wandb can't start: {reason}") from None
 
     def log(self, values: Mapping[str, float], axis: str, step: int) -> None:
         if axis not in self._axes:
@@ -69,6 +94,23 @@ class WandbTracker:
     def summary(self, values: Mapping[str, Any]) -> None:
         self._run.summary.update(dict(values))
 
+    def attach(self, name: str, files: Sequence[Path]) -> None:
+        import wandb
+
+        artifact = wandb.Artifact(name, type="run")
+        for file in files:
+            # Read where it lies, also when an offline run is sent later: no second copy.
+            artifact.add_file(str(file.resolve()), file.name, policy="immutable", skip_cache=True)
+        self._run.log_artifact(artifact)
+        shown: dict[str, Any] = {}
+        for file in files:
+            if file.suffix == ".png":
+                shown[file.stem] = wandb.Image(str(file))
+            elif file.suffix == ".html":
+                shown[file.stem] = wandb.Html(file.read_text(), inject=False)
+        if shown:
+            self._run.log(shown)
+
     def finish(self) -> None:
         if self._run is not None:
             self._run.finish()
@@ -78,3 +120,18 @@ class WandbTracker:
 def _unless_in(variable: str, value: str | None) -> str | None:
     """The value, or None where the environment has one that wandb reads by itself."""
     return None if variable in os.environ else value
+
+
+def _has_key() -> bool:
+    """Whether wandb would find a key, or something in its place, without asking."""
+    import wandb
+
+    settings = wandb.setup().settings
+    if settings.api_key or settings.identity_token_file:
+        return True
+    hosts = (urlsplit(settings.base_url).netloc, "api.wandb.ai")
+    try:
+        logins = netrc.netrc(os.environ.get("NETRC") or Path("~/.netrc").expanduser())
+    except (OSError, netrc.NetrcParseError):
+        return False
+    return any(logins.authenticators(host) for host in hosts)

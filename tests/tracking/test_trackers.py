@@ -4,14 +4,20 @@ import json
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 
 from dllm import config as configuration
+from dllm.errors import ConfigError, RunError
+from dllm.report.exhibits import exhibits
 from dllm.runs.execute import execute
+from dllm.runs.folder import RunFolder
+from dllm.tracking.tracker import RunInfo
+from dllm.tracking.wandb_tracker import WandbTracker
 from dllm.training.execute import execute as train
 
 
@@ -35,13 +41,13 @@ def payloads(path: Path) -> Iterator[bytes]:
 
 
 def read_back(folder: Path) -> dict[str, Any]:
-    """Config, history, summary and run facts of the only offline run below `folder`."""
-    import wandb
+    """Config, history, summary, artifacts and run facts of the only offline run below `folder`."""
     from wandb.proto import wandb_internal_pb2
 
     wandb.teardown()  # its own process has written everything when it has ended
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     found: dict[str, Any] = {"history": [], "summary": {}, "config": {}, "run": None, "files": path}
+    found["artifacts"] = {}
     for payload in payloads(path):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(payload)
@@ -56,6 +62,9 @@ def read_back(folder: Path) -> dict[str, Any]:
                 for item in record.history.item
             }
             found["history"].append(row)
+        elif kind == "artifact":
+            kept = [entry.path for entry in record.artifact.manifest.contents]
+            found["artifacts"][record.artifact.name] = sorted(kept)
         elif kind == "summary":
             for item in record.summary.update:
                 name = item.key or ".".join(item.nested_key)
@@ -73,14 +82,14 @@ def tracked(
     monkeypatch.delenv("WANDB_MODE", raising=False)
     given = [o for o in options("sampler=threshold", "limit=4") if o != "tracker=none"]
     config = configuration.compose([*given, "tracker=wandb", "tracker.tags=[mine]"])
-    folder, summary = execute(config, "threshold", "my sweep")
+    folder, summary = execute(config, "threshold", "my sweep", exhibits)
     return folder, summary, read_back(folder)
 
 
-def test_the_offline_run_holds_the_local_numbers(
+def test_the_offline_runs_hold_the_local_numbers(
     tracked: tuple[Path, dict[str, Any], dict[str, Any]],
 ) -> None:
-    _, summary, seen = tracked
+    folder, summary, seen = tracked
     metrics = summary["metrics"]
     for name, value in metrics.items():
         if not isinstance(value, dict):
@@ -99,12 +108,102 @@ def test_the_offline_run_holds_the_local_numbers(
     assert len(rows["data"]) == 4 and "nfe" in rows["columns"]
     nfe = rows["columns"].index("nfe")
     assert sum(row[nfe] for row in rows["data"]) == 4 * metrics["nfe"]
+    kept = seen["artifacts"][f"run-{summary['fingerprint']}"]
+    assert {"samples.jsonl", "traces.jsonl.gz", "summary.json", "accuracy.png"} <= set(kept)
+    assert "tracked.json" not in kept
+    assert list(seen["files"].parent.glob("files/media/images/accuracy_*.png"))
     run = seen["run"]
     assert run.run_id == summary["fingerprint"] and run.display_name == summary["label"]
+    assert run.job_type == "decode"
     assert run.run_group == "my sweep"
     assert set(run.tags) == {"mine", "threshold", "tiny-llada"}
     assert seen["config"]["sampler"]["threshold"] == 0.9
     assert seen["config"]["gen_length"] == 8
+
+    baseline = summary["baseline"]
+    seen = read_back(folder.parents[1] / "low_confidence" / baseline["fingerprint"])
+    assert seen["run"].job_type == "baseline" and seen["run"].run_group == "my sweep"
+    assert seen["summary"]["nfe"] == baseline["metrics"]["nfe"]
+    samples = [row for row in seen["history"] if "sample" in row]
+    assert samples[-1]["sample/accuracy"] == pytest.approx(baseline["metrics"]["accuracy"])
+
+
+Options = Callable[..., list[str]]
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[int, bool]]]:
+    """Per run: at every sample that was sent, how many lie on disk and whether a summary does."""
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    found: dict[str, list[tuple[int, bool]]] = {}
+    folders: list[Path] = []
+    start, log = WandbTracker.start, WandbTracker.log
+
+    def started(self: WandbTracker, run: RunInfo) -> None:
+        folders.append(run.folder)
+        assert run.label not in found
+        found[run.label] = []
+        start(self, run)
+
+    def logged(self: WandbTracker, values: Mapping[str, float], axis: str, step: int) -> None:
+        if axis == "sample":
+            folder = RunFolder(folders[-1])
+            finished = (folder.path / "summary.json").exists()
+            list(found.values())[-1].append((len(folder.samples()), finished))
+        log(self, values, axis, step)
+
+    monkeypatch.setattr(WandbTracker, "start", started)
+    monkeypatch.setattr(WandbTracker, "log", logged)
+    return found
+
+
+def test_samples_are_sent_as_they_come_and_once(
+    options: Options, sent: dict[str, list[tuple[int, bool]]]
+) -> None:
+    given = options("sampler=threshold", "limit=4", "tracker=wandb")
+    folder, _ = execute(configuration.compose(given), "threshold")
+    live = [(n, False) for n in (1, 2, 3, 4)]
+    assert list(sent.values()) == [live, live]
+    execute(configuration.compose(given), "threshold")
+    assert len(sent) == 2  # nothing was to be done: no second run
+    sent.clear()
+    lines = (folder / "samples.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "samples.jsonl").write_bytes(b"".join(lines[:2]))
+    execute(configuration.compose(given), "threshold")
+    assert [n for n, _ in next(iter(sent.values()))] == [2, 2, 3, 4] and len(sent) == 1
+
+
+def test_a_run_that_was_not_tracked_is_sent_when_asked_for(
+    options: Options, sent: dict[str, list[tuple[int, bool]]]
+) -> None:
+    given = options("sampler=threshold", "limit=4", "baseline=false")
+    execute(configuration.compose(given), "threshold")
+    assert sent == {}
+    execute(configuration.compose([*given, "tracker=wandb"]), "threshold")
+    assert [n for n, _ in next(iter(sent.values()))] == [4, 4, 4, 4]
+
+
+def test_online_without_a_key_is_one_line_before_any_decoding(
+    options: Options, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "NETRC", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    wandb.teardown()  # its settings are read once per process
+    given = options("sampler=threshold", "tracker=wandb", "tracker.mode=online")
+    with pytest.raises(
+        ConfigError, match=r"tracker\.mode=online needs a key: set WANDB_API_KEY or"
+    ):
+        execute(configuration.compose(given), "threshold")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_wandb_refuses_is_one_line(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    given = options("sampler=threshold", "limit=1", "baseline=false", "tracker=wandb")
+    config = configuration.compose([*given, "tracker.project='a/b'"])
+    with pytest.raises(RunError, match=r"^tracker\.mode=offline: wandb can't start: "):
+        execute(config, "threshold")
 
 
 def test_a_training_run_is_tracked_as_its_own_log_says(
