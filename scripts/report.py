@@ -3,6 +3,7 @@
 python -m scripts.report RUN...                 # runs that exist, side by side: one page of HTML
 python -m scripts.report results/runs/sweeps/2026-11-26_10-00-00-000000 --baseline threshold
 python -m scripts.report diff RUN RUN           # in what two runs differ, the likeliest cause first
+python -m scripts.report wandb --project P      # a page on Weights & Biases over a project's runs
 python -m scripts.report published              # figures of the papers, all methods
 python -m scripts.report published localleap    # those of one file in results/published
 python -m scripts.report suite confidence       # decode a suite of conf/suite, write its page
@@ -17,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dllm.errors import ConfigError
+from dllm.errors import ConfigError, RunError
 from scripts.command_line import user_path
 
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0: done; 2: something in the command to mend."""
+    """0: done; 1: a failure on the way; 2: something in the command to mend."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
         prog="python -m scripts.report",
@@ -53,6 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
     runs.add_argument("--csv", type=user_path, metavar="FILE", help="every number, a line per run")
     diff = commands.add_parser("diff", help="in what two runs differ")
     diff.add_argument("runs", nargs=2, type=user_path, metavar="RUN")
+    wandb = commands.add_parser("wandb", help="a page on Weights & Biases over a project's runs")
+    wandb.add_argument("--project", required=True)
+    wandb.add_argument("--entity", help="default: the account's")
     published = commands.add_parser("published", help="figures of the papers")
     published.add_argument("names", nargs="*", metavar="NAME", help="files without .yaml")
     published.add_argument("--folder", type=user_path, default=Path("results/published"))
@@ -72,6 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     known = {
         "runs": _runs,
         "diff": _diff,
+        "wandb": _wandb,
         "published": _published,
         "suite": _suite,
         "counters": _counters,
@@ -82,9 +87,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return known[options.command](options)
-    except ConfigError as error:
+    except (ConfigError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, ConfigError) else 1
 
 
 def _runs(options: argparse.Namespace) -> int:
@@ -120,6 +125,13 @@ def _diff(options: argparse.Namespace) -> int:
     console = Console(width=None if Console().is_terminal else 160)
     console.print(shown(differences([ours.recipe, theirs.recipe]), [ours.label, theirs.label]))
     console.print(agreement(ours.samples, theirs.samples), highlight=False)
+    return 0
+
+
+def _wandb(options: argparse.Namespace) -> int:
+    from dllm.report.wandb_report import publish  # wandb, not needed for --help
+
+    print(publish(options.project, options.entity))
     return 0
 
 

@@ -41,7 +41,7 @@ class WandbTracker:
         return self.mode or os.environ.get("WANDB_MODE", "offline")
 
     def check(self) -> None:
-        if self._mode == "online" and not _has_key():
+        if self._mode == "online" and not has_key():
             raise ConfigError(
                 "tracker.mode=online needs a key: set WANDB_API_KEY or call `wandb login`; "
                 "tracker.mode=offline needs none, `wandb sync` sends it later"
@@ -122,7 +122,7 @@ def _unless_in(variable: str, value: str | None) -> str | None:
     return None if variable in os.environ else value
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
     """Whether wandb would find a key, or something in its place, without asking."""
     import wandb
 
