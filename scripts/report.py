@@ -7,6 +7,7 @@ python -m scripts.report wandb --project P      # a page on Weights & Biases ove
 python -m scripts.report published              # figures of the papers, all methods
 python -m scripts.report published localleap    # those of one file in results/published
 python -m scripts.report suite confidence       # decode a suite of conf/suite, write its page
+python -m scripts.report leaderboard            # that of all samplers on the embedded tasks
 python -m scripts.report counters RUN           # a run's tokens and speed as other projects count
 python -m scripts.report schemas FOLDER         # compile and decode under every JSON schema there
 """
@@ -62,10 +63,13 @@ def main(arguments: list[str] | None = None) -> int:
     published.add_argument("--folder", type=user_path, default=Path("results/published"))
     suite = commands.add_parser("suite", help="measure a suite of conf/suite and write its page")
     suite.add_argument("name", metavar="NAME", help="file in conf/suite without .yaml")
-    suite.add_argument("--limit", type=int, help="samples per task; default: the suite's")
-    suite.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="only these")
-    suite.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="only these")
-    suite.add_argument("--output", type=user_path, help="Markdown file; default: the suite's")
+    leaderboard = commands.add_parser("leaderboard", help="all samplers on the embedded tasks")
+    leaderboard.set_defaults(name="leaderboard")
+    for page in (suite, leaderboard):
+        page.add_argument("--limit", type=int, help="samples per task; default: the suite's")
+        page.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="only these")
+        page.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="only these")
+        page.add_argument("--output", type=user_path, help="Markdown file; default: the suite's")
     counters = commands.add_parser("counters", help="a run's tokens as other projects count them")
     counters.add_argument("run", type=user_path, metavar="RUN", help="folder, results/runs/latest")
     schemas = commands.add_parser("schemas", help="which JSON schemas a constraint can follow")
@@ -79,6 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
         "wandb": _wandb,
         "published": _published,
         "suite": _suite,
+        "leaderboard": _suite,
         "counters": _counters,
         "schemas": _schemas,
     }

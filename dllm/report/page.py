@@ -8,13 +8,14 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from textwrap import wrap
 
 import pandas as pd
 
 from dllm.errors import ConfigError
 from dllm.metrics.statistics import ALPHA, Verdict
-from dllm.metrics.tradeoff import oracle
+from dllm.metrics.tradeoff import oracle, pareto
 from dllm.report.bits import RunBits, information_per_round
 from dllm.report.cells import Cell, measure
 from dllm.report.columns import COLUMNS
@@ -37,6 +38,19 @@ class Measured:
 
     def _references(self) -> dict[str, Cell]:
         return {task: next(iter(cells.values())) for task, cells in self.cells.items()}
+
+    def frontier(self, task: str) -> list[str]:
+        """Rows that no other one equals or beats in accuracy and forwards and beats in one: of the
+        figures as they stand."""
+        points = {row: (-cell.nfe, cell.accuracy) for row, cell in self.cells[task].items()}
+        front = pareto(list(points.values()))
+        return [row for row, point in points.items() if point in front]
+
+    def line(self, task: str) -> tuple[str, list[str]]:
+        """Name and rows of the line in the task's picture."""
+        if self.chapter.frontier:
+            return "frontier", self.frontier(task)
+        return "control", self.chapter.curve
 
     def floors(self) -> dict[str, float]:
         """Tasks on which a loss can't show, so that nothing is tested -> the first row's
@@ -122,6 +136,11 @@ def write_page(
     lines = [f"# {suite.title}", "", f"`{' '.join(command)}`", "", *wrap(suite.text, 100), ""]
     used = dict.fromkeys(name for measured in chapters for name in measured.chapter.columns)
     lines += [f"- {name}: {COLUMNS[name].definition}." for name in used]
+    if any(measured.chapter.frontier for measured in chapters):
+        lines += [
+            "- frontier: no other row has as much accuracy with as few forwards, and more of one;",
+            "  of the figures as they stand, whatever their intervals.",
+        ]
     lines += [
         "- Differences are paired by sample: accuracy minus the other row's with a 95 % bootstrap",
         f"  interval. A word stands only where a test carries it (p < {ALPHA} after Holm over the",
@@ -132,11 +151,12 @@ def write_page(
     for number, measured in enumerate(chapters):
         lines += ["", f"## {measured.chapter.title}", "", *wrap(measured.chapter.text, 100)]
         lines += _chapter(measured)
-        if measured.chapter.curve:
+        if measured.chapter.curve or measured.chapter.frontier:
             picture = output.with_name(
                 f"{output.stem}-{number}.png" if number else f"{output.stem}.png"
             )
-            speed_and_quality(measured.cells, measured.chapter.curve, picture)
+            lines_drawn = {task: measured.line(task) for task in measured.cells}
+            speed_and_quality(measured.cells, lines_drawn, picture)
             lines += ["", f"![accuracy against forwards]({picture.name})"]
         lines += _information(measured, output.with_suffix(""))
     for exact in suite.exact:
@@ -190,12 +210,16 @@ def _chapter(measured: Measured) -> Iterator[str]:
     level, pairs = measured.at_equal_cost(), measured.beside()
     words = said({k: d for k, d in {**level, **pairs}.items() if k[0] not in measured.floors()})
     yield from ("", *wrap(" ".join(_summary(measured, words)), 100))
+    if chapter.frontier:
+        yield from ("", "### Over all tasks", "", over_all(measured))
     for task, cells in measured.cells.items():
         yield from ("", f"### {task}", "")
+        front = measured.frontier(task) if chapter.frontier else []
         table = [
             {
                 "row": row,
                 **_figures(chapter, cells, cell),
+                **({"frontier": "yes" if row in front else ""} if chapter.frontier else {}),
                 **_control(chapter, level, words, task, row),
             }
             for row, cell in cells.items()
@@ -220,6 +244,25 @@ def _best_of(sweep: Sequence[Cell], names: Sequence[str]) -> str:
         f"Every sample with its best of {', '.join(names)} (ParallelBench's oracle, which looks at "
         f"the labels): {score:.3f} at {nfe:.2f} forwards."
     )
+
+
+def over_all(measured: Measured) -> str:
+    """Rows by the number of tasks on whose frontier they are, then by their forwards."""
+    table = []
+    for row in dict.fromkeys(row for cells in measured.cells.values() for row in cells):
+        cells = {t: of_task[row] for t, of_task in measured.cells.items() if row in of_task}
+        front = [task for task in cells if row in measured.frontier(task)]
+        nfe = fmean(cell.nfe for cell in cells.values())
+        line = {
+            "row": row,
+            "tasks": str(len(cells)),
+            "on the frontier of": ", ".join(front),
+            "mean accuracy": f"{fmean(cell.accuracy for cell in cells.values()):.3f}",
+            "mean NFE": f"{nfe:.2f}",
+        }
+        table.append((-len(front), nfe, line))
+    ordered = [line for *_, line in sorted(table, key=lambda entry: entry[:2])]
+    return pd.DataFrame(ordered).to_markdown(index=False, disable_numparse=True)
 
 
 def _figures(chapter: Chapter, cells: Mapping[str, Cell], cell: Cell) -> dict[str, str]:

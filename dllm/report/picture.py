@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 
 def speed_and_quality(
-    cells: Mapping[str, Mapping[str, Cell]], curve: Sequence[str], path: Path
+    cells: Mapping[str, Mapping[str, Cell]],
+    lines: Mapping[str, tuple[str, Sequence[str]]],
+    path: Path,
 ) -> None:
-    """Writes a PNG, a panel per task: the control curve as a line, every other row as a point with
-    its 95 % Wilson interval."""
+    """Writes a PNG, a panel per task: the rows of its line (name, rows) joined, every other row as
+    a point with its 95 % Wilson interval."""
     import matplotlib
 
     matplotlib.use("Agg")  # draws into files only
@@ -27,9 +29,10 @@ def speed_and_quality(
         1, len(cells), figsize=(4.5 * len(cells), 4), layout="constrained", squeeze=False
     )
     for axis, (task, rows) in zip(axes[0], cells.items(), strict=True):
-        control = sorted((rows[name] for name in curve if name in rows), key=lambda cell: cell.nfe)
-        axis.plot([c.nfe for c in control], [c.accuracy for c in control], "o-", label="control")
-        others = [cell for name, cell in rows.items() if name not in curve]
+        label, joined = lines[task]
+        line = sorted((rows[name] for name in joined if name in rows), key=lambda cell: cell.nfe)
+        axis.plot([c.nfe for c in line], [c.accuracy for c in line], "o-", label=label)
+        others = [cell for name, cell in rows.items() if name not in joined]
         spread = [
             [c.accuracy - c.metrics["accuracy_low"] for c in others],
             [c.metrics["accuracy_high"] - c.accuracy for c in others],

@@ -44,6 +44,9 @@ class Chapter:
     """Row -> the one whose tokens it is to reproduce."""
     information: list[str] = field(default_factory=list)
     """Rows whose bits per round are drawn, a picture per task (trace=true)."""
+    frontier: bool = False
+    """Whether the rows that no other one equals or beats in accuracy and forwards are marked,
+    drawn, and counted over the tasks."""
     oracle: str | None = None
     """Row whose forwards bound the gap to the first row."""
     sweep: list[str] = field(default_factory=list)

@@ -36,7 +36,10 @@ def publish(project: str, entity: str | None) -> str:
     from wandb.errors import Error
 
     try:
-        return report(project, entity or wandb.Api().default_entity).save().url
+        entity = entity or wandb.Api().default_entity
+        if entity is None:
+            raise ConfigError("--entity must be given: the account has no default")
+        return report(project, entity).save().url
     except (Error, RequestException, ValueError) as error:
         reason = " ".join(str(error).split())
         raise RunError(f"--project {project}: the report can't be saved: {reason}") from None

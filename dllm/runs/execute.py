@@ -71,9 +71,9 @@ def execute(
             ).complete(group, exhibits)
     beside = control_of(config, sampler_name, parts.sampler)
     if beside is not None:
-        control = _Run(
-            *beside, build_parts(beside[0]), checkpoint, beside_it, "control"
-        ).complete(group, exhibits, baseline)
+        control = _Run(*beside, build_parts(beside[0]), checkpoint, beside_it, "control").complete(
+            group, exhibits, baseline
+        )
     finished = run.complete(group, exhibits, baseline, control)
     point_latest(Path(config.output), finished.path)
     return finished.path, finished.summary

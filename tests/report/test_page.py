@@ -8,7 +8,7 @@ import pytest
 from written_cells import cell
 
 from dllm.errors import ConfigError
-from dllm.report.page import Measured, write_page
+from dllm.report.page import Measured, over_all, write_page
 from dllm.report.suite import Chapter, Suite
 
 
@@ -51,6 +51,25 @@ def test_a_page(suite: Suite, tmp_path: Path) -> None:
     assert "Refused: wedlm (" in text and "NFE: forwards per sample." in text
     assert "### Beside the simpler row" in text and "### What is to be reproduced" in text
     assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_page_with_a_frontier() -> None:
+    right, half = [True] * 50, [True, False] * 25
+    cells = {
+        "easy": {"slow": cell(right, 8), "fast": cell(right, 4), "lossy": cell(half, 2)},
+        "hard": {"slow": cell(right, 8), "fast": cell(half, 4), "lossy": cell(half, 4)},
+    }
+    chapter = Chapter("A model", "A text.", ["NFE"], {}, {}, frontier=True)
+    measured = Measured(chapter, cells, {}, 0.05)
+    assert measured.frontier("easy") == ["fast", "lossy"]
+    assert measured.frontier("hard") == ["slow", "fast", "lossy"]  # a tie is on it twice
+    assert measured.line("easy") == ("frontier", ["fast", "lossy"])
+    rows = [line.split("|") for line in over_all(measured).splitlines()[2:]]
+    assert [[entry.strip() for entry in row[1:6]] for row in rows] == [
+        ["lossy", "2", "easy, hard", "0.500", "3.00"],
+        ["fast", "2", "easy, hard", "0.750", "4.00"],
+        ["slow", "2", "hard", "1.000", "8.00"],
+    ]
 
 
 def test_names_that_do_not_exist(suite: Suite, tmp_path: Path) -> None:
