@@ -39,7 +39,7 @@ def job(config: DictConfig) -> float | None:
         check_options(config)
         if config.dry:
             return print("\n".join(plan(config, name)))
-        folder, summary = execute(config, name, *_sweep(sweep), exhibits)
+        folder, summary = execute(config, name, *_sweep(sweep), exhibits=exhibits)
     except (ConfigError, RunError) as error:
         _failed(sweep, 2 if isinstance(error, ConfigError) else 1, str(error))
         return None

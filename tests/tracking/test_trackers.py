@@ -82,7 +82,7 @@ def tracked(
     monkeypatch.delenv("WANDB_MODE", raising=False)
     given = [o for o in options("sampler=threshold", "limit=4") if o != "tracker=none"]
     config = configuration.compose([*given, "tracker=wandb", "tracker.tags=[mine]"])
-    folder, summary = execute(config, "threshold", "my sweep", exhibits)
+    folder, summary = execute(config, "threshold", "my sweep", exhibits=exhibits)
     return folder, summary, read_back(folder)
 
 
