@@ -7,6 +7,7 @@ from functools import cache
 from omegaconf import OmegaConf
 
 from dllm.constraints.languages import LarkText, built_in
+from dllm.metrics.order import decoding_order
 from dllm.report.bits import RunBits
 from dllm.report.cells import Cell
 from dllm.tasks.parallelbench.theory import Kind, lower_bound, sampled_accuracy
@@ -38,6 +39,22 @@ def _block(cell: Cell) -> str:
     opened = [s.opened for trace in cell.folder.traces() for s in trace.steps if s.opened]
     lengths = [end - max(start, 0) for start, end in opened]
     return f"{sum(lengths) / max(1, len(lengths)):.1f}"
+
+
+def _order(cell: Cell) -> str:
+    """Mean over the samples whose positions were committed in several steps."""
+    effective = {sample.id: sample.effective for sample in cell.samples}
+    found = []
+    for trace in cell.folder.traces():
+        committed = [-1] * trace.gen_length
+        for number, step in enumerate(trace.steps):
+            for position in step.positions:
+                if position < trace.gen_length:
+                    committed[position] = number
+        kendall = decoding_order(committed, effective[trace.sample_id]).kendall
+        if kendall is not None:
+            found.append(kendall)
+    return f"{sum(found) / len(found):+.2f}" if found else "-"
 
 
 def _bits(name: str, form: str) -> Callable[[Cell], str]:
@@ -146,6 +163,11 @@ COLUMNS = {
         lambda cell: f"{cell.metrics['rows_per_token']:.1f}",
     ),
     "block": Column("mean length of the blocks that were decoded (of dystruct's windows)", _block),
+    "order": Column(
+        "Kendall's tau of commit step and position before the first end token, mean over the "
+        "samples with several steps: +1 = left to right",
+        _order,
+    ),
     "bits/round": Column(
         "-log2 of the raw probabilities of what was committed, per round",
         _bits("bits_per_round", "{:.3f}"),

@@ -15,7 +15,7 @@ import pandas as pd
 
 from dllm.errors import ConfigError
 from dllm.metrics.statistics import ALPHA, Verdict
-from dllm.metrics.tradeoff import oracle, pareto
+from dllm.metrics.tradeoff import area, oracle, pareto
 from dllm.report.bits import RunBits, information_per_round
 from dllm.report.cells import Cell, measure
 from dllm.report.columns import COLUMNS
@@ -240,9 +240,12 @@ def _chapter(measured: Measured) -> Iterator[str]:
 def _best_of(sweep: Sequence[Cell], names: Sequence[str]) -> str:
     tries = [[(float(bool(s.correct)), float(s.nfe)) for s in cell.samples] for cell in sweep]
     score, nfe = oracle(tries)
+    canvas = max(len(sample.tokens) for cell in sweep for sample in cell.samples)
+    points = [(canvas / cell.nfe, cell.accuracy) for cell in sweep]
     return (
         f"Every sample with its best of {', '.join(names)} (ParallelBench's oracle, which looks at "
-        f"the labels): {score:.3f} at {nfe:.2f} forwards."
+        f"the labels): {score:.3f} at {nfe:.2f} forwards. Area under their front, accuracy over 1 "
+        f"to {canvas} positions per forward: {area(points, canvas):.2f} of {canvas - 1}."
     )
 
 

@@ -70,12 +70,16 @@ def test_runs_become_points_and_a_picture(tmp_path: Path, points: list[Point]) -
 
 
 def test_the_best_of_a_sweep(tmp_path: Path) -> None:
-    slow = Cell({}, [sample("a", forwards={"step": 4}), sample("b", forwards={"step": 4})],
-                RunFolder(tmp_path))  # fmt: skip
-    fast = Cell({}, [sample("a", forwards={"step": 1}, correct=False),
-                     sample("b", forwards={"step": 2})], RunFolder(tmp_path))  # fmt: skip
+    four, two, one = ({"step": n} for n in (4, 2, 1))
+    folder = RunFolder(tmp_path)
+    slow_samples = [sample("a", forwards=four), sample("b", forwards=four)]
+    fast_samples = [sample("a", forwards=one, correct=False), sample("b", forwards=two)]
+    slow = Cell({"nfe": 4.0, "accuracy": 1.0}, slow_samples, folder)
+    fast = Cell({"nfe": 1.5, "accuracy": 0.5}, fast_samples, folder)
     said = page._best_of([slow, fast], ["slow", "fast"])
     assert "best of slow, fast" in said and "1.000 at 3.00 forwards" in said
+    # four positions: 1.0 up to one per forward (slow), 0.5 from there to 4 / 1.5
+    assert f"1 to 4 positions per forward: {0.5 * (4 / 1.5 - 1):.2f} of 3" in said
 
 
 def test_the_shipped_suite_has_it() -> None:
