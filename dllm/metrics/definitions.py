@@ -3,8 +3,9 @@
 effective tokens = generated tokens before the first end token; NFE = model calls in which the
 sequence took part, of every kind; TPF = sum of effective tokens / sum of NFE over the set
 (micro); tokens/s = sum of effective tokens / sum of seconds, generation only, each step's time
-shared by the batch; eNFE = rows computed / canvas length; latency = seconds from entering the
-batch to leaving it. Totals, not means of ratios, unless the name says macro.
+shared by the batch (end to end: with tokenising and grading); eNFE = rows computed / canvas
+length; latency = seconds from entering the batch to leaving it. Totals, not means of ratios, unless
+the name says macro.
 """
 
 from collections import Counter
@@ -46,6 +47,8 @@ class SampleResult:
     model_seconds: float
     latency: float
     peak_memory_mb: float
+    other_seconds: float = 0.0
+    """Tokenising the prompt and grading the answer; no part of `seconds`."""
     attended: int = 0
     """Stored key/value slots attended, over all forwards."""
     stale: int = 0
@@ -131,6 +134,8 @@ class Summary:
     padding_share: float
     peak_memory_mb: float
     accuracy_by_task: dict[str, float]
+    tokens_per_second_end_to_end: float = 0.0
+    """Effective tokens per second, tokenising and grading included."""
     rows_per_token: float = 0.0
     """Query positions computed per effective token."""
     stale_share: float = 0.0
@@ -207,6 +212,8 @@ class Summary:
             accuracy_by_task={
                 task: sum(grades) / len(grades) for task, grades in sorted(by_task.items())
             },
+            tokens_per_second_end_to_end=effective
+            / max(1e-9, seconds + sum(s.other_seconds for s in samples)),
             rows_per_token=sum(s.rows for s in samples) / max(1, effective),
             stale_share=sum(s.stale for s in samples) / max(1, sum(s.attended for s in samples)),
             audited=audited,

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
@@ -93,10 +94,14 @@ class Decoding:
         self.unfit: dict[str, DoesNotFit] = {}
         self.lengths: dict[str, int] = {}
         self.told: dict[str, int] = {}
+        self.spent: dict[str, float] = {}
+        """Seconds per sample before decoding."""
         with configuration.full_paths(config.sampler, "sampler"):
             self.decoder.check_parts()
             for sample in samples:
+                began = time.perf_counter()
                 tokens = encoded(tokenizer, sample)
+                self.spent[sample.id] = time.perf_counter() - began
                 self.lengths[sample.id] = len(tokens)
                 try:
                     region = filled_in(tokenizer, spec, sample, length)
@@ -135,7 +140,8 @@ class Decoding:
                 self._score_sequential(outcome)
                 sample = self.samples[outcome.sample_id]
                 told = self.told[sample.id]
-                result = grade(outcome, sample, self.task, tokenizer, spec, told)
+                spent = self.spent[sample.id]
+                result = grade(outcome, sample, self.task, tokenizer, spec, told, spent)
                 folder.append(result, outcome.trace)
                 tell(result)
                 if shown is not None:

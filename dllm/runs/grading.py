@@ -1,6 +1,7 @@
 """From a sample to a prompt, and from a decoded sequence to a graded sample."""
 
 import resource
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -79,8 +80,13 @@ def grade(
     tokenizer: Tokenizer,
     spec: ModelSpec,
     told: int = 0,
+    other_seconds: float = 0.0,
 ) -> SampleResult:
-    """`told`: tokens of the answer that were not decoded."""
+    """
+    told: tokens of the answer that were not decoded
+    other_seconds: spent on the sample before it was decoded
+    """
+    began = time.perf_counter()
     text = task.answer_in(tokenizer.decode(answer_tokens(outcome.tokens, spec)))
     given = task.assess(sample, text)
     if outcome.failure is not None and given.correct is not None:
@@ -115,6 +121,7 @@ def grade(
         seconds=cost.seconds,
         model_seconds=cost.model_seconds,
         latency=outcome.latency,
+        other_seconds=other_seconds + time.perf_counter() - began,
         peak_memory_mb=_peak_memory_mb(),
         truncated=outcome.truncated,
         unparsed=given.unparsed,

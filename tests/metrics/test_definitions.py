@@ -31,6 +31,7 @@ def test_the_worked_example() -> None:
     assert summary.tpf_macro == pytest.approx(3.926, abs=5e-4)
     assert summary.tpf_canvas == pytest.approx(6.4)
     assert summary.tokens_per_second == pytest.approx(32.5)
+    assert summary.tokens_per_second_end_to_end == pytest.approx(32.5)  # no other seconds
     assert summary.nfe == pytest.approx(40) and summary.nfe_median == 20
     assert summary.effective == pytest.approx(130)
     assert summary.padding_share == pytest.approx(1 - 390 / 768)
@@ -108,3 +109,10 @@ def test_a_table_row_is_flat() -> None:
     assert row["nfe"] == 3 and row["forwards"] == "step=2 refresh=1"
     assert "tokens" not in row
     assert all(isinstance(v, str | int | float | bool | None) for v in row.values())
+
+
+def test_end_to_end_throughput_has_tokenising_and_grading_in_it() -> None:
+    samples = [sample("a", seconds=1.0, other_seconds=0.5), sample("b", seconds=1.0)]
+    summary = Summary.of(samples)
+    assert summary.tokens_per_second == 3.0
+    assert summary.tokens_per_second_end_to_end == pytest.approx(6 / 2.5)

@@ -17,7 +17,14 @@ from dllm.runs.folder import RunFolder
 
 
 Options = Callable[..., list[str]]
-TIMINGS = ("tokens_per_second", "latency", "latency_p50", "latency_p95", "peak_memory_mb")
+TIMINGS = (
+    "tokens_per_second",
+    "tokens_per_second_end_to_end",
+    "latency",
+    "latency_p50",
+    "latency_p95",
+    "peak_memory_mb",
+)
 
 
 def run(options: list[str]) -> tuple[RunFolder, dict]:

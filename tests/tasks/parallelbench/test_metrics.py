@@ -30,6 +30,17 @@ def scored(metric: str, output: str, label: object) -> tuple[bool, bool]:
         ('["Ann Lee", "Bob Ray", "Cy Fox", ""]', False, False),  # an empty name is a name
         ('["Ann Lee", "Bob Ray", "Cy "Fox"]', False, False),
         ("", False, False),
+        (" \n\t", False, False),
+        (f"```json\n{LABEL}\n```", True, True),
+        (f"{LABEL}\n{LABEL}", True, True),
+        (f"{LABEL} []", False, False),  # the last list counts, an empty one too
+        (f"{LABEL[:-1]}, ]", True, False),
+        (LABEL.upper(), False, False),
+        (LABEL.replace('"', "“"), False, False),
+        (LABEL.replace(" ", "\u00a0"), False, False),  # no blank that is stripped
+        (LABEL.replace("[", "(").replace("]", ")"), False, False),
+        ("[Ann Lee,, Bob Ray,Cy Fox]", True, False),
+        ("Ann Lee, Bob Ray, Cy Fox] and more", True, False),
     ],
 )
 def test_list_match(output: str, lenient: bool, strict: bool) -> None:
@@ -82,6 +93,10 @@ def test_random_positions(metric: str, names: tuple[str, ...], right: bool) -> N
         ("A,B\nA,B", False),
         ("A B\nB A", False),
         ("A,B", False),
+        ("", False),
+        ("```csv\nA,B\nB,A\n```", True),
+        ("a,b\nb,a", False),
+        ("A,B,\nB,A,", False),  # an empty cell is no symbol
         ("A,B,A\nB,A", True),  # a row that repeats a symbol still counts, cut to the shortest
     ],
 )
@@ -98,6 +113,10 @@ def test_latin_square(output: str, right: bool) -> None:
         ("Here:\n1342\n2431\n4123\n3214", True, False),
         ("1342\n2431\n4123\n3214\n1342", False, False),
         ("1342\n2431\n4123", False, False),
+        ("```\n1342\n2431\n4123\n3214\n```", True, False),
+        ("1342 2431 4123 3214", False, False),
+        ("", False, False),
+        ("|1|3|4|2|\n|2|4|3|1|\n|4|1|2|3|\n|3|2|1|4|", True, False),
         ("2431\n1342\n4123\n3214", False, False),
     ],
 )
