@@ -120,9 +120,10 @@ def section(exact: Exact, points: Sequence[Point]) -> Iterator[str]:
         for p, value in adjusted.items()
         if value < ALPHA
     ]
+    listed = f" ({'; '.join(off)})" if off else ""
     said = (
         f"**Beside the closed form**, of {len(adjusted)} rows: {len(off)} differ from it"
-        f"{f' ({chr(59).join(off)})' if off else ''}, {len(adjusted) - len(off)} are not refuted "
+        f"{listed}, {len(adjusted) - len(off)} are not refuted "
         f"(exact binomial test, p < {ALPHA} after Holm; not refuted is not equal)."
     )
     yield from ("", f"## {exact.title}", "", *wrap(exact.text, 100), "", *wrap(said, 100))

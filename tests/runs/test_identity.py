@@ -200,5 +200,6 @@ def test_damaged_lines_are_decoded_again(
     }
     file.write_text("\n".join([replaced.get(damage, damage), *rest]) + "\n")
     run(given)
-    assert f"1 lines of {file} are damaged: decoded again" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"note: {file}, line 1" in said and "decoded again" in said
     assert {result.id: result.tokens for result in folder.samples()} == tokens
