@@ -72,6 +72,7 @@ class CommandLine:
             entry()
             return self._code
         self._held = _Held(sys.stderr)
+        sys.argv[1:] = with_home(sys.argv[1:])
         try:
             check_choices(sys.argv[1:])
         except ConfigError as error:
@@ -127,9 +128,21 @@ def user_path(text: str) -> Path:
 
 
 def with_home(arguments: Sequence[str]) -> list[str]:
-    """Arguments with the home folder for a `~` that Hydra would make a folder of itself."""
-    place = re.compile(r"(\+*hydra\.(?:sweep|run)\.dir=[\"']?)~(?=[/\"']|$)")
-    return [place.sub(lambda found: f"{found[1]}{Path.home()}", text) for text in arguments]
+    """Arguments with the home folder for a leading `~` that Hydra does not read (no quotes around
+    it) or would make a folder of itself."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    found = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        path = value.strip("\"'")
+        unread = value == path and not key.startswith("-") and "," not in value
+        made = key.lstrip("+") in ("hydra.sweep.dir", "hydra.run.dir")
+        if (unread or made) and (path == "~" or path.startswith("~/")):
+            text = QuotedString(text=str(user_path(path)), quote=Quote.double)
+            argument = f"{key}={text.with_quotes()}"
+        found.append(argument)
+    return found
 
 
 def with_prompt(arguments: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from dllm.errors import ConfigError, RunError
-from scripts.command_line import COMMAND, with_home, with_prompt
+from scripts.command_line import COMMAND, with_prompt
 
 
 @hydra.main(config_path="../conf", config_name="config", version_base="1.3")
@@ -135,7 +135,7 @@ class SweepComparison(Callback):
 def main() -> None:
     try:
         arguments = ["dry=true" if a == "--dry" else a for a in sys.argv[1:]]
-        sys.argv[1:] = with_home(with_prompt(arguments))
+        sys.argv[1:] = with_prompt(arguments)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -13,12 +13,18 @@ def test_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert user_path("~/x") == tmp_path / "x" and user_path("a/~") == Path("a/~")
 
 
-def test_folders_that_hydra_makes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_paths_that_hydra_does_not_read_or_makes_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for given, expected in (
-        ("hydra.sweep.dir=~/x", f"hydra.sweep.dir={tmp_path}/x"),
+        ("hydra.sweep.dir=~/x", f'hydra.sweep.dir="{tmp_path}/x"'),
         ('hydra.sweep.dir="~/x"', f'hydra.sweep.dir="{tmp_path}/x"'),
-        ("hydra.run.dir=~", f"hydra.run.dir={tmp_path}"),
+        ("hydra.run.dir=~", f'hydra.run.dir="{tmp_path}"'),
+        ("output=~/a b", f'output="{tmp_path}/a b"'),
+        ("task.path=~", f'task.path="{tmp_path}"'),
+        ('output="~/x"', 'output="~/x"'),  # the configuration's own work
+        ("--config-dir=~/x", "--config-dir=~/x"),
         ("hydra.sweep.dir=a~/x", "hydra.sweep.dir=a~/x"),
         ("~sampler.radius", "~sampler.radius"),
     ):
