@@ -178,13 +178,13 @@ def _suite(options: argparse.Namespace) -> int:
 
 
 def _schemas(options: argparse.Namespace) -> int:
-    from dllm.report.schemas import examine, page  # torch, not needed for --help
+    from dllm.report.schemas import examine, in_turn, page  # torch, not needed for --help
 
     command = " ".join(["python -m scripts.report schemas FOLDER", *options.options])
     kept = Path("results/runs/schemas") / f"{'_'.join(options.options) or 'defaults'}.jsonl"
     found = examine(options.folder, options.options, kept, options.seconds)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(page(found, command))
+    options.output.write_text(page(found, len(in_turn(options.folder)), command))
     print(options.output)
     return 0
 

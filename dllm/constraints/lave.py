@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from random import Random
 
 import numpy as np
+import torch
 
 from dllm.constraints.lookahead import Lookahead
 from dllm.constraints.reviewing import CfgReviewer
-from dllm.step.constraint import Proposal, Replacement, Verdict
+from dllm.step.constraint import Proposal, Replacement, Verdict, Vetoes
 from dllm.step.prediction import View
 
 
@@ -49,7 +50,12 @@ class LaveReviewer(CfgReviewer):
                 now = proposal.before.copy()
                 for other in proposal.commits[:number]:
                     now[other.position] = other.token
-                return self._vetoes(view, now, [(commit.position, commit.token)], number)
+                vetoes = self._vetoes(view, now, [(commit.position, commit.token)], number)
+                if _leaves_some(view, vetoes, commit.position):
+                    return vetoes
+                # Nothing else fits there, and a lookahead's refusal is no proof.
+                self.alone = int(canvas.step[0])
+                break
             self.failed = 0
             rewritten = self._recovered(view, proposal)
             if rewritten is not None:
@@ -110,3 +116,10 @@ class LaveReviewer(CfgReviewer):
         if not written or not self._fits(self.region(canvas, now)):
             return None
         return Replacement(tokens=written)
+
+
+def _leaves_some(view: View, vetoes: Vetoes, position: int) -> bool:
+    """Whether a token can still be proposed at the position."""
+    left = (view.logits[0, view.positions[0] == position] > -torch.inf).any(dim=0)
+    left[[token for at, token in vetoes.tokens if at == position]] = False
+    return bool(left.any())

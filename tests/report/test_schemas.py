@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dllm.errors import ConfigError
-from dllm.report.schemas import examine, page
+from dllm.report.schemas import examine, in_turn, page
 
 
 @pytest.fixture
@@ -38,11 +38,16 @@ def test_every_schema_is_told_of(
         "odd/keyword.json": "refused",
         "odd/never.json": "refused",
     }
-    text = page(found, "the command")
+    text = page(found, 4, "the command")
     assert "2 compile (50.0%)" in text
     assert "- odd/keyword.json: refused: #: unknown keyword typo" in text
     # all is known: no time is needed
     assert examine(folder, given, kept, 0.0) == found
+
+
+def test_sets_take_turns(folder: Path) -> None:
+    names = [str(file.relative_to(folder)) for file in in_turn(folder)]
+    assert names == ["good/age.json", "odd/keyword.json", "good/long.json", "odd/never.json"]
 
 
 def test_a_folder_without_schemas(tmp_path: Path) -> None:
