@@ -78,7 +78,7 @@ def drafted(
 
 
 @pytest.mark.parametrize("length", [4, 32])
-@pytest.mark.parametrize("drafter", ["tiny-llada", "random"])
+@pytest.mark.parametrize("drafter", ["tiny-deer", "random"])
 def test_greedy_tokens_are_the_verifier_s(drafter: str, length: int) -> None:
     prompts = questions(11)
     assert drafted(prompts, drafter, length, batch_size=11) == alone(prompts, batch_size=11)
@@ -86,7 +86,7 @@ def test_greedy_tokens_are_the_verifier_s(drafter: str, length: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("length", [1, 4, 8, 32])
-@pytest.mark.parametrize("drafter", ["tiny-llada", "random"])
+@pytest.mark.parametrize("drafter", ["tiny-deer", "random"])
 def test_three_hundred_prompts(drafter: str, length: int) -> None:
     prompts = questions(300)
     assert drafted(prompts, drafter, length) == alone(prompts)
