@@ -133,7 +133,8 @@ def _facts(config: DictConfig, alignment: Alignment, trainer: Trainer) -> dict[s
         "data": f"greedy answers of {alignment.verifier} to {alignment.questions:,} training "
         "questions of `dllm.tasks.suite.EmbeddedSuite`, cut at random",
         "objective": "DEER's two stages: scattered masks before the cut, then the last tokens "
-        f"before it, weighted; {alignment.separator} stands behind",
+        "before it, weighted; a separator stands behind",
+        "tokenizer": f"that of {alignment.start} with one more token, the separator",
     }
 
 

@@ -75,7 +75,7 @@ generated tasks of `dllm.tasks` and nothing else.
 | wall time of the steps | {minutes:.0f} min on {device} |
 | training | `{command}` |
 | course | {course} |
-| tokenizer | `python -m dllm.training.vocabulary {folder}` |
+| tokenizer | {tokenizer} |
 
 ## Accuracy
 
@@ -123,12 +123,13 @@ def export(model: Transformer, folder: Path, facts: dict[str, Any], items: int =
     """Writes config.json, model.safetensors and README.md beside the tokenizer; returns the card.
 
     `facts`: steps, sequences, tokens, seconds, seed, start, device, command, course, and where
-    they differ from those of the model's kind, data and objective.
+    they differ from those of the model's kind, data, objective and tokenizer.
     """
     save_model(model, folder, torch.bfloat16)
     (folder / "model.safetensors").chmod(0o644)  # safetensors makes it private
     gen_length, kind = 32, kind_of(model.spec)
-    facts = {"data": DATA, "objective": OBJECTIVES[kind], **facts}
+    made = f"`python -m dllm.training.vocabulary {folder}`"
+    facts = {"data": DATA, "objective": OBJECTIVES[kind], "tokenizer": made, **facts}
     card = CARD.format(
         name=folder.name,
         folder=folder,
