@@ -31,7 +31,7 @@
   }
 
   const rank = (forward) => Math.min(8, Math.floor((9 * (forward - 1)) / Math.max(1, last)));
-  const percent = (p) => (p >= 0.9995 ? "100" : (100 * p).toFixed(1)) + " %";
+  const percent = (p) => (p >= 0.9995 ? "100" : p < 0.0005 ? "< 0.1" : (100 * p).toFixed(1)) + " %";
 
   /** Width of a text in characters of a monospaced font; wide scripts take two. */
   function columns(text) {
