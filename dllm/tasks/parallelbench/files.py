@@ -91,7 +91,7 @@ class ParallelBench(Task):
         if metric in TEXT_SCORES:
             return self._texts.assess(metric, text, label)
         score = METRICS[metric](text, label)
-        return Grade(correct=score.lenient, scores={"score_strict": float(score.strict)})
+        return score.grade(text)
 
 
 def _samples(kind: str, file: BenchmarkFile, infill: bool) -> list[Sample]:

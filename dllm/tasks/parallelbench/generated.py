@@ -176,7 +176,7 @@ class WaitingLines(Task):
 
     def assess(self, sample: Sample, text: str) -> Grade:
         score = METRICS[OPERATIONS[sample.task].metric](text, sample.meta["row"]["answer"])
-        return Grade(correct=score.lenient, scores={"score_strict": float(score.strict)})
+        return score.grade(text)
 
 
 def example_of(answer: Any) -> str:

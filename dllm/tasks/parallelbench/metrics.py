@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dllm.tasks.base import Grade
+
 
 @dataclass(frozen=True)
 class Score:
@@ -17,6 +19,14 @@ class Score:
 
     lenient: bool
     strict: bool
+
+    def grade(self, output: str) -> Grade:
+        """As a task says it; from an empty output no answer can be read."""
+        return Grade(
+            correct=self.lenient,
+            unparsed=not output.strip(),
+            scores={"score_strict": float(self.strict)},
+        )
 
 
 Metric = Callable[[str, Any], Score]

@@ -133,4 +133,4 @@ class Puzzles(Task):
 
     def assess(self, sample: Sample, text: str) -> Grade:
         score = METRICS[METRIC[sample.task]](text, sample.meta["row"]["answer"])
-        return Grade(correct=score.lenient, scores={"score_strict": float(score.strict)})
+        return score.grade(text)

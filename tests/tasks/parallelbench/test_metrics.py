@@ -122,3 +122,9 @@ def test_latin_square(output: str, right: bool) -> None:
 )
 def test_sudoku(output: str, lenient: bool, strict: bool) -> None:
     assert scored("sudoku_score", output, "1342\n2431\n4123\n3214") == (lenient, strict)
+
+
+@pytest.mark.parametrize(("output", "unparsed"), [("", True), (" \n", True), ("[]", False)])
+def test_an_empty_output_is_counted_apart(output: str, unparsed: bool) -> None:
+    grade = METRICS["list_match_score"](output, LABEL).grade(output)
+    assert (grade.correct, grade.unparsed) == (False, unparsed)
