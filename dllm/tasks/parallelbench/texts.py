@@ -6,6 +6,7 @@ grammar alone, and so does what counts as correct of the last two here. ROUGE st
 single texts without smoothing, as in the `evaluate` library that the benchmark calls.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Set
 from importlib.util import find_spec
 from shutil import which
@@ -111,8 +112,11 @@ def _needed(module: str, package: str, kind: str) -> None:
 
 def _rouge() -> Any:
     _needed("rouge_score", "rouge-score", "samsum")
+    from absl import logging
     from rouge_score.rouge_scorer import RougeScorer  # nltk, only needed here
 
+    # It keeps the stderr of this moment and closes it when logging is configured anew.
+    logging.get_absl_handler().python_handler.stream = sys.__stderr__
     return RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
 
 
