@@ -8,6 +8,7 @@ python -m scripts.report published              # figures of the papers, all met
 python -m scripts.report published localleap    # those of one file in results/published
 python -m scripts.report suite confidence       # decode a suite of conf/suite, write its page
 python -m scripts.report leaderboard            # that of all samplers on the embedded tasks
+python -m scripts.report docs                   # tables of docs/methods anew from conf and results
 python -m scripts.report counters RUN           # a run's tokens and speed as other projects count
 python -m scripts.report schemas FOLDER         # compile and decode under every JSON schema there
 """
@@ -70,6 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         page.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="only these")
         page.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="only these")
         page.add_argument("--output", type=user_path, help="Markdown file; default: the suite's")
+    commands.add_parser("docs", help="make the tables of docs/methods anew")
     counters = commands.add_parser("counters", help="a run's tokens as other projects count them")
     counters.add_argument("run", type=user_path, metavar="RUN", help="folder, results/runs/latest")
     schemas = commands.add_parser("schemas", help="which JSON schemas a constraint can follow")
@@ -84,6 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
         "published": _published,
         "suite": _suite,
         "leaderboard": _suite,
+        "docs": _docs,
         "counters": _counters,
         "schemas": _schemas,
     }
@@ -137,6 +140,13 @@ def _wandb(options: argparse.Namespace) -> int:
     from dllm.report.wandb_report import publish  # wandb, not needed for --help
 
     print(publish(options.project, options.entity))
+    return 0
+
+
+def _docs(options: argparse.Namespace) -> int:
+    from dllm.report.manual import write  # torch, not needed for --help
+
+    print("\n".join(map(str, write())) or "all pages are as they should be")
     return 0
 
 
