@@ -17,18 +17,28 @@ from dllm.report import manual
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"(?:<!-- file: (\S+) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
-GUIDES = ("own_sampler", "own_data", "python_api", "caches_and_constraints")
+GUIDES = (
+    "own_sampler",
+    "own_data",
+    "python_api",
+    pytest.param("caches_and_constraints", marks=pytest.mark.slow),  # a command of the suite's own
+)
 
 
 def commands(page: Path, folder: Path) -> Iterator[list[str]]:
-    """What a reader would run, in order; files are written on the way."""
+    """What a reader would run, in order, then the page's Python as one program; files are written
+    on the way."""
+    program = ""
     for name, kind, code in BLOCK.findall(page.read_text()):
         if name:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(code)
         elif kind == "bash":
             yield ["bash", "-euc", code]
         elif kind == "python":
-            yield [sys.executable, "-c", code]
+            program += code
+    if program:
+        yield [sys.executable, "-c", program]
 
 
 @pytest.mark.parametrize("name", GUIDES)
