@@ -151,7 +151,7 @@ class R2DLLM(Wrapper):
         windows = masked.unfold(1, self.cluster_size, 1)  # [batch, windows, size]
         members = windows.sum(dim=-1)
         mean = conf.unfold(1, self.cluster_size, 1).sum(dim=-1) / members.clamp(min=1)
-        sure = (members > 0) & (mean.to(dtype) >= self.spatial_threshold)
+        sure = mean.to(dtype) >= self.spatial_threshold
         # A window that sticks out of the block is none.
         sure = sure & block.inside.unfold(1, self.cluster_size, 1).all(dim=-1)
         if self.cluster_unmasked is not None:

@@ -93,6 +93,28 @@ def test_dystruct_welds_and_does_not_depend_on_the_batch(inference: str):
     assert welded > 0
 
 
+@pytest.mark.parametrize("forwards", [1, 2, 3])
+def test_a_weld_is_spread_over_its_forwards(forwards: int):
+    """What is masked again is decided by as many forwards, most of it first."""
+    prompts = [Prompt(str(n), tuple(range(3, 5 + n)), 40) for n in range(4)]
+    rule = dystruct(f"sampler.weld_steps={forwards}", "sampler.weld_threshold=0.95")
+    spread = 0
+    for outcome in decode(rule, prompts, record=True).values():
+        assert outcome.trace is not None
+        steps, end = iter(zip(outcome.trace.steps, outcome.trace.replay(), strict=True)), 0
+        for step, canvas in steps:
+            end = step.opened[1] if step.opened else end
+            masks = int((canvas[:end] == MASK).sum()) if step.remasked else 0
+            for left in range(forwards, 0, -1):
+                if masks:
+                    found = len(next(steps)[0].positions)
+                    assert found == -(-masks // left)
+                    masks -= found
+                    spread += left < forwards
+            assert not masks
+    assert (spread > 0) == (forwards > 1)
+
+
 def windows(outcome: Outcome) -> list[tuple[int, int]]:
     assert outcome.trace is not None
     return [step.opened for step in outcome.trace.steps if step.opened is not None]
