@@ -88,7 +88,9 @@ def trials(module: str) -> tuple[tuple[str, ...], ...]:
         for path in Path("conf/sampler").glob("*.yaml")
         if any(f"_target_: {user}." in path.read_text() for user in users)
     }
-    named = ("-k", " or ".join(sorted(names))) if names else ()
+    # A part that configurations choose by name serves samplers that do not import it.
+    chosen = any(f"_target_: {module}." in p.read_text() for p in Path("conf").glob("*/*/*.yaml"))
+    named = ("-k", " or ".join(sorted(names))) if names and not chosen else ()
     return (*filter(None, runs), (*BATTERY, *named))
 
 

@@ -62,9 +62,9 @@ def test_the_oracle_in_blocks_of_unlike_lengths(region: str) -> None:
     [
         ("opening sampler@sampler.base=dystruct", "plans its commits ahead"),
         ("r2dllm sampler@sampler.base=dystruct", "plans its commits ahead"),
-        ("eotp sampler@sampler.base=dystruct", "decides the length"),
-        ("eotp sampler@sampler.base=daedal", "decides the length"),
-        ("eotp sampler@sampler.base=wedlm", "decides the length"),
+        ("eotp sampler@sampler.base=dystruct", "base=Dystruct decides the length"),
+        ("eotp sampler@sampler.base=daedal", "base=Daedal decides the length"),
+        ("eotp sampler@sampler.base=wedlm", "base=WeDLM decides the length"),
         ("wedlm sampler/region=fixed", "FixedBlocks is not of type StreamingWindow"),
         (
             "dystruct sampler/region=growing",
