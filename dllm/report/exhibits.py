@@ -1,4 +1,5 @@
-"""Pictures of a finished run, kept in its folder and sent to its tracker."""
+"""Pictures of a finished run and a replay of the sample that was finished first, kept in its folder and sent to its
+tracker."""
 
 from pathlib import Path
 
@@ -6,6 +7,8 @@ from dllm.report.bits import information_per_round
 from dllm.report.existing import read_runs
 from dllm.report.groups import grouped
 from dllm.report.picture import frontier
+from dllm.report.replay.page import page
+from dllm.report.replay.source import beside
 
 
 FOLDER = "exhibits"
@@ -13,8 +16,8 @@ FOLDER = "exhibits"
 
 
 def exhibits(folder: Path) -> list[Path]:
-    """Writes what can be made of the run: accuracy against forwards beside its baseline, bits per
-    round."""
+    """Writes what can be made of the run: accuracy against forwards beside its baseline; with
+    traces bits per round and the replay."""
     runs = read_runs([folder])
     target = folder / FOLDER
     target.mkdir(exist_ok=True)
@@ -31,4 +34,8 @@ def exhibits(folder: Path) -> list[Path]:
     if runs[0].bits is not None:
         information_per_round([runs[0].bits], target / "bits.png")
         made.append(target / "bits.png")
+    if traces := runs[0].folder.traces():
+        replay = target / "replay.html"
+        replay.write_text(page(beside([folder], traces[0].sample_id)))
+        made.append(replay)
     return made

@@ -109,7 +109,9 @@ def test_the_offline_runs_hold_the_local_numbers(
     nfe = rows["columns"].index("nfe")
     assert sum(row[nfe] for row in rows["data"]) == 4 * metrics["nfe"]
     kept = seen["artifacts"][f"run-{summary['fingerprint']}"]
-    assert {"samples.jsonl", "traces.jsonl.gz", "summary.json", "accuracy.png"} <= set(kept)
+    assert {"samples.jsonl", "traces.jsonl.gz", "summary.json"} <= set(kept)
+    assert {"accuracy.png", "accuracy.svg", "bits.png", "replay.html"} <= set(kept)
+    assert list(seen["files"].parent.glob("files/media/html/replay_*.html"))
     assert "tracked.json" not in kept
     assert list(seen["files"].parent.glob("files/media/images/accuracy_*.png"))
     run = seen["run"]
