@@ -1,4 +1,4 @@
-"""Pictures of a finished run and a replay of the sample that was finished first, kept in its folder and sent to its
+"""Pictures of a finished run and the replay of a sample, kept in its folder and sent to its
 tracker."""
 
 from pathlib import Path
