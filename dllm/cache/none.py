@@ -1,10 +1,12 @@
 """No cache: every step computes the whole canvas (exact for every model)."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 import torch
 
+from dllm.cache.rows import feed
 from dllm.forward.store import KVStore
 from dllm.models.spec import NO_MASK, AttentionKind, ModelSpec
 from dllm.step.canvas import Canvas
@@ -14,7 +16,9 @@ from dllm.step.plan import ForwardKind, Need, Plan, Request
 class NoCache:
     audit = False
     stores: ClassVar[bool] = False
-    attention: ClassVar[frozenset[AttentionKind]] = frozenset({"full", "block_causal", "causal"})
+    attention: ClassVar[frozenset[AttentionKind]] = frozenset(
+        {"full", "block_causal", "causal", "causal_prefix"}
+    )
 
     def supplies(self, spec: ModelSpec) -> frozenset[Need]:
         return frozenset({"opening_logits", "block_logits", "all_logits", "hypotheses", "guidance"})
@@ -23,6 +27,8 @@ class NoCache:
         self._spec = spec
 
     def plan(self, canvas: Canvas, request: Request, store: KVStore | None) -> list[Plan]:
+        if self._spec.attention == "causal_prefix":
+            return [self._up_to_the_block(canvas, request)]
         width = canvas.width
         tokens, wanted, fed = canvas.tokens[:, :width], request.positions, canvas.length
         slots = np.broadcast_to(np.arange(width), tokens.shape)
@@ -73,6 +79,31 @@ class NoCache:
                 logits_for=torch.tensor(wanted),
             )
         ]
+
+    def _up_to_the_block(self, canvas: Canvas, request: Request) -> Plan:
+        """What is decided, causally, and the block, which sees all of it and itself; nothing behind
+        the block."""
+        start, end = canvas.block_start[:, None], canvas.block_end[:, None]
+        fed = [np.arange(last) for last in canvas.block_end]
+        nothing = np.zeros((canvas.batch, 1), dtype=bool)
+        plan = feed(
+            [ForwardKind.STEP] * canvas.batch,
+            canvas.tokens,
+            fed,
+            nothing,
+            [np.zeros(rows.size, dtype=bool) for rows in fed],
+            "full",
+            request.positions,
+        )
+        slots = plan.slots.numpy()
+        # Padding sees something, too: a row without keys would be NaN.
+        seen = np.where((slots >= start) | (slots < 0), end, slots + 1)
+        return replace(
+            plan,
+            within=torch.from_numpy(slots[:, None] < seen[:, :, None]),
+            block=torch.from_numpy(slots >= start),
+            conditioning=request.conditioning,
+        )
 
     def block_end(self, canvas: Canvas, rows: list[int], store: KVStore | None) -> list[Plan]:
         return []

@@ -64,7 +64,8 @@ class Batch:
         self.setting, self.sampler, self.capacity = setting, setting.sampler, capacity
         self.spec = setting.predictor.spec
         self.device = setting.predictor.model.device
-        self.canvas = Canvas.empty(capacity, self.spec.mask_id, self.spec.eos_ids)
+        noise = self.spec.vocab_size if self.spec.noise == "uniform" else 0
+        self.canvas = Canvas.empty(capacity, self.spec.mask_id, self.spec.eos_ids, noise)
         self.state = SamplerState(setting.sampler.fields(), capacity, self.device)
         self.forwards = Forwards(setting.models, capacity, setting.batch_size)
         self.audit = Audit(setting.predictor) if setting.cache.audit else None

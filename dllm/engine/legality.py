@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from dllm.cache.policy import CachePolicy
 from dllm.errors import ConfigError
-from dllm.models.spec import ModelSpec
+from dllm.models.spec import ModelSpec, Noise
 from dllm.step.plan import MODEL, Need
 from dllm.step.sampler import Sampler
 
@@ -30,6 +30,7 @@ _SUPPLIED: dict[Need, str] = {
     "guidance": "needs canvases without the prompt (sampler.cfg_scale > 0) computed beside it",
 }
 """What only some caches compute, and why a rule needs it computed."""
+_NOISE: dict[Noise, str] = {"mask": "masks", "uniform": "random tokens, without a mask token"}
 
 
 def needs(sampler: Sampler) -> frozenset[Need]:
@@ -49,6 +50,11 @@ def refusals(
     if sampler.batch_one and batch_size > 1:
         found.append(f"batch_size={batch_size}: {rule} is defined for batch_size=1")
     found += _attention(cache, spec, "the model's")
+    if sampler.noise != spec.noise:
+        found.append(
+            f"sampler={rule} decodes canvases of {_NOISE[sampler.noise]}; those of the "
+            f"{spec.family} model are of {_NOISE[spec.noise]}"
+        )
     # With causal blocks what is stored never changes; under full attention it ages.
     if "fresh_logits" in wanted and cache.stores and spec.attention == "full":
         found.append(

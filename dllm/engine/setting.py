@@ -62,6 +62,12 @@ class Setting:
             {name: (one.cache, one.predictor.spec) for name, one in self.others.items()},
             self.predictor.spec,
         )
+        if self.constraint is not None and self.predictor.spec.noise != "mask":
+            # A reviewer checks canvases whose undecided positions hold a mask token.
+            reasons.append(
+                f"a constraint needs a mask token, which the {self.predictor.spec.family} model "
+                "lacks; use constraint=none"
+            )
         if reasons:
             raise ConfigError("; ".join(reasons))
 
@@ -77,6 +83,11 @@ class Setting:
                 raise ConfigError(
                     f"sample {prompt.sample_id}: token id {token} of the prompt is outside the "
                     f"vocabulary [0, {spec.vocab_size})"
+                )
+            if token in spec.image_ids:
+                raise ConfigError(
+                    f"sample {prompt.sample_id}: token {token} of the prompt stands for an image; "
+                    f"the {spec.family} model is read without its vision tower, text only"
                 )
         if spec.mask_id in prompt.tokens:
             # Rules and caches tell what is decided from what is not by this token.

@@ -8,7 +8,7 @@ from torch import Tensor
 from dllm.forward.partial import PartialForward
 from dllm.forward.rollout import AttentionRollout
 from dllm.forward.store import KVStore
-from dllm.models.transformer import Transformer
+from dllm.models.transformer import Reading, Transformer
 from dllm.step.plan import Plan
 from dllm.step.prediction import Prediction
 
@@ -35,12 +35,14 @@ class Predictor:
             hidden = self.model.hidden(plan.tokens, plan.positions, run=run.layer)
             run.finish()
         else:
-            exchange, mask = store.open(plan)
+            opened = store.open(plan)
+            exchange, mask = opened.exchange, opened.mask
             rollout = None
             if plan.taps is not None and plan.taps.rollout:
                 rollout = AttentionRollout(plan, exchange, mask)
             run = None if rollout is None else rollout.layer
-            hidden = self.model.hidden(plan.tokens, plan.positions, mask, exchange, run)
+            reading = self._reading(plan, opened.slots)
+            hidden = self.model.hidden(plan.tokens, plan.positions, mask, exchange, run, reading)
             if plan.taps is not None and rollout is not None:
                 plan.taps.influence = rollout.influence()
         if plan.taps is not None and plan.taps.confidence_of is not None:
@@ -53,6 +55,16 @@ class Predictor:
             # A row that was not computed has no logits, above all not those of another row.
             logits.masked_fill_(~valid[..., None], torch.nan)
         return Prediction(logits, valid)
+
+    def _reading(self, plan: Plan, slots: Tensor) -> Reading | None:
+        """What a model that tells the block from the rest must know; `slots`: of the keys."""
+        if plan.block is None:
+            return None
+        rows = plan.slots if plan.logits_for is None else plan.logits_for
+        rows = torch.from_numpy(self._rows(plan.slots.cpu().numpy(), rows.cpu().numpy()))
+        return Reading(
+            plan.block, slots.expand(len(plan.slots), -1), plan.conditioning, rows.to(slots.device)
+        )
 
     def _confidence(self, plan: Plan, wanted: Tensor, hidden: Tensor) -> Tensor:
         """Highest probability of each wanted slot; a few rows at a time, since the logits of a

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dllm.models.spec import ModelSpec
@@ -35,6 +35,18 @@ class _Pending:
         self.layers[layer] = (k, v)
 
 
+@dataclass(frozen=True)
+class Opened:
+    """How one forward meets the store."""
+
+    exchange: KeyValueExchange | None
+    """For the layers; None = they attend to the fed rows alone."""
+    mask: Bool[Tensor, "b 1 q k"] | None
+    """Over the keys that the exchange returns; None = everything is visible."""
+    slots: Int[Tensor, "b k"]
+    """Slot of each of these keys, -1 = padding."""
+
+
 class KVStore:
     """Keys and values of up to `batch` sequences, `slots` positions each; at first every row is in
     use.
@@ -52,10 +64,14 @@ class KVStore:
         device: torch.device | str = "cpu",
         layer_devices: Sequence[torch.device | str] | None = None,
     ):
-        shape = (batch, spec.n_kv_heads, slots, spec.head_dim)
+        shapes = [spec.kv_shape(layer) for layer in range(spec.n_layers)]
         places = [device] * spec.n_layers if layer_devices is None else layer_devices
         # A store without slots is that of a cache-free forward, made for each: no buffers.
-        self._buffers = [torch.zeros(2, *shape, dtype=dtype, device=d) for d in places if slots]
+        self._buffers = [
+            torch.zeros(2, batch, heads, slots, width, dtype=dtype, device=place)
+            for (heads, width), place in zip(shapes, places, strict=True)
+            if slots
+        ]
         self._outputs: list[Tensor] = []
         self._valid = torch.zeros((batch, slots), dtype=torch.bool, device=device)
         self._token = torch.full((batch, slots), -1, dtype=torch.int64, device=device)
@@ -119,14 +135,13 @@ class KVStore:
             self._use(len(self.valid))
         return self.outputs
 
-    def open(self, plan: Plan) -> tuple[KeyValueExchange | None, Bool[Tensor, "b 1 q k"] | None]:
-        """How one forward meets the store: the exchange for the layers and the attention mask over
-        the keys it returns (None = everything visible)."""
+    def open(self, plan: Plan) -> "Opened":
+        """How one forward meets the store."""
         self._pending = None
         stored, limit = self._visible(plan)
         keep = _written(plan)
         if not limit and keep is None:
-            return None, _mask(_own(plan))
+            return Opened(None, _mask(_own(plan)), plan.slots)
         if keep is None:
             return self._beside(plan, stored, limit, None)
         if len(plan.slots) > len(self.valid):
@@ -178,9 +193,7 @@ class KVStore:
 
         return write
 
-    def _beside(
-        self, plan: Plan, stored: Tensor, limit: int, write: _Write | None
-    ) -> tuple[KeyValueExchange, Tensor | None]:
+    def _beside(self, plan: Plan, stored: Tensor, limit: int, write: _Write | None) -> "Opened":
         """Keys are [stored slots | fed rows]; the rows that are kept are written besides."""
         own = _own(plan)
         if limit:
@@ -188,8 +201,10 @@ class KVStore:
             if own is None:
                 own = stored.new_ones(1, 1, 1).expand(entries, rows, rows)
             mask = torch.cat((stored[:, None, :limit].expand(entries, rows, limit), own), dim=-1)
+            stored_slots = torch.arange(limit, device=plan.slots.device).expand(entries, limit)
+            slots = torch.cat((stored_slots, plan.slots), dim=1)
         else:
-            mask = own
+            mask, slots = own, plan.slots
 
         def exchange(layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
             seen = (k, v)
@@ -203,11 +218,9 @@ class KVStore:
                 write(layer, k, v)
             return seen
 
-        return exchange, _mask(mask)
+        return Opened(exchange, _mask(mask), slots)
 
-    def _in_place(
-        self, plan: Plan, stored: Tensor, limit: int, write: _Write
-    ) -> tuple[KeyValueExchange, Tensor | None]:
+    def _in_place(self, plan: Plan, stored: Tensor, limit: int, write: _Write) -> "Opened":
         """Every fed row is kept: write first and attend to the slots themselves, so that a step
         copies its own rows only, not what is stored."""
         limit = max(limit, int(plan.slots.max()) + 1)
@@ -226,7 +239,8 @@ class KVStore:
             write(layer, k, v)
             return self.keys[layer][:, :, :limit], self.values[layer][:, :, :limit]
 
-        return exchange, _mask(mask)
+        slots = torch.arange(limit, device=plan.slots.device)[None]
+        return Opened(exchange, _mask(mask), slots)
 
     def _visible(self, plan: Plan) -> tuple[Tensor, int]:
         """Effective stored keys: visible, valid and not replaced by a fed row; and their upper

@@ -27,5 +27,7 @@ class Family:
     weights: Callable[[ModelSpec], WeightMap]
     chat: str
     """Chat format used where the tokenizer folder holds no template (`dllm.models.chat`)."""
+    unread: tuple[str, ...] = ()
+    """Beginnings of the names of tensors that the text needs none of (a vision tower)."""
     mask_in_tokenizer: bool = True
     """Whether the tokenizer must know the mask id; WeDLM uses one that it may not."""

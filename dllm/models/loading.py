@@ -180,7 +180,7 @@ def _fill(
                 if name not in wanted:
                     if name == _HEAD and model.spec.tied_embeddings:
                         head = path
-                    elif not name.endswith(_DERIVED):
+                    elif not (name.endswith(_DERIVED) or name.startswith(family.unread)):
                         unexpected.append(name)
                     continue
                 entry = wanted.pop(name)
@@ -264,7 +264,7 @@ def dummy_model(
     model.to_empty(device=device)
     generator = torch.Generator(device).manual_seed(seed)
     for name, tensor in model.state_dict().items():
-        if tensor.dim() == 1 and name.endswith("weight"):
+        if tensor.dim() == 1 and name.endswith(("weight", "scale")):
             tensor.fill_(1.0)
         else:
             tensor.normal_(0.0, 0.02, generator=generator)

@@ -21,10 +21,11 @@ def causal(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def attention_mask(spec: ModelSpec, queries: Tensor, keys: Tensor) -> Tensor | None:
-    """The model's rule for rows at slots `queries` over `keys` (each [..., count]); None = all."""
+    """The model's rule for rows at slots `queries` over `keys` (each [..., count]); None = all. A
+    causal prefix is told by where the block begins, not here."""
     if spec.attention == "full":
         return None
     if spec.attention == "causal":
         return causal(queries, keys)
-    assert spec.block_size is not None
+    assert spec.attention == "block_causal" and spec.block_size is not None
     return block_causal(queries, keys, spec.block_size)

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dllm.models.spec import MoeSpec
-from dllm.models.swiglu import SwiGLU
+from dllm.models.spec import Activation, MoeSpec
+from dllm.models.swiglu import GATES, SwiGLU
 
 
 def softmax_router(logits: Tensor, spec: MoeSpec) -> tuple[Tensor, Tensor]:
@@ -102,13 +102,15 @@ class Experts(nn.Module):
         order = flat.argsort(stable=True)
         counts = flat.bincount(minlength=self.spec.n_experts)
         run = one_kernel if has_kernel(x, self.spec) else one_product_each
-        done = run(x[order // top_k], counts, self.gate_up, self.down)
+        done = run(x[order // top_k], counts, self.gate_up, self.down, self.spec.activation)
         out = torch.empty_like(done)
         out[order] = done
         return out.view(tokens, top_k, x.shape[-1])
 
 
-def one_product_each(rows: Tensor, counts: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+def one_product_each(
+    rows: Tensor, counts: Tensor, gate_up: Tensor, down: Tensor, activation: Activation
+) -> Tensor:
     """Rows [rows, d_model], sorted by expert with `counts` [experts] rows each, through them."""
     out = torch.empty_like(rows)
     start = 0
@@ -116,16 +118,18 @@ def one_product_each(rows: Tensor, counts: Tensor, gate_up: Tensor, down: Tensor
         if count:
             part = slice(start, start + count)
             gate, up = F.linear(rows[part], gate_up[expert]).chunk(2, dim=-1)
-            out[part] = F.linear(F.silu(gate) * up, down[expert])
+            out[part] = F.linear(GATES[activation](gate) * up, down[expert])
             start += count
     return out
 
 
-def one_kernel(rows: Tensor, counts: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+def one_kernel(
+    rows: Tensor, counts: Tensor, gate_up: Tensor, down: Tensor, activation: Activation
+) -> Tensor:
     """The same by one kernel over all experts, without asking the device for the counts."""
     ends = counts.cumsum(0).to(torch.int32)
     gate, up = F.grouped_mm(rows, gate_up.mT, offs=ends).chunk(2, dim=-1)
-    return F.grouped_mm(F.silu(gate) * up, down.mT, offs=ends)
+    return F.grouped_mm(GATES[activation](gate) * up, down.mT, offs=ends)
 
 
 def has_kernel(x: Tensor, spec: MoeSpec) -> bool:

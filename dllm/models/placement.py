@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from dllm.errors import ConfigError
+from dllm.models.gemma import GemmaLayer
 from dllm.models.transformer import Layer, Transformer
 
 
@@ -59,7 +60,10 @@ def place(
     from accelerate import infer_auto_device_map
 
     found_map = infer_auto_device_map(
-        model, max_memory=max_memory, no_split_module_classes=[Layer.__name__], dtype=dtype
+        model,
+        max_memory=max_memory,
+        no_split_module_classes=[Layer.__name__, GemmaLayer.__name__],
+        dtype=dtype,
     )
     if "disk" in found_map.values():
         raise ConfigError(

@@ -179,6 +179,33 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "fast-dllm-v2-1.5b": {**_QWEN25_1_5B, **_V2, **_V2_IDS},  # [base model]
         "wedlm-7b": {**_QWEN25_7B, "architectures": ["WeDLMForCausalLM"], "attention_bias": True},
         "wedlm-8b": _qwen3("WeDLMForCausalLM", qk_norm=True, **_SIZE_8B),
+        "diffusiongemma-26b-a4b": {  # [base model]
+            "architectures": ["DiffusionGemmaForBlockDiffusion"],
+            "canvas_length": 256,
+            "image_token_id": 258880,
+            "boi_token_id": 255999,
+            "eoi_token_id": 258882,
+            "text_config": {
+                "vocab_size": 262144,
+                "hidden_size": 2816,
+                "intermediate_size": 2112,
+                "num_hidden_layers": 30,
+                "num_attention_heads": 16,
+                "num_key_value_heads": 8,
+                "head_dim": 256,
+                "global_head_dim": 512,
+                "num_global_key_value_heads": 2,
+                "sliding_window": 1024,
+                "num_experts": 128,
+                "top_k_experts": 8,
+                "moe_intermediate_size": 704,
+                "rms_norm_eps": 1e-06,
+                "max_position_embeddings": 262144,
+                "eos_token_id": 1,
+                "pad_token_id": 0,
+                "bos_token_id": 2,
+            },
+        },
         "qwen2.5-1.5b": {**_QWEN25_1_5B, "architectures": ["Qwen2ForCausalLM"]},
     }
 )

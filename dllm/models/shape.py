@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from dllm.models.gemma import DiffusionGemma
 from dllm.models.spec import ModelSpec
 from dllm.models.transformer import Transformer
 
@@ -12,7 +13,7 @@ from dllm.models.transformer import Transformer
 def shape_only(spec: ModelSpec) -> Transformer:
     """The spec's transformer on the meta device."""
     with torch.device("meta"), _NoInitialValues():
-        return Transformer(spec)
+        return DiffusionGemma(spec) if spec.windows is not None else Transformer(spec)
 
 
 class _NoInitialValues(TorchFunctionMode):

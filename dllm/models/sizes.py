@@ -1,5 +1,6 @@
 """Parameters and memory of a model, from its spec alone."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -47,7 +48,7 @@ def sizes(spec: ModelSpec) -> Sizes:
     return Sizes(
         {name: count for name, count in parts.items() if count},
         active,
-        2 * spec.n_layers * spec.n_kv_heads * spec.head_dim,
+        2 * sum(math.prod(spec.kv_shape(layer)) for layer in range(spec.n_layers)),
     )
 
 
@@ -57,11 +58,11 @@ def part_of(parameter: str) -> str:
         return "embedding"
     if parameter.startswith("head"):
         return "head"
-    if "norm" in parameter:
+    if "norm" in parameter or parameter.endswith(("decoder_scale", "encoder_scale")):
         return "norms"
     if ".attn." in parameter:
         return "attention"
-    if parameter.endswith((".router", ".expert_bias")):
+    if parameter.endswith((".router", ".router_scale", ".expert_scale", ".expert_bias")):
         return "router"
     return "experts" if parameter.endswith((".gate_up", ".down")) else "feed-forward"
 

@@ -10,9 +10,33 @@ from typing import Literal
 from dllm.errors import ConfigError
 
 
-AttentionKind = Literal["full", "block_causal", "causal"]
+AttentionKind = Literal["full", "block_causal", "causal", "causal_prefix"]
+"""`causal_prefix`: what is decided is read causally, the block under denoising reads all of it and
+itself; nothing reads the block."""
+Noise = Literal["mask", "uniform"]
+"""What stands where nothing is decided: a mask token, or any token of the vocabulary."""
 NO_MASK = -1
-"""`mask_id` of an autoregressive checkpoint (a verifier), which has no mask token."""
+"""`mask_id` of a checkpoint that has no mask token: an autoregressive one (a verifier), one with
+uniform noise. On a canvas it says that a position is undecided and is no token."""
+
+
+Activation = Literal["silu", "gelu_tanh"]
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """Layers of two kinds (Gemma): those that see a sliding window, with the shape that the
+    `ModelSpec` gives, and those that see everything, with heads of their own."""
+
+    window: int
+    """Positions that a sliding layer sees, the own one included."""
+    full_layers: frozenset[int]
+    """Layers that see everything; their values are their keys before norm and rotation."""
+    head_dim: int
+    n_kv_heads: int
+    rope_theta: float
+    rope_dim: int
+    """Dimensions that rotate, with frequencies spaced as if all of `head_dim` did."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +60,8 @@ class MoeSpec:
     """A bias that influences the choice of experts, never their weight."""
     accumulate_fp32: bool = False
     """Sum the experts' outputs in float32 and cast once (LLaDA2)."""
+    activation: Activation = "silu"
+    """Of the gate."""
 
     def __post_init__(self) -> None:
         if self.n_experts % self.n_groups or not 1 <= self.kept_groups <= self.n_groups:
@@ -80,13 +106,21 @@ class ModelSpec:
     tied_embeddings: bool = False
     attention: AttentionKind = "full"
     block_size: int | None = None
-    """Block of `block_causal` attention, counted from absolute position 0."""
+    """Block of `block_causal` attention, counted from absolute position 0, or of `causal_prefix`,
+    counted from the end of the prompt."""
     logit_shift: Literal[0, 1] = 0
     """1: the row of position i-1 predicts position i (models adapted from autoregressive ones)."""
     logits_fp32: bool = False
     trained_positions: int | None = None
     """Positions of the diffusion training where `max_positions` promises more (Dream: 2,048)."""
     moe: MoeSpec | None = None
+    noise: Noise = "mask"
+    windows: WindowSpec | None = None
+    """Layers of two kinds; None = all are alike."""
+    logit_cap: float | None = None
+    """Bound c of the logits: c tanh(x / c)."""
+    image_ids: tuple[int, ...] = ()
+    """Tokens that stand for images, which are not read."""
 
     def __post_init__(self) -> None:
         if self.n_heads % self.n_kv_heads:
@@ -97,8 +131,14 @@ class ModelSpec:
             raise ConfigError(
                 f"{self.rotary_dim} rotary dimensions: not an even number up to {self.head_dim}"
             )
-        if self.attention == "block_causal" and not self.block_size:
-            raise ConfigError("block-causal attention needs a block_size >= 1")
+        if self.attention in ("block_causal", "causal_prefix") and not self.block_size:
+            kind = self.attention.replace("_", "-")
+            raise ConfigError(f"{kind} attention needs a block_size >= 1")
+        if self.noise == "uniform" and self.mask_id != NO_MASK:
+            raise ConfigError(
+                f"model.mask_id={self.mask_id}: the {self.family} model's canvas is made of random "
+                "tokens, it has no mask token"
+            )
         named = [("mask_id", self.mask_id), ("pad_id", self.pad_id)]
         for name, token in [*named, *(("eos_ids", token) for token in self.eos_ids)]:
             absent = name == "mask_id" and token == NO_MASK
@@ -112,6 +152,13 @@ class ModelSpec:
     @property
     def rotary_dim(self) -> int:
         return self.rope_dim or self.head_dim
+
+    def kv_shape(self, layer: int) -> tuple[int, int]:
+        """Key/value heads and width of a head."""
+        two = self.windows
+        if two is not None and layer in two.full_layers:
+            return two.n_kv_heads, two.head_dim
+        return self.n_kv_heads, self.head_dim
 
     def is_moe(self, layer: int) -> bool:
         return self.moe is not None and layer not in self.moe.dense_layers

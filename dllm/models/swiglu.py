@@ -1,15 +1,27 @@
 """The gated feed-forward of dense layers and shared experts."""
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dllm.models.spec import Activation
+
+
+GATES: Mapping[Activation, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+}
+
 
 class SwiGLU(nn.Module):
-    def __init__(self, d_model: int, width: int):
+    def __init__(self, d_model: int, width: int, activation: Activation = "silu"):
         super().__init__()
+        self.activation: Activation = activation
         self.gate = nn.Linear(d_model, width, bias=False)
         self.up = nn.Linear(d_model, width, bias=False)
         self.down = nn.Linear(width, d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+        return self.down(GATES[self.activation](self.gate(x)) * self.up(x))

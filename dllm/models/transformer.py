@@ -7,10 +7,12 @@ in `dllm.forward.predictor`.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from dllm.models.moe import Experts
@@ -21,6 +23,21 @@ from dllm.models.swiglu import SwiGLU
 KeyValueExchange = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 """Called once per layer with (layer, keys, values) of the fed rows, each [batch, kv_heads, rows,
 head_dim] and keys already rotated; returns the keys and values to attend to."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a forward must be told by models that read the block under denoising otherwise than what
+    is decided."""
+
+    block: Bool[Tensor, "entries rows"]
+    """Rows of the block; the others are decided."""
+    keys: Int[Tensor, "entries keys"]
+    """Position of each key that the layers attend to."""
+    logits: Float[Tensor, "entries wanted vocab"] | None
+    """The previous step's prediction, on which the block is conditioned; NaN where none is."""
+    rows: Int[Tensor, "entries wanted"]
+    """Row that each entry of `logits` belongs to."""
 
 
 LayerRun = Callable[[int, "Layer", Tensor, tuple[Tensor, Tensor]], Tensor]
@@ -157,11 +174,14 @@ class Transformer(nn.Module):
         super().__init__()
         self.spec = spec
         self.embed = nn.Embedding(spec.vocab_size, spec.d_model)
-        self.layers = nn.ModuleList(Layer(spec, i) for i in range(spec.n_layers))
+        self.layers = nn.ModuleList(self.make_layer(i) for i in range(spec.n_layers))
         self.norm = RMSNorm(spec.d_model, spec)
         self.head = (
             None if spec.tied_embeddings else nn.Linear(spec.d_model, spec.vocab_size, bias=False)
         )
+
+    def make_layer(self, index: int) -> nn.Module:
+        return Layer(self.spec, index)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -184,13 +204,16 @@ class Transformer(nn.Module):
         mask: Tensor | None = None,
         exchange: KeyValueExchange | None = None,
         run: LayerRun | None = None,
+        reading: Reading | None = None,
     ) -> Tensor:
         """Final normed states [batch, rows, d_model] of the fed rows.
 
         `token_ids` int64 [batch, rows]; `positions` int64 [batch, rows], rotary positions, default
         0..rows-1; `mask` bool broadcastable to [batch, 1, rows, keys], None = all; `run` computes
-        the layers in their stead (mask and exchange are then its own affair).
+        the layers in their stead (mask and exchange are then its own affair); `reading` is for
+        models that tell the block under denoising from the rest.
         """
+        assert reading is None, "all rows are read the same way"
         if positions is None:
             positions = torch.arange(token_ids.shape[1], device=token_ids.device)[None]
         tables = rotary_tables(positions, self.spec)

@@ -33,6 +33,10 @@ def _architecture(spec: ModelSpec) -> Iterator[str]:
     kind = spec.attention.replace("_", "-")
     if spec.attention == "block_causal":
         kind += f", blocks of {spec.block_size} from position 0"
+    elif spec.attention == "causal_prefix":
+        kind += (
+            f": blocks of {spec.block_size} from the prompt's end read all before and themselves"
+        )
     elif spec.attention == "causal" and spec.mask_id != NO_MASK:
         kind += " over physical order: decided tokens first, then masks"
     logits = "row i predicts position i"
@@ -46,6 +50,12 @@ def _architecture(spec: ModelSpec) -> Iterator[str]:
         f"  {'shape':<24}{spec.n_layers} layers x {spec.d_model}, {spec.n_heads} heads of "
         f"{spec.head_dim} ({spec.n_kv_heads} for keys and values)"
     )
+    if (two := spec.windows) is not None:
+        yield (
+            f"  {'layers':<24}{spec.n_layers - len(two.full_layers)} of a window of {two.window}, "
+            f"{len(two.full_layers)} of everything with heads of {two.head_dim} "
+            f"({two.n_kv_heads} for keys and values)"
+        )
     if spec.moe is not None:
         moe = spec.moe
         shared = f", shared expert of {moe.d_shared}" if moe.d_shared else ""
@@ -59,6 +69,8 @@ def _architecture(spec: ModelSpec) -> Iterator[str]:
     trained = spec.trained_positions
     yield f"  {'positions':<24}{spec.max_positions}{f' (trained on {trained})' if trained else ''}"
     mask = "none" if spec.mask_id == NO_MASK else str(spec.mask_id)
+    if spec.noise == "uniform":
+        mask += " (random tokens)"
     ends = ", ".join(map(str, spec.eos_ids))
     yield f"  {'ids':<24}mask {mask}, end {ends}, pad {spec.pad_id}, {spec.vocab_size} rows"
 

@@ -29,7 +29,7 @@ def supported(group: str, spec: ModelSpec) -> Iterator[Support]:
     """Every option of `conf/<group>`, ascending: samplers without a cache, caches under the
     baseline."""
     for option, parts in _parts(group):
-        if spec.mask_id == NO_MASK:
+        if spec.mask_id == NO_MASK and spec.noise == "mask":
             found = ["the model is autoregressive, it has no mask token: it only verifies drafts"]
         elif isinstance(parts, ConfigError):
             found = [f"needs options: {parts}"]

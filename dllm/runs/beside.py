@@ -3,6 +3,7 @@
 from omegaconf import DictConfig
 
 from dllm import config as configuration
+from dllm.errors import ConfigError
 from dllm.models.spec import ModelSpec
 from dllm.step.sampler import Sampler
 
@@ -13,7 +14,15 @@ BASELINE = "low_confidence"
 
 def baseline_of(config: DictConfig, spec: ModelSpec) -> DictConfig:
     """The same run with one token per step, most confident first, and no cache: same checkpoint,
-    samples, canvas, blocks and end of the answer, so that the ratio is the method's alone."""
+    samples, canvas, blocks and end of the answer, so that the ratio is the method's alone.
+
+    Raises `ConfigError` for a model that can't decode so.
+    """
+    if spec.noise != "mask":
+        raise ConfigError(
+            f"baseline=true: one token per step needs a mask token, which model="
+            f"{config.model.name} lacks; use baseline=false"
+        )
     base = config.copy()
     default = configuration.compose([f"sampler={BASELINE}", "cache=none", "constraint=none"])
     for name in ("sampler", "cache", "constraint"):

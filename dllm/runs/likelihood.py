@@ -15,6 +15,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from dllm.errors import ConfigError
 from dllm.models.spec import NO_MASK
 from dllm.models.transformer import Transformer
 
@@ -42,6 +43,11 @@ class Estimator:
     def __post_init__(self) -> None:
         if self.draws < 2:
             raise ValueError(f"draws={self.draws} must be >= 2: fewer have no standard error")
+        if self.model.spec.noise != "mask":
+            raise ConfigError(
+                f"likelihoods are estimated by masking: the {self.model.spec.family} model has no "
+                "mask token"
+            )
 
     @torch.inference_mode()
     def of(self, prompt: Sequence[int], answer: Sequence[int]) -> Likelihood:

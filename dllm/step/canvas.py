@@ -84,11 +84,22 @@ class Canvas:
     generators: list[torch.Generator]
     """One per sequence, seeded from the run seed and the sample id."""
     mask_id: int
+    """Stands where nothing is decided: the model's mask token, or `NO_MASK`, which is no token."""
     eos_ids: tuple[int, ...]
+    noise: Int[np.ndarray, "batch canvas"] | None = None
+    """Of models without a mask token: what they read at the undecided positions of the block, -1
+    before it is entered. No decision: an answer never holds it."""
+    noise_tokens: int = 0
+    """Tokens that noise is drawn from: [0, noise_tokens)."""
 
     @classmethod
-    def empty(cls, capacity: int, mask_id: int, eos_ids: tuple[int, ...]) -> Self:
-        """A canvas without rows that can hold sequences of up to `capacity` positions."""
+    def empty(
+        cls, capacity: int, mask_id: int, eos_ids: tuple[int, ...], noise_tokens: int = 0
+    ) -> Self:
+        """A canvas without rows that can hold sequences of up to `capacity` positions.
+
+        `noise_tokens` > 0: undecided positions hold random tokens below it.
+        """
         columns = [np.zeros(0, dtype=np.int64) for _ in range(11)]
         return cls(
             np.zeros((0, capacity), dtype=np.int64),
@@ -97,6 +108,8 @@ class Canvas:
             generators=[],
             mask_id=mask_id,
             eos_ids=eos_ids,
+            noise=np.zeros((0, capacity), dtype=np.int64) if noise_tokens else None,
+            noise_tokens=noise_tokens,
         )
 
     @property
@@ -131,6 +144,8 @@ class Canvas:
         self.tokens[row, :start] = prompt.tokens
         if prompt.region is not None:
             self.tokens[row, start : start + len(prompt.region)] = prompt.region
+        if self.noise is not None:
+            self.noise[row] = -1
         self.prompt_length[row] = self.block_start[row] = self.block_end[row] = start
         self.length[row], self.limit[row], self.kept[row] = (
             layout.length,
@@ -194,6 +209,12 @@ class Canvas:
         self.block_index[row] += 1
         self.step_in_block[row] = 0
         self.block_masks[row] = self.masked_in_block(row)
+        if self.noise is not None:
+            generator = self.generators[row]
+            drawn = torch.randint(
+                self.noise_tokens, (end - start,), generator=generator, device=generator.device
+            )
+            self.noise[row, start:end] = drawn.cpu().numpy()
 
     def end_blocks(self, ends: IntRow) -> None:
         """Moves the ends of the current blocks."""
@@ -211,6 +232,8 @@ class Canvas:
                 self.tokens[row, changes.edit_positions] = changes.edit_tokens
             if changes.remask_positions.size:
                 self.tokens[row, changes.remask_positions] = self.mask_id
+            if changes.noise is not None and self.noise is not None:
+                self.noise[row, changes.noise[0]] = changes.noise[1]
         self.step += 1
         self.step_in_block += 1
 
@@ -246,8 +269,11 @@ class Canvas:
         self.length[row] = end
 
     def in_terms_of(self, spec: ModelSpec) -> Self:
-        """The canvas as another model reads it, with its own mask token, and padding for tokens
-        that it has no row for; shares all but the tokens."""
+        """The canvas as a model reads it, with its own mask token or the noise of this canvas, and
+        padding for tokens that it has no row for; shares all but the tokens."""
+        if self.noise is not None:
+            undecided = self.tokens == self.mask_id
+            return replace(self, tokens=np.where(undecided, self.noise, self.tokens))
         masks = self.tokens == self.mask_id
         masks &= np.arange(self.capacity) >= self.prompt_length[:, None]
         foreign = self.tokens >= spec.vocab_size

@@ -43,6 +43,9 @@ class Decision:
     """For the trace, the value that each branch of the request tried; -1 = none."""
     worth: Float[Tensor, "batch branches"] | None = None
     """For the trace, what each of them was compared by."""
+    noise: Int[Tensor, "batch rows"] | None = None
+    """What the model reads from now on where a row stays undecided (models without a mask
+    token)."""
     marks: Mapping[str, Bool[Tensor, "batch rows"]] = field(default_factory=dict)
     """Named sets of rows that explain the decision, for the trace."""
     updates: Mapping[str, Tensor] = field(default_factory=dict)
@@ -79,6 +82,8 @@ class RowChanges:
     """(value, worth) of the branches that tried one."""
     probabilities: Mapping[int, float] = field(default_factory=dict)
     """Raw probabilities of committed tokens, by position, where the sampler supplies them."""
+    noise: tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]] | None = None
+    """Positions and what the model reads there from now on, unless they are committed."""
     open_end: bool = False
     """A constraint keeps the end-of-answer policy out of this step."""
     rewritten: bool = False
@@ -119,6 +124,7 @@ def to_host(
     length, tail = _host(decision.length), _host(decision.tail)
     adopt, probability = _host(decision.adopt), _host(decision.probability)
     tried, worth = _host(decision.tried), _host(decision.worth)
+    noise = _host(decision.noise)
     rows = []
     for b in range(len(positions)):
         chosen = commit[b].nonzero()[0]
@@ -158,6 +164,7 @@ def to_host(
                     for value, found in zip(tried[b], worth[b], strict=True)
                     if value >= 0
                 ),
+                noise=None if noise is None else _noise(positions[b], noise[b]),
                 probabilities={}
                 if probability is None
                 else {
@@ -172,6 +179,12 @@ def to_host(
 
 def _host(values: Tensor | None) -> np.ndarray | None:
     return None if values is None else values.cpu().numpy()
+
+
+def _noise(
+    positions: Int[np.ndarray, "rows"], tokens: Int[np.ndarray, "rows"]
+) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+    return positions[positions >= 0], tokens[positions >= 0]
 
 
 def _inserted(

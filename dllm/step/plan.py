@@ -64,6 +64,9 @@ class Request:
     decides: bool = True
     """The step's decision follows. Otherwise the prediction is observed only, and the sampler plans
     again in the same step: a draft by one model, then its verification by another."""
+    conditioning: Float[Tensor, "batch rows vocab"] | None = None
+    """Logits of an earlier step at these positions that the model is conditioned on
+    (self-conditioning); NaN where there are none yet."""
     twins: bool = False
     """Every position also gets a masked twin that sees all but the position itself; decided
     positions are predicted by their twin (leave one out), masked ones as always."""
@@ -134,6 +137,10 @@ class Plan:
     """Slots whose prediction is wanted, -1 = padding; None = no prediction (prefill, commit)."""
     partial: Partial | None = None
     """Which rows the layers recompute; None = all that are fed."""
+    block: Bool[Tensor, "entries rows"] | None = None
+    """Rows of the block under denoising, for models that read them otherwise than decided ones."""
+    conditioning: Float[Tensor, "entries wanted vocab"] | None = None
+    """As in the request."""
     taps: Taps | None = None
 
     def kind_of(self, row: int) -> ForwardKind:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm.metrics.bits import Budget
-from dllm.models.spec import ModelSpec
+from dllm.models.spec import ModelSpec, Noise
 from dllm.models.tokenizers import Tokenizer
 from dllm.step import scores
 from dllm.step.canvas import Canvas, Layout, Prompt
@@ -112,6 +112,8 @@ class Sampler:
 
     needs: ClassVar[frozenset[Need]] = frozenset()
     """What the engine must supply; caches and models that cannot are refused by name."""
+    noise: ClassVar[Noise] = "mask"
+    """What stands on the canvases that it decodes where nothing is decided."""
     batch_one: ClassVar[bool] = False
     """The authors define the rule for one sequence at a time."""
     models: ClassVar[frozenset[str]] = frozenset()

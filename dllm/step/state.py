@@ -92,6 +92,7 @@ class SamplerState:
         }
         return taken
 
+    @torch.inference_mode()
     def enter_block(self, row: int) -> None:
         for name, field in self._fields.items():
             if field.reset == "block":

@@ -60,6 +60,24 @@ class Gumbel:
         return (logits.double() / self.temperature).softmax(dim=-1)
 
 
+@dataclass(frozen=True)
+class Categorical:
+    """A sample of the softmax of the logits, as `torch.multinomial` draws it from each sequence's
+    generator."""
+
+    def propose(self, view: View) -> Int[Tensor, "batch rows"]:
+        drawn = view.top[1].clone()
+        p = view.logits.softmax(dim=-1, dtype=torch.float32)
+        for row, generator in enumerate(view.canvas.generators):
+            own = view.positions[row] >= 0
+            drawn[row, own] = torch.multinomial(p[row, own], 1, generator=generator)[:, 0]
+        return drawn
+
+    def distribution(self, logits: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*rows vocab"]:
+        """Probability of each token to be proposed."""
+        return logits.double().softmax(dim=-1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class FilteredGumbel(Gumbel):
     """A sample of what top-k and then top-p leave of the untempered logits, tempered afterwards

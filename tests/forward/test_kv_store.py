@@ -196,7 +196,7 @@ def test_each_layer_keeps_its_buffers_on_its_own_device() -> None:
         store = KVStore(SPEC, entries, LENGTH, torch.float32, "cpu", ["cpu", "meta"])
         for visible in (None, everywhere(entries)):
             given = plan(canvas[:entries], slots[:entries], visible=visible, write="all")
-            exchange, _ = store.open(given)
+            exchange = store.open(given).exchange
             assert exchange is not None
             for layer, device in enumerate(("cpu", "meta")):
                 fresh = torch.zeros(entries, SPEC.n_kv_heads, 2, SPEC.head_dim, device=device)

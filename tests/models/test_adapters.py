@@ -19,7 +19,8 @@ from dllm.step.plan import ForwardKind, Plan
 
 LENGTH = 64  # whole blocks of every block-causal family
 CLOSE = {"rtol": 0.0, "atol": 1e-4}  # float32
-MODELS = {name: tiny_model(name) for name in CONFIGS}
+# A model whose block reads otherwise than what is decided is asked through its caches' plans.
+MODELS = {name: tiny_model(name) for name in CONFIGS if name != "diffusion_gemma"}
 FULL = [name for name, model in MODELS.items() if model.spec.attention == "full"]
 BLOCKS = [name for name, model in MODELS.items() if model.spec.attention == "block_causal"]
 CAUSAL = [name for name, model in MODELS.items() if model.spec.attention == "causal"]
@@ -76,7 +77,7 @@ def refreshed(model: Transformer, canvas: torch.Tensor) -> KVStore:
     return store
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", MODELS)
 def test_a_forward_without_a_store_is_the_model(name: str) -> None:
     model, canvas = MODELS[name], tokens(2)
     store = KVStore(model.spec, 2, 0, torch.float32)
@@ -84,7 +85,7 @@ def test_a_forward_without_a_store_is_the_model(name: str) -> None:
     torch.testing.assert_close(logits, reference(model, canvas), **CLOSE)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("write", ["none", "all"])
 def test_unchanged_tokens_reproduce_their_logits(name: str, write: str) -> None:
     """Any rows under full attention; elsewhere a block or a row with what it may see."""
@@ -180,7 +181,7 @@ def test_a_prediction_whose_row_is_missing_is_not_valid(name: str) -> None:
     assert prediction.valid.tolist() == [[False, True, True]]
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", MODELS)
 def test_padding_and_neighbours_change_nothing(name: str) -> None:
     model, canvas = MODELS[name], tokens(2)
     store = refreshed(model, canvas[:1])

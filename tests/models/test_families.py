@@ -116,6 +116,7 @@ def test_attention_and_alignment() -> None:
         "fast_dllm_v2": "block_causal",
         "wedlm": "causal",
         "autoregressive": "causal",
+        "diffusion_gemma": "causal_prefix",
         "llama": "causal",
     }
     shifted = {name for name, spec in kinds.items() if spec.logit_shift}

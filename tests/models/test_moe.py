@@ -124,7 +124,7 @@ def test_one_kernel_equals_one_product_each() -> None:
         return torch.randn(*shape, generator=generator).to(torch.bfloat16)
 
     counts = torch.tensor([3, 0, 5, 2, 0])
-    arguments = drawn(10, 16), counts, drawn(5, 48, 16), drawn(5, 16, 24)
+    arguments = drawn(10, 16), counts, drawn(5, 48, 16), drawn(5, 16, 24), "silu"
     torch.testing.assert_close(one_kernel(*arguments), one_product_each(*arguments))
     assert not has_kernel(arguments[0], SOFTMAX)  # not on a GPU
 

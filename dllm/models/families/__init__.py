@@ -6,6 +6,7 @@ from dllm.errors import ConfigError
 from dllm.models.config_reader import CheckpointConfig
 from dllm.models.families import (
     autoregressive,
+    diffusion_gemma,
     dream,
     fast_dllm_v2,
     llada,
@@ -27,6 +28,7 @@ FAMILIES: tuple[Family, ...] = (
     sdar.MOE_FAMILY,
     fast_dllm_v2.FAMILY,
     wedlm.FAMILY,
+    diffusion_gemma.FAMILY,
     autoregressive.FAMILY,
     llama.FAMILY,
 )
