@@ -43,7 +43,7 @@ def test_every_configuration(name: str) -> None:
 
 def test_hub_ids_are_distinct() -> None:
     hubs = [hub for name in NAMES if (hub := options(name).hub)]
-    assert len(hubs) == len(set(hubs)) == 36
+    assert len(hubs) == len(set(hubs)) == 40
 
 
 def test_tdar_decodes_with_16() -> None:
