@@ -126,6 +126,11 @@ class Setting:
         if prompt.region is None:
             return
         where = f"sample {prompt.sample_id}: the given answer"
+        if self.predictor.spec.noise != "mask":
+            raise ConfigError(
+                f"{where}: its gaps need a mask token, which the {self.predictor.spec.family} model "
+                "lacks"
+            )
         length = layout.length - len(prompt.tokens)
         if len(prompt.region) != length or layout.capacity != layout.length:
             raise ConfigError(
