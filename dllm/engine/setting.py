@@ -128,7 +128,7 @@ class Setting:
         where = f"sample {prompt.sample_id}: the given answer"
         if self.predictor.spec.noise != "mask":
             raise ConfigError(
-                f"{where}: gaps need a mask token, which the {self.predictor.spec.family} model lacks"
+                f"{where}: gaps need a mask token; the {self.predictor.spec.family} model has none"
             )
         length = layout.length - len(prompt.tokens)
         if len(prompt.region) != length or layout.capacity != layout.length:

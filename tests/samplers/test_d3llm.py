@@ -14,6 +14,7 @@ MODEL = random_model()
 BLOCK, BLOCKS = 4, 5
 
 
+@torch.inference_mode()
 def plain(
     model: Transformer, prompt: Prompt, threshold: float, add: float, everywhere: bool
 ) -> tuple[list[int], list[list[int]]]:
@@ -30,9 +31,9 @@ def plain(
         share = 1 - len(masks(in_work - 1)) / BLOCK
         if share >= add and in_work < BLOCKS:
             in_work += 1
-        with torch.inference_mode():
-            logits = model.logits(model.hidden(canvas[None]))[0].double()
-        logits[:, MASK] = -torch.inf
+        logits = model.logits(model.hidden(canvas[None]))[0].double()
+        # The loop takes the mask token out of the running where it would be the proposal.
+        logits[logits.argmax(dim=-1) == MASK, MASK] = -torch.inf
         entropy = torch.distributions.Categorical(logits=logits).entropy()
         open_ = [p for block in range(in_work) for p in masks(block)]
         chosen = {p for p in open_ if entropy[p] < threshold}
