@@ -1,11 +1,11 @@
 """Locks this process in and then runs one side: `python -I jail.py program|tests`, on Linux.
 
 The request comes as JSON on stdin. What the jail is made of: namespaces for processes, network,
-mounts, IPC and, without root, users (with root: a user of its own); every mount read-only, /proc
-and /run empty, one small temporary folder; an empty environment; limits on CPU time, memory, file
-size, files and processes; no capabilities, none to be gained. All of it ends with its first
-process, and this one only after it, on SIGTERM at the latest. Whatever of this the platform denies
-ends the process before the code is read.
+mounts, IPC and, without root, users (with root: a user of its own); every mount read-only, /proc,
+/run and /dev empty, one small temporary folder; an empty environment; limits on CPU time, memory,
+file size, files and processes; no capabilities, none to be gained; no system call that reaches past
+all this (`syscalls`). All of it ends with its first process, and this one only after it, on SIGTERM
+at the latest. Whatever of this the platform denies ends the process before the code is read.
 
 Standard library only, and no import of this project.
 """
@@ -22,6 +22,7 @@ from typing import Any
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import program  # pyright: ignore[reportMissingImports]
+import syscalls  # pyright: ignore[reportMissingImports]
 import tests_side  # pyright: ignore[reportMissingImports]
 import wire  # pyright: ignore[reportMissingImports]
 
@@ -34,6 +35,8 @@ FILES = 64
 CAPSET = {"x86_64": 126, "aarch64": 91}.get(os.uname().machine, -1)  # number of the system call
 FILE_BYTES = 8 << 20
 SCRATCH_BYTES = 16 << 20
+SCRATCH_FILES = 4096
+READ_ONLY, NO_SET_USER, NO_DEVICES = 1, 2, 4  # flags of mount
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -87,15 +90,31 @@ def shut_mounts(scratch: str) -> None:
     read_only = (ctypes.c_uint64 * 4)(1 | 2, 0, 0, 0)  # read-only, no set-user-id
     number = 442  # mount_setattr, the same on every architecture
     checked(LIBC.syscall(number, -100, b"/", 0x8000, read_only, 32), "mount_setattr")
-    for folder, options in (
-        (scratch, f"size={SCRATCH_BYTES},mode=777"),
-        ("/proc", "size=0,mode=555"),
-        ("/run", "size=0,mode=555"),
-        ("/dev/shm", "size=0,mode=555"),
+    bare_devices()
+    hidden = ["/proc", "/run"]
+    room = f"size={SCRATCH_BYTES},nr_inodes={SCRATCH_FILES},mode=777"
+    for folder, flags, options in (
+        (scratch, 0, room),
+        *((folder, READ_ONLY, "mode=555") for folder in hidden if os.path.isdir(folder)),
     ):
-        if os.path.isdir(folder):
-            made = LIBC.mount(b"tmpfs", folder.encode(), b"tmpfs", 2 | 4, options.encode())
-            checked(made, f"mount {folder}")
+        flags |= NO_SET_USER | NO_DEVICES
+        made = LIBC.mount(b"tmpfs", folder.encode(), b"tmpfs", flags, options.encode())
+        checked(made, f"mount {folder}")
+
+
+def bare_devices() -> None:
+    """Of the devices (terminals, accelerators) only those that hold nothing."""
+    kept = [path for path in ("/dev/null", "/dev/zero", "/dev/urandom") if os.path.exists(path)]
+    inside = {path: os.open(path, os.O_PATH) for path in kept}
+    made = LIBC.mount(b"tmpfs", b"/dev", b"tmpfs", NO_SET_USER, b"mode=755")
+    checked(made, "mount /dev")
+    for path, file in inside.items():
+        os.close(os.open(path, os.O_CREAT))
+        made = LIBC.mount(f"/proc/self/fd/{file}".encode(), path.encode(), None, 4096, None)
+        checked(made, f"bind {path}")
+        os.close(file)
+    flags = 32 | 4096 | READ_ONLY | NO_SET_USER  # remount, this place only
+    checked(LIBC.mount(b"tmpfs", b"/dev", None, flags, None), "remount /dev")
 
 
 def set_limits(seconds: int, memory_bytes: int) -> None:
@@ -118,6 +137,7 @@ def drop_rights(user: int) -> None:
     checked(LIBC.prctl(38, 1, 0, 0, 0), "prctl no_new_privs")
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     checked(LIBC.syscall(CAPSET, header, (ctypes.c_uint32 * 6)()), "capset")
+    syscalls.deny(LIBC)
 
 
 def run_side(side: str, request: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The tests' process: calls the program through its pipe and judges the plain values it returns."""
 
+import ast
 import builtins
 import importlib
 import sys
@@ -68,19 +69,31 @@ def judge(
     """Runs the tests in a namespace of their own and sends `["passed"]` or `["failed", why]`.
 
     support: trusted code before the tests
-    names: what the tests take from the program; None: all it defines, but built-in names
+    names: what the tests take from the program; None: all it defines, but built-in names and those
+        of `support`
+
+    A module of the standard library is always the true one: where the program defines the name as a
+    module, or as something whose attributes the tests read.
     """
     try:
         program = Program(calls, replies)
         defined = {name: is_module for name, is_module in program.answer()}
         space: dict[str, Any] = {"__name__": "tests"}
         exec(compile(support, "support.py", "exec"), space)
-        wanted = [n for n in defined if not hasattr(builtins, n)] if names is None else names
+        wanted = names
+        if wanted is None:
+            wanted = [n for n in defined if not hasattr(builtins, n) and n not in space]
+        read = {
+            node.value.id
+            for node in ast.walk(ast.parse(tests))
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        }
         for name in wanted:
-            if not defined.get(name, False):
-                space[name] = program.ask("name", name)
-            elif name in sys.stdlib_module_names:
+            is_module = defined.get(name, False)
+            if name in sys.stdlib_module_names and (is_module or name in read):
                 space[name] = importlib.import_module(name)
+            elif not is_module:
+                space[name] = program.ask("name", name)
         exec(compile(tests, "tests.py", "exec"), space)
     except BaseException as error:
         wire.send(verdicts, ["failed", f"{type(error).__name__}: {error}"[:2000]])

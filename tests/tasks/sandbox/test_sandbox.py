@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,26 @@ def test_exceptions_keep_their_type() -> None:
         "frame.f_globals.clear()\n"
         "def f(x): return 0",
         "def len(x): return 2\ndef f(x): return 0",
+        # answers sent before they are asked for
+        "import os, json, struct\n"
+        "for pipe in range(3, 64):\n"
+        "    for reply in (['value', ['list', []]], ['value', ['int', '0x3']]):\n"
+        "        data = json.dumps(reply).encode()\n"
+        "        try: os.write(pipe, struct.pack('>I', len(data)) + data)\n"
+        "        except OSError: pass\n",
+        "import os\n"
+        "def f(x):\n"
+        "    for pipe in range(3, 64):\n"
+        "        try: os.write(pipe, b'\\xff' * 100)\n"
+        "        except OSError: pass\n"
+        "    return 2",
+        "class Two(dict):\n    __class__ = int\n    __index__ = lambda a: 2\n"
+        "def f(x): return Two()",
+        "class Silent(Exception):\n    def __str__(self): raise SystemExit\ndef f(x): raise Silent",
+        "def f(x):\n    x = []\n    x.append(x)\n    return x",
+        "def f(x): return '\ud800'",
+        "(" * 200_000,
+        "def f(x): return 2\0",
     ],
 )
 def test_pretending_is_not_passing(code: str) -> None:
@@ -118,6 +139,21 @@ def test_built_in_names_are_not_taken_from_the_program() -> None:
     code = "def len(x): return 5\nimport math\nmath.floor = lambda x: 5\ndef f(x): return [x]"
     tests = "assert len(f(1)) == 1 and math.floor(1.5) == 1"
     assert BOX.judge(code=code, tests=tests) == Judgement(Result.PASSED)
+
+
+@pytest.mark.parametrize("support", ["import math", ""])
+def test_an_object_named_as_a_library_decides_no_test(support: str) -> None:
+    code = "class math: isclose = staticmethod(lambda *a: True)\ndef f(x): return 0.0"
+    found = BOX.judge(code=code, tests="assert math.isclose(f(5), 78.5)", support=support)
+    assert found.result is Result.FAILED
+
+
+def test_names_of_the_support_are_not_taken_from_the_program() -> None:
+    code = "def close(a, b): return True\ndef f(x): return 0.0"
+    support = "def close(a, b): return abs(a - b) < 1e-6"
+    assert BOX.judge(code=code, tests="assert close(f(5), 78.5)", support=support).result is (
+        Result.FAILED
+    )
 
 
 def test_the_tests_are_nowhere_in_the_program() -> None:
@@ -259,11 +295,10 @@ def test_the_environment_and_other_processes_cannot_be_read(monkeypatch) -> None
 def test_there_is_no_network() -> None:
     body = (
         "import socket\n"
-        "server = socket.socket()\n"
         "try:\n"
         "    socket.create_connection(('127.0.0.1', x), timeout=1)\n"
         "except OSError:\n"
-        "    return len([n for _, n in socket.if_nameindex() if n != 'lo'])\n"
+        "    return 0\n"
         "return -1"
     )
     import socket
@@ -289,18 +324,97 @@ def test_it_is_no_user_that_may_do_anything() -> None:
     assert judged(body, "assert f(1) is False") == Judgement(Result.PASSED)
 
 
+CALLS = """
+import ctypes, os, platform
+C = ctypes.CDLL(None, use_errno=True)
+C.syscall.restype = ctypes.c_long
+"""
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        "__import__('socket').socket(__import__('socket').AF_UNIX)",
+        "os.memfd_create('unbounded')",
+        "C.unshare(0x10000000)",  # a user namespace, in which it may mount
+        "C.shmget(0, 1 << 20, 0o1777)",
+        "C.msgget(0, 0o1777)",
+        "C.ptrace(0, 0, 0, 0)",
+        "C.syscall(425, 4, ctypes.create_string_buffer(256))",  # io_uring_setup
+        "C.syscall({'x86_64': 250, 'aarch64': 219}[platform.machine()], 0, -3, 1, 0, 0)",  # keyctl
+        "C.syscall({'x86_64': 56, 'aarch64': 220}[platform.machine()], 0x10000011, 0, 0, 0, 0)",
+        "os.chmod('/dev', 0o777)",
+        "os.chmod('/run', 0o777)",
+        "[open(str(n), 'w').close() for n in range(5000)]",  # files without a byte
+        "os.open('/dev/ptmx', os.O_RDWR)",
+    ],
+)
+def test_no_way_past_the_jail(act: str) -> None:
+    code = (
+        f"{CALLS}\n"
+        "def f():\n"
+        "    try:\n"
+        f"        found = {act}\n"
+        "    except OSError:\n"
+        "        return True\n"
+        "    return found == -1"
+    )
+    assert BOX.judge(code=code, tests="assert f() is True") == Judgement(Result.PASSED)
+
+
+def test_sockets_in_the_files_of_the_host_are_out_of_reach() -> None:
+    import socket
+
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as server:
+        os.chmod(folder, 0o755)
+        server.bind(f"{folder}/agent")
+        os.chmod(f"{folder}/agent", 0o777)
+        server.listen()
+        body = (
+            "import socket\n"
+            "try:\n"
+            "    s = socket.socket(socket.AF_UNIX)\n"
+            "    return s.connect_ex(x) == 0\n"
+            "except OSError:\n"
+            "    return False"
+        )
+        tests = f"assert f({server.getsockname()!r}) is False"
+        assert judged(body, tests) == Judgement(Result.PASSED)
+
+
+def test_threads_and_pairs_of_sockets_are_still_to_be_had() -> None:
+    body = (
+        "import asyncio, threading\n"
+        "found = []\n"
+        "thread = threading.Thread(target=lambda: found.append(asyncio.run(asyncio.sleep(0, x))))\n"
+        "thread.start()\n"
+        "thread.join()\n"
+        "return found[0] + 1"
+    )
+    assert judged(body) == Judgement(Result.PASSED)
+
+
 # What the platform denies -----------------------------------------------------------------------
 
 
-def test_a_denied_jail_is_refused_not_run(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("part", "denied", "named"),
+    [
+        ("flags = NAMESPACES |", "flags = 1 |", "unshare"),
+        ("prctl(22, 2,", "prctl(22, 9,", "prctl seccomp"),
+        ('"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)', "", "no list of system calls"),
+    ],
+)
+def test_a_denied_jail_is_refused_not_run(
+    part: str, denied: str, named: str, tmp_path: Path, monkeypatch
+) -> None:
     folder = Path(sandbox.__file__).parent
     for file in folder.glob("*.py"):
-        text = file.read_text().replace("flags = NAMESPACES |", "flags = 1 |")
-        (tmp_path / file.name).write_text(text)
+        (tmp_path / file.name).write_text(file.read_text().replace(part, denied))
     monkeypatch.setattr(sandbox, "JAIL", tmp_path / "jail.py")
     found = judged("return x + 1")
-    assert found.result is Result.REFUSED and found.reason.startswith("unshare")
-    with pytest.raises(ConfigError, match=r"not to be had here \(unshare"):
+    assert found.result is Result.REFUSED and found.reason.startswith(named)
+    with pytest.raises(ConfigError, match=rf"not to be had here \({named}"):
         BOX.check()
 
 
@@ -316,8 +430,8 @@ def test_without_root_it_is_the_same() -> None:
         "from dllm.tasks.sandbox.sandbox import Sandbox, Result\n"
         "box = Sandbox(seconds=5, memory_mb=256)\n"
         "right = box.judge(code='def f(): return 1', tests='assert f() == 1')\n"
-        "wrong = box.judge(code='import os\\ndef f(): return os.listdir(\"/proc\")',"
-        " tests='assert f() == []')\n"
+        "wrong = box.judge(code='import os\\ndef f():\\n    try: os.chmod(\"/run\", 0o777)\\n'\n"
+        "    '    except OSError: return os.listdir(\"/proc\")', tests='assert f() == []')\n"
         "print(right.result, wrong.result, right.reason)"
     )
 
