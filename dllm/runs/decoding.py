@@ -24,7 +24,7 @@ from dllm.runs.progress import Progress
 from dllm.step.canvas import Prompt
 from dllm.step.outcome import Outcome
 from dllm.step.sampler import Sampler
-from dllm.tasks.base import Sample
+from dllm.tasks.base import Sample, Task
 
 
 def fitting(config: DictConfig, parts: Parts, checkpoint: Checkpoint) -> Sampler:
@@ -79,16 +79,16 @@ class Decoding:
     def __init__(
         self,
         config: DictConfig,
-        parts: Parts,
+        task: Task,
         checkpoint: Checkpoint,
         others: Mapping[str, Checkpoint],
+        decoder: Decoder,
         samples: Sequence[Sample],
         references: Mapping[str, Sequence[int]],
     ):
-        self.config, self.task, self.checkpoint = config, parts.task, checkpoint
-        self.others = others
+        self.config, self.task, self.checkpoint = config, task, checkpoint
+        self.others, self.decoder = others, decoder
         self.samples = {sample.id: sample for sample in samples}
-        self.decoder = decoder(config, parts, checkpoint, others)
         tokenizer, spec, length = checkpoint.tokenizer, checkpoint.spec, config.gen_length
         self.prompts: list[Prompt] = []
         self.unfit: dict[str, DoesNotFit] = {}

@@ -1,19 +1,21 @@
 """One run: decode what is missing of a task, grade it, keep it, compare it with the baseline."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from dllm import config as configuration
+from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError
 from dllm.metrics.definitions import Comparison, SampleResult, Summary
 from dllm.runs.beside import BASELINE, baseline_of, control_of, shared
 from dllm.runs.checkpoint import Checkpoint
-from dllm.runs.decoding import Decoding, fitting
+from dllm.runs.decoding import Decoding, decoder, fitting
 from dllm.runs.environment import describe
 from dllm.runs.folder import RunFolder, point_latest
 from dllm.runs.identity import Identity
@@ -66,11 +68,13 @@ def execute(
         if configuration.fingerprint(base) == configuration.fingerprint(config):
             baseline = run
         else:
+            run.check()
             baseline = _Run(
                 base, BASELINE, build_parts(base), checkpoint, beside_it, "baseline"
             ).complete(group, exhibits)
     beside = control_of(config, sampler_name, parts.sampler)
     if beside is not None:
+        run.check()
         control = _Run(*beside, build_parts(beside[0]), checkpoint, beside_it, "control").complete(
             group, exhibits, baseline
         )
@@ -104,6 +108,30 @@ class _Run:
         self.identity = Identity.of(config, sampler, contents, self.samples)
         self.folder = RunFolder(Path(config.output) / name / self.identity.mark)
 
+    @cached_property
+    def _decoder(self) -> Decoder:
+        """Loads the model, and keeps what the constraint has compiled."""
+        return decoder(self.config, self.parts, self.checkpoint, self.others)
+
+    def check(self) -> None:
+        """Raises `ConfigError` for samples that can't be decoded, so that nobody waits for what is
+        decoded beside the run to be told."""
+        known = [] if self.config.overwrite else self.folder.samples()
+        done = {result.id for result in known}
+        missing = [sample for sample in self.samples if sample.id not in done]
+        if missing:
+            # Any answer stands in for the references, which the baseline is yet to give.
+            some = (self.checkpoint.spec.pad_id,)
+            self._decoding(missing, {sample.id: some for sample in missing})
+
+    def _decoding(
+        self, missing: Sequence[Sample], references: Mapping[str, Sequence[int]]
+    ) -> Decoding:
+        task = self.parts.task
+        return Decoding(
+            self.config, task, self.checkpoint, self.others, self._decoder, missing, references
+        )
+
     def complete(
         self,
         group: str | None,
@@ -124,10 +152,7 @@ class _Run:
             missing = [sample for sample in self.samples if sample.id not in done]
             decoding = None
             if missing:
-                references = self._references(baseline)
-                decoding = Decoding(
-                    config, self.parts, self.checkpoint, self.others, missing, references
-                )
+                decoding = self._decoding(missing, self._references(baseline))
                 changed = folder.write_environment(describe(config.model.device))
                 if done and changed:
                     notes.append(f"{folder.path} goes on with changed {', '.join(changed)}")

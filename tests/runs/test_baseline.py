@@ -80,6 +80,24 @@ def test_a_block_causal_model_decodes_one_token_per_step_block_after_block(
             "sampler.final_region.block_length=2: .* allowed are 1 .causal. and 4",
         ),
         (["sampler=threshold", "sampler/region=aligned", "cache=dual"], "needs full attention"),
+        (
+            ["sampler=bacd", "constraint=grammar", "constraint.grammar=absent.lark"],
+            "constraint.grammar=absent.lark can't be read: No such file",
+        ),
+        (
+            ["sampler=bacd", "constraint=json_schema"],
+            "constraint.schema=null: the task's samples have no schema",
+        ),
+        (["sampler=bacd", "constraint=regex", "constraint.pattern='a{300}'"], "is too short for"),
+        (
+            [
+                "sampler=oracle",
+                "sampler/region=aligned",
+                "constraint=regex",
+                "constraint.pattern=(",
+            ],
+            "constraint.pattern=",
+        ),
     ],
 )
 def test_nobody_waits_for_the_baseline_of_a_run_that_is_refused(

@@ -17,7 +17,7 @@ from dllm.engine.session import Session
 from dllm.errors import ConfigError, RunError
 from dllm.report.replay.film import Film
 from dllm.report.replay.source import Recorded
-from dllm.runs.decoding import Decoding, fitting
+from dllm.runs.decoding import Decoding, decoder, fitting
 from dllm.runs.grading import grade
 from dllm.runs.others import others
 from dllm.runs.parts import build_parts
@@ -63,7 +63,8 @@ def counterfactual(
     if not found:
         raise ConfigError(f"sample {result.id} is no longer in the task's data")
     beside = others(config, parts.sampler, checkpoint)
-    decoding = Decoding(config, parts, checkpoint, beside, found, {})
+    made_by = decoder(config, parts, checkpoint, beside)
+    decoding = Decoding(config, parts.task, checkpoint, beside, made_by, found, {})
     session = Session(decoding.decoder)
     ticket = session.submit(decoding.prompts[0])
     ends = [0]
