@@ -44,6 +44,9 @@ def aup(points: Sequence[Point], best: float, alpha: float = 3.0, tolerance: flo
     `best`: rho_1 y_1 + sum (rho_i - rho_{i-1}) (y_i w(y_i) + y_{i-1} w(y_{i-1})) / 2.
     """
 
+    if not best:  # and so no score above 0
+        return 0.0
+
     def weighted(score: float) -> float:
         return score * min(exp(-alpha * (1 - score / best)), 1.0)
 
@@ -83,7 +86,7 @@ def oracle(settings: Sequence[Sequence[tuple[float, float]]]) -> tuple[float, fl
     return sum(s for s, _ in chosen) / len(chosen), sum(n for _, n in chosen) / len(chosen)
 
 
-def parallelisability(scores: Mapping[int, float]) -> float:
+def parallelisability(scores: Mapping[float, float]) -> float:
     """Mean tokens per step, weighted by the score there (ParallelBench's figure 6); 0 if no score
     is above 0.
 
@@ -93,7 +96,7 @@ def parallelisability(scores: Mapping[int, float]) -> float:
     return sum(k * score for k, score in scores.items()) / total if total else 0.0
 
 
-def order_preference(scores: Mapping[int, float]) -> float:
+def order_preference(scores: Mapping[float, float]) -> float:
     """How much the score falls per position that blocks grow: positive = better with small blocks.
 
     scores: block length -> score, two lengths at least

@@ -9,6 +9,7 @@ from typing import Any
 from dllm.metrics.bits import LIMITS
 from dllm.metrics.definitions import SampleResult, Summary
 from dllm.metrics.statistics import ALPHA, Verdict
+from dllm.report import sweeps
 from dllm.report.document import Document, Entry, Section, Table, html, markdown, number
 from dllm.report.existing import Run
 from dllm.report.groups import Group, Pair, words
@@ -78,6 +79,7 @@ def _of_group(
         yield Section("Accuracy against forwards", picture=picture, level=3)
     if group.pairs():
         yield Section("Paired tests", table=_pairs(group, found, said), level=3)
+    yield from sweeps.section(group)
     yield from _by_kind(group)
     yield from _by_difficulty(group)
     yield from _causes(group)

@@ -15,13 +15,14 @@ import pandas as pd
 
 from dllm.errors import ConfigError
 from dllm.metrics.statistics import ALPHA, Verdict
-from dllm.metrics.tradeoff import area, oracle, pareto
+from dllm.metrics.tradeoff import area, oracle, parallelisability, pareto
 from dllm.report.bits import RunBits, information_per_round
 from dllm.report.cells import Cell, measure
 from dllm.report.columns import COLUMNS
 from dllm.report.exact import decoded, draw, of_cells, section
 from dllm.report.picture import speed_and_quality
 from dllm.report.suite import CONTROL, Chapter, Exact, Suite
+from dllm.report.sweeps import Setting, speeds
 from dllm.report.verdicts import CEILING, FLOOR, Difference, said, spelled
 
 
@@ -225,8 +226,11 @@ def _chapter(measured: Measured) -> Iterator[str]:
             for row, cell in cells.items()
         ]
         yield pd.DataFrame(table).fillna("").to_markdown(index=False, disable_numparse=True)
-        if sweep := [cells[row] for row in chapter.sweep if row in cells]:
-            yield from ("", *wrap(_best_of(sweep, list(chapter.sweep)), 100))
+        if sweep := {row: cells[row] for row in chapter.sweep if row in cells}:
+            best = max(cell.accuracy for cell in cells.values())
+            yield from ("", *wrap(f"{_best_of(sweep)} {_summed_up(sweep, best)}", 100))
+        if quotas := {row: cells[row] for row in chapter.per_step if row in cells}:
+            yield from ("", *wrap(_parallelisability(quotas), 100))
     if pairs:
         yield from ("", "### Beside the simpler row", "")
         yield _pairs(pairs, words)
@@ -237,15 +241,36 @@ def _chapter(measured: Measured) -> Iterator[str]:
         yield from ("", f"Refused: {row} ({reason}).")
 
 
-def _best_of(sweep: Sequence[Cell], names: Sequence[str]) -> str:
-    tries = [[(float(bool(s.correct)), float(s.nfe)) for s in cell.samples] for cell in sweep]
+def _best_of(sweep: Mapping[str, Cell]) -> str:
+    cells = sweep.values()
+    tries = [[(float(bool(s.correct)), float(s.nfe)) for s in cell.samples] for cell in cells]
     score, nfe = oracle(tries)
-    canvas = max(len(sample.tokens) for cell in sweep for sample in cell.samples)
-    points = [(canvas / cell.nfe, cell.accuracy) for cell in sweep]
+    canvas = max(len(sample.tokens) for cell in cells for sample in cell.samples)
+    points = [(canvas / cell.nfe, cell.accuracy) for cell in cells]
     return (
-        f"Every sample with its best of {', '.join(names)} (ParallelBench's oracle, which looks at "
+        f"Every sample with its best of {', '.join(sweep)} (ParallelBench's oracle, which looks at "
         f"the labels): {score:.3f} at {nfe:.2f} forwards. Area under their front, accuracy over 1 "
         f"to {canvas} positions per forward: {area(points, canvas):.2f} of {canvas - 1}."
+    )
+
+
+def _summed_up(sweep: Mapping[str, Cell], best: float) -> str:
+    settings = [Setting.of(cell.samples) for cell in sweep.values()]
+    under, *at = speeds(settings, 100 * best, interpolate=True).items()
+    return (
+        "Accuracy under parallelism (AUP of the d3LLM project, over tokens before the end): "
+        f"{under[1]}. Most positions per forward at an accuracy of x % (ParallelBench's PBx, "
+        f"interpolated): {', '.join(f'{name} {speed}' for name, speed in at)}."
+    )
+
+
+def _parallelisability(quotas: Mapping[str, Cell]) -> str:
+    """Of rows that decide a fixed number of positions per forward."""
+    scores = {s.per_forward: s.score for s in (Setting.of(c.samples) for c in quotas.values())}
+    return (
+        f"Parallelisability over {', '.join(quotas)}, items per step weighted by their accuracy "
+        f"(ParallelBench's figure 6): {parallelisability(scores):.2f}; a flat accuracy would give "
+        f"{fmean(scores):.2f}."
     )
 
 

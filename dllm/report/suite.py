@@ -50,7 +50,10 @@ class Chapter:
     oracle: str | None = None
     """Row whose forwards bound the gap to the first row."""
     sweep: list[str] = field(default_factory=list)
-    """Rows of which every sample's best one is told: an upper bound for a choice per sample."""
+    """Rows of which every sample's best one is told, an upper bound for a choice per sample, and
+    their area, AUP and speeds at fixed accuracies."""
+    per_step: list[str] = field(default_factory=list)
+    """Rows with steps of a fixed size that are summed up as the task's parallelisability."""
 
     def cases(self) -> dict[str, list[str]]:
         """Label -> all options of a row, in the page's order."""
@@ -138,6 +141,7 @@ def _labels(chapter: Chapter) -> Iterator[str]:
     yield from chapter.information
     yield from filter(None, [chapter.oracle])
     yield from chapter.sweep
+    yield from chapter.per_step
     for ours, others in (*chapter.beside.items(), *chapter.same_tokens.items()):
         yield ours
         yield from (o for o in ([others] if isinstance(others, str) else others) if o != CONTROL)

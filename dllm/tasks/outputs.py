@@ -74,7 +74,7 @@ def grade_file(task: Task, path: Path) -> tuple[dict[str, list[Grade]], int]:
             name = (line["task"], line["index"]) if "task" in line else line["index"]
         else:
             raise ConfigError(f"{where} has neither id nor index")
-        sample = known.get(name) if isinstance(name, (str, int, tuple)) else None
+        sample = known.get(name) if _is_name(name) else None
         if sample is None:
             hint = "" if len(task.kinds) == 1 else "; of several kinds, an index needs its task"
             raise ConfigError(f"{where}: {name!r} is no sample of the task{hint}")
@@ -86,3 +86,9 @@ def grade_file(task: Task, path: Path) -> tuple[dict[str, list[Grade]], int]:
     if not grades:
         raise ConfigError(f"outputs={path} holds no output")
     return grades, len(samples) - len(seen)
+
+
+def _is_name(name: Any) -> bool:
+    """Whether a sample could have it: true is no 1, and lists can't be looked up."""
+    parts = name if isinstance(name, tuple) else (name,)
+    return all(isinstance(part, (str, int)) and not isinstance(part, bool) for part in parts)

@@ -60,9 +60,9 @@ def read_lines(path: Path, option: str) -> list[Row]:
     except (OSError, EOFError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "holds no text that can be read"
         raise ConfigError(f"{option}={path}: {reason}") from None
-    except ValueError as error:
-        if isinstance(error, ConfigError):
-            raise
+    except ConfigError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{option}={path} is no JSON: {error}") from None
 
 
@@ -71,7 +71,7 @@ def _parsed(text: str, path: Path, option: str) -> Iterator[Any]:
         if line.strip():
             try:
                 yield json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ConfigError(f"{option}={path}: line {number} is no JSON: {error}") from None
 
 

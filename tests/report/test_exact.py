@@ -76,10 +76,15 @@ def test_the_best_of_a_sweep(tmp_path: Path) -> None:
     fast_samples = [sample("a", forwards=one, correct=False), sample("b", forwards=two)]
     slow = Cell({"nfe": 4.0, "accuracy": 1.0}, slow_samples, folder)
     fast = Cell({"nfe": 1.5, "accuracy": 0.5}, fast_samples, folder)
-    said = page._best_of([slow, fast], ["slow", "fast"])
+    said = page._best_of({"slow": slow, "fast": fast})
     assert "best of slow, fast" in said and "1.000 at 3.00 forwards" in said
     # four positions: 1.0 up to one per forward (slow), 0.5 from there to 4 / 1.5
     assert f"1 to 4 positions per forward: {0.5 * (4 / 1.5 - 1):.2f} of 3" in said
+    # 100 % at 1 position per forward, 50 % at 8 / 3: 80 % at two fifths of the way
+    assert "PB80 1.67" in page._summed_up({"slow": slow, "fast": fast}, 1.0)
+    # (1 * 100 + 8 / 3 * 50) / 150
+    parallel = page._parallelisability({"slow": slow, "fast": fast})
+    assert "1.56; a flat accuracy would give 1.83" in parallel
 
 
 def test_the_shipped_suite_has_it() -> None:

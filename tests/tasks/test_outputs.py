@@ -46,6 +46,9 @@ def test_an_index_of_several_kinds_needs_its_task(tmp_path: Path) -> None:
         ([{"output": "A"}], "entry 1 has neither id nor index"),
         ([{"index": 200, "output": "A"}], "200 is no sample"),
         ([{"index": [0], "output": "A"}], "is no sample"),
+        ([{"index": True, "output": "A"}], "True is no sample"),
+        ([{"index": 0, "task": ["copy"], "output": "A"}], "is no sample"),
+        ([{"index": {"a": 0}, "task": "copy", "output": "A"}], "is no sample"),
         ([{"index": 0, "output": "A"}] * 2, "entry 2: a second output of 0"),
         ([{"index": 0, "output": "A"}, {"id": FIRST.id, "output": "A"}], "entry 2: a second"),
         ([], "holds no output"),
@@ -63,6 +66,10 @@ def test_wrong_files(tmp_path: Path) -> None:
     path.write_text('{"index": 0, "output": "A"}\nnonsense')
     with pytest.raises(ConfigError, match="line 2 is no JSON"):
         grade_file(TASK, path)
+    for nested in ("[", '{"output": '):
+        path.write_text(nested * 100_000)
+        with pytest.raises(ConfigError, match="is no JSON"):
+            grade_file(TASK, path)
 
 
 def test_a_tally_is_counted_by_hand() -> None:
