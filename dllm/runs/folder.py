@@ -211,7 +211,7 @@ class RunFolder:
     def tracked(self) -> dict[str, Any] | None:
         """Destination of the tracker that has the whole run, None if none has."""
         path = self.path / _TRACKED
-        return json.loads(path.read_text()) if path.exists() else None
+        return _object(path) if path.exists() else None
 
     def write_tracked(self, destination: Mapping[str, str | None]) -> None:
         self._replace(_TRACKED, json.dumps(destination) + "\n")

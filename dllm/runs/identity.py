@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -30,6 +30,8 @@ ENGINE = ("dllm.engine.loop", "dllm.runs.decoding")
 """What every run executes, besides the parts that its configuration names."""
 _OURS = ("dllm", "samplers")
 _LIBRARIES = ("site-packages", "dist-packages")
+_LONGEST_NAME = 200
+"""Characters; a longer text is none, and systems refuse to look for one that is much longer."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Identity:
     configuration: str
     """Fingerprint of the options."""
     code: Mapping[str, str]
-    """Module -> hash of its source."""
+    """Module, or file that one reads or runs by its name -> hash of its content."""
     model: Mapping[str, str]
     """File of the checkpoint -> hash of its content."""
     data: Mapping[str, str]
@@ -121,7 +123,8 @@ def network_hash(network: Module) -> str:
 
 
 def code_of(modules: Sequence[str]) -> dict[str, Path]:
-    """The modules and everything of ours that they import, directly or through others.
+    """The modules and everything of ours that they import, directly or through others, and the
+    files beside one that it names in a text: data, scripts that another process runs.
 
     Ours are this distribution, the packages of the given modules, and what lies beside one of them
     outside of a library folder; the versions of libraries are in environment.json.
@@ -136,22 +139,49 @@ def code_of(modules: Sequence[str]) -> dict[str, Path]:
             spec = None if module in found else _spec(module, packages, roots)
             if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
                 continue
-            found[module] = Path(spec.origin)
-            waiting += imported(module, found[module], bool(spec.submodule_search_locations))
+            path = found[module] = Path(spec.origin)
+            package = module if spec.submodule_search_locations else module.rpartition(".")[0]
+            tree = ast.parse(path.read_bytes())
+            waiting += imported(tree, package)
+            for file in named_in(tree, path.parent):
+                name = file.relative_to(path.parent).as_posix()
+                if file.suffix == ".py":
+                    waiting.append(f"{package}.{name[:-3].replace('/', '.')}".lstrip("."))
+                else:
+                    found[f"{package}/{name}"] = file
     return dict(sorted(found.items()))
 
 
-def imported(module: str, path: Path, is_package: bool) -> Iterator[str]:
-    """Full names of what a file imports, inside functions too; of `from a import b` both `a` and
-    `a.b`, since `b` may be a module."""
-    package = module.split(".") if is_package else module.split(".")[:-1]
-    for node in ast.walk(ast.parse(path.read_bytes())):
+def imported(tree: ast.Module, package: str) -> Iterator[str]:
+    """Full names of what a module of a package ("" = none) imports, inside functions too; of
+    `from a import b` both `a` and `a.b`, since `b` may be a module; of `import b` also the `b`
+    beside it, which a script finds first."""
+    parents = package.split(".") if package else []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            for alias in node.names:
+                yield from (alias.name, ".".join([*parents, alias.name]))
         elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else []
+            above = parents[: len(parents) - node.level + 1] if node.level else []
             base = ".".join([*above, *filter(None, [node.module])])
             yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def named_in(tree: ast.Module, folder: Path) -> Iterator[Path]:
+    """Files of a folder that texts of a module in it name, or that lie in a folder so named which
+    is no package."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+            continue
+        name = PurePath(node.value)
+        inside = name.parts and not name.is_absolute() and ".." not in name.parts
+        if not inside or len(node.value) > _LONGEST_NAME:
+            continue
+        place = folder / name
+        if place.is_file():
+            yield place
+        elif place.is_dir() and not (place / "__init__.py").exists():
+            yield from (file for file in place.iterdir() if file.is_file())
 
 
 def _with_parents(name: str) -> list[str]:

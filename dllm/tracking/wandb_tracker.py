@@ -20,6 +20,9 @@ from dllm.errors import ConfigError, RunError
 from dllm.tracking.tracker import RunInfo
 
 
+_PROJECT = "dllm-decode"
+
+
 @dataclass
 class WandbTracker:
     project: str | None
@@ -34,13 +37,18 @@ class WandbTracker:
 
     @property
     def destination(self) -> Mapping[str, str | None]:
-        return {"mode": self._mode, "project": self.project, "entity": self.entity}
+        return {
+            "mode": self._mode,
+            "project": self.project or os.environ.get("WANDB_PROJECT", _PROJECT),
+            "entity": self.entity or os.environ.get("WANDB_ENTITY"),
+        }
 
     @property
     def _mode(self) -> str:
         return self.mode or os.environ.get("WANDB_MODE", "offline")
 
     def check(self) -> None:
+        _check_environment()
         if self._mode == "online" and not has_key():
             raise ConfigError(
                 "tracker.mode=online needs a key: set WANDB_API_KEY or call `wandb login`; "
@@ -59,10 +67,11 @@ class WandbTracker:
         beside = run.job in ("baseline", "control")  # the user's name is not meant for these
         try:
             self._run = wandb.init(
-                project=self.project or _unless_in("WANDB_PROJECT", "dllm-decode"),
+                project=self.project or _unless_in("WANDB_PROJECT", _PROJECT),
                 entity=self.entity,
                 mode=self._mode,  # type: ignore[arg-type]
-                dir=_unless_in("WANDB_DIR", str(run.folder)),
+                # Of a `~` in the environment wandb would make a folder, too.
+                dir=str(Path(os.environ.get("WANDB_DIR", run.folder)).expanduser()),
                 id=run.fingerprint,
                 name=run.label if beside else _unless_in("WANDB_NAME", run.label),
                 group=_unless_in("WANDB_RUN_GROUP", run.group),
@@ -120,6 +129,22 @@ class WandbTracker:
 def _unless_in(variable: str, value: str | None) -> str | None:
     """The value, or None where the environment has one that wandb reads by itself."""
     return None if variable in os.environ else value
+
+
+def _check_environment() -> None:
+    """Raises `ConfigError` for a value of the user's environment that wandb does not take."""
+    import wandb
+    from pydantic import ValidationError  # wandb's own
+    from wandb.errors import UsageError
+
+    try:
+        wandb.Settings().update_from_env_vars(dict(os.environ))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"WANDB_{first['loc'][0]}".upper()
+        raise ConfigError(f"{name}={os.environ.get(name)}: {first['msg']}") from None
+    except UsageError as error:
+        raise ConfigError(f"a WANDB_... variable of the environment: {error}") from None
 
 
 def has_key() -> bool:

@@ -130,6 +130,29 @@ def test_code_is_what_is_imported_and_no_more() -> None:
     assert not [name for name in found if not name.startswith(("dllm", "samplers"))]
 
 
+def test_files_that_code_reads_or_runs_by_name_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = code_of(["dllm.constraints.constraint", "dllm.tasks.programs"])
+    assert found.keys() >= {
+        "dllm.constraints/grammars/json.lark",
+        "dllm.constraints.trial_process",
+        "dllm.tasks.sandbox.jail",
+        "dllm.tasks.sandbox.program",  # what that script imports from beside it
+        "dllm.tasks.sandbox.tests_side",
+    }
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("table.json", "other.json", "data/words.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "own_reader.py").write_text("TABLE, WORDS, OUTSIDE = 'table.json', 'data', '..'")
+    assert {path.name for path in code_of(["own_reader"]).values()} == {
+        "own_reader.py",
+        "table.json",
+        "words.txt",
+    }
+
+
 def test_reused_results_are_announced(
     options: Options, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

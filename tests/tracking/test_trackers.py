@@ -274,6 +274,51 @@ def test_the_users_environment_holds_where_no_option_is_given(
     assert "WANDB_RUN_ID is ignored" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("MODE", "bogus"), ("MODE", ""), ("SILENT", "maybe"), ("PROJECT", "a/b")],
+)
+def test_a_wrong_environment_is_one_line_before_any_decoding(
+    options: Options, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(f"WANDB_{variable}", value)
+    with pytest.raises(ConfigError, match=r"^(WANDB_|a WANDB_\.\.\. )[^\n]*$"):
+        execute(configuration.compose(options("sampler=threshold", "tracker=wandb")), "threshold")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_is_sent_to_another_project_of_the_environment(
+    options: Options, monkeypatch: pytest.MonkeyPatch, sent: dict[str, list[tuple[int, bool]]]
+) -> None:
+    given = configuration.compose(
+        options("sampler=threshold", "limit=1", "baseline=false", "tracker=wandb")
+    )
+    counts = []
+    for project in ("one", "one", "two"):
+        monkeypatch.setenv("WANDB_PROJECT", project)
+        sent.clear()
+        folder, _ = execute(given, "threshold")
+        counts.append(len(sent))
+    assert counts == [1, 0, 1]
+    (folder / "tracked.json").write_text('{"mode"')
+    sent.clear()
+    execute(given, "threshold")
+    assert len(sent) == 1
+
+
+def test_a_home_folder_in_the_environment_is_meant(
+    options: Options, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_DIR", "~/elsewhere")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.chdir(tmp_path)
+    given = options("sampler=threshold", "limit=1", "baseline=false", "tracker=wandb")
+    execute(configuration.compose(given), "threshold")
+    assert read_back(tmp_path / "elsewhere")["run"].job_type == "decode"
+    assert not (tmp_path / "~").exists()
+
+
 def test_a_disabled_tracker_writes_nothing(
     options: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
