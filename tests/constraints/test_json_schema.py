@@ -144,12 +144,45 @@ def test_what_is_derived_is_valid(schema: Any, valid: list[Any], invalid: list[A
         ({"if": {}, "then": {}}, "keyword if is not supported"),
         ({"type": "text"}, "text is no type"),
         ([1], "is no schema"),
+        ({"type": 5}, "#: type needs a type or a list of types, not 5"),
+        ({"minLength": "2"}, '#: minLength needs a whole number >= 0, not "2"'),
+        ({"maxItems": -1}, "#: maxItems needs a whole number >= 0, not -1"),
+        ({"maximum": [1]}, "#: maximum needs a number"),
+        ({"pattern": 1}, "#: pattern needs a text"),
+        ({"format": ["date"]}, "#: format needs a text"),
+        ({"enum": "ab"}, "#: enum needs a list of values"),
+        ({"required": [1]}, "#: required needs a list of names"),
+        ({"properties": []}, "#: properties needs an object"),
+        ({"allOf": {}}, "#: allOf needs a list of schemas"),
+        ({"anyOf": []}, "#: anyOf needs a list of schemas"),
+        ({"$ref": 1}, "#: .ref needs a text"),
+        ({"allOf": [{"minimum": 1}, {"minimum": "2"}]}, "#: minimum needs a number"),
+        ({"oneOf": [{"$ref": 1}, {"type": "string"}]}, "#: .ref needs a text"),
+        ({"not": {"required": 1}}, "#/not: required needs a list of names"),
+        ({"propertyNames": {"enum": 1}}, "#/propertyNames: enum needs a list of values"),
+        ({"propertyNames": 1}, "propertyNames needs"),
+        ({"properties": {"a": {}}, "patternProperties": {"([": {}}}, "is no regular expression"),
         ({"type": "string", "pattern": "(?<=a)b"}, "assert is not supported"),
     ],
 )
 def test_schemas_that_cannot_be_used(schema: Any, complaint: str) -> None:
     with pytest.raises(GrammarError, match=complaint):
         read_json_schema(schema)
+
+
+def test_a_pattern_that_python_searches_in_exponential_time_is_no_obstacle() -> None:
+    text = "a" * 60 + "b"
+    schema = {
+        "enum": [text, "aa", {text: 1}],
+        "pattern": "^(a+)+$",
+        "properties": {text: {"type": "null"}},
+        "patternProperties": {"^(a+)+$": {"type": "null"}},
+    }
+    known = {key: schema[key] for key in ("enum", "pattern")}
+    checker = Checker.of(read_json_schema(known), 8)
+    assert checker.completable([b'"aa"'], True) is Verdict.YES
+    assert checker.completable([f'"{text}"'.encode()], True) is Verdict.NO
+    read_json_schema({key: value for key, value in schema.items() if key != "enum"})
 
 
 def test_unknown_keywords_can_be_passed_over() -> None:

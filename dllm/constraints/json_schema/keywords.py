@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -87,9 +88,81 @@ STANDARD = frozenset(
 """Restrict values, but a grammar can't say how."""
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return _is_number(value) and value >= 0 and value == int(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _are_schemas(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, Mapping | bool) for one in value)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+_COUNT = _is_count, "a whole number >= 0"
+_TEXT = _is_text, "a text"
+_SCHEMAS = (lambda value: bool(value) and _are_schemas(value)), "a list of schemas"
+_OBJECT = _is_object, "an object"
+_BOUND = (lambda value: isinstance(value, bool) or _is_number(value)), "a number"
+_SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "type": ((lambda value: _is_text(value) or _are_texts(value)), "a type or a list of types"),
+    "enum": ((lambda value: isinstance(value, list)), "a list of values"),
+    "$ref": _TEXT,
+    "allOf": _SCHEMAS,
+    "anyOf": _SCHEMAS,
+    "oneOf": _SCHEMAS,
+    "properties": _OBJECT,
+    "patternProperties": _OBJECT,
+    # Draft 3 writes it into the property.
+    "required": (_are_texts, "a list of names"),
+    "propertyNames": ((lambda value: isinstance(value, Mapping | bool)), "a schema"),
+    "dependencies": _OBJECT,
+    "dependentRequired": _OBJECT,
+    "minProperties": _COUNT,
+    "maxProperties": _COUNT,
+    "minItems": _COUNT,
+    "maxItems": _COUNT,
+    "minLength": _COUNT,
+    "maxLength": _COUNT,
+    "prefixItems": _SCHEMAS,
+    "uniqueItems": ((lambda value: isinstance(value, bool)), "true or false"),
+    "pattern": _TEXT,
+    "format": _TEXT,
+    "minimum": (_is_number, "a number"),
+    "maximum": (_is_number, "a number"),
+    "exclusiveMinimum": _BOUND,
+    "exclusiveMaximum": _BOUND,
+    "multipleOf": (_is_number, "a number"),
+}
+"""What the values of keywords have to be."""
+
+
+def well_formed(schema: Mapping[str, Any], where: str) -> None:
+    """Raises `GrammarError` for a keyword with a value that says nothing."""
+    for keyword in schema.keys() & _SHAPES.keys():
+        is_right, wanted = _SHAPES[keyword]
+        if not is_right(schema[keyword]):
+            shown = json.dumps(schema[keyword])[:40]
+            raise GrammarError(f"{where}: {keyword} needs {wanted}, not {shown}")
+
+
 def check(schema: Mapping[str, Any], where: str, ignore_unknown: bool) -> None:
-    """Raises `GrammarError` for a keyword that is not understood; one that no standard names is let
-    pass with `ignore_unknown`."""
+    """Raises `GrammarError` for a keyword that is not understood or malformed; one that no standard
+    names is let pass with `ignore_unknown`."""
+    well_formed(schema, where)
     for keyword in schema:
         if keyword in UNDERSTOOD or keyword in ANNOTATIONS:
             continue

@@ -3,11 +3,11 @@ stands beside them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from dllm.constraints.errors import GrammarError
+from dllm.constraints.json_schema.strings import matches
 
 
 Schema = Mapping[str, Any] | bool
@@ -48,7 +48,7 @@ def of_member(schema: Mapping[str, Any], name: str) -> list[Schema]:
     found = [
         value
         for pattern, value in schema.get("patternProperties", {}).items()
-        if re.search(pattern, name)
+        if matches(pattern, name)
     ]
     if name in schema.get("properties", {}):
         found.append(schema["properties"][name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from dllm.constraints.automaton import (
     ByteRange,
@@ -90,6 +91,19 @@ def texts(
     for part in parts[1:]:
         whole = intersection(whole, part, deadline)
     return whole
+
+
+@lru_cache(maxsize=1024)
+def _search(pattern: str) -> Dfa:
+    return compile_search(pattern, utf8)
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Whether a text, not spelled as JSON, matches; no pattern takes exponential time.
+
+    Raises `GrammarError` for a pattern that is not regular.
+    """
+    return _search(pattern).matches(text.encode())
 
 
 def quoted(content: Dfa, deadline: Deadline) -> Dfa:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from dllm.constraints.errors import EmptyLanguage, GrammarError
 from dllm.constraints.grammar import Grammar
 from dllm.constraints.json_schema import numbers, strings
 from dllm.constraints.json_schema.branches import exclusive
-from dllm.constraints.json_schema.keywords import check, resolve
+from dllm.constraints.json_schema.keywords import check, resolve, well_formed
 from dllm.constraints.json_schema.merging import Schema, both, of_member, types
 from dllm.constraints.regex import Pattern, compile_pattern
 
@@ -231,8 +231,6 @@ class _Translator:
         if not alternatives:
             return _either(self.value(rest, where))
         kind, branches = alternatives[0]
-        if not isinstance(branches, list) or not branches:
-            raise GrammarError(f"{where}: {kind} needs a list of schemas")
         others: Schema = (
             {"allOf": [{k: v} for k, v in alternatives[1:]]} if alternatives[1:] else {}
         )
@@ -256,6 +254,7 @@ class _Translator:
             if not isinstance(part, Mapping):
                 merged = both(merged, part, where)
                 continue
+            well_formed(part, where)
             own = {key: value for key, value in part.items() if key not in ("$ref", "allOf")}
             merged = both(merged, own, where)
             if "$ref" in part and part["$ref"] not in seen:
@@ -264,9 +263,7 @@ class _Translator:
             pending += part.get("allOf", [])
         return merged
 
-    def _constants(self, values: Any, schema: Mapping[str, Any], where: str) -> list[Body]:
-        if not isinstance(values, list):
-            raise GrammarError(f"{where}: enum needs a list of values")
+    def _constants(self, values: list[Any], schema: Mapping[str, Any], where: str) -> list[Body]:
         valid = self._validity(schema, where)
         kept = [value for value in values if valid(value)]
         texts = [json.dumps(v, ensure_ascii=False)[1:-1] for v in kept if isinstance(v, str)]
@@ -287,10 +284,16 @@ class _Translator:
         """Whether a value satisfies all that the schema says."""
         if not schema.keys() - {"const", "enum", "type"} and "type" not in schema:
             return lambda value: True
-        from jsonschema.exceptions import SchemaError
-        from jsonschema.validators import validator_for
+        from jsonschema.exceptions import SchemaError, ValidationError
+        from jsonschema.validators import extend, validator_for
 
-        validator = validator_for(self.root if isinstance(self.root, Mapping) else {})
+        def pattern(_: Any, wanted: str, value: Any, __: Any) -> Iterator[ValidationError]:
+            if isinstance(value, str) and not strings.matches(wanted, value):
+                yield ValidationError("no match")
+
+        known_by = validator_for(self.root if isinstance(self.root, Mapping) else {})
+        # Python's own search can take exponential time.
+        validator = extend(known_by, {"pattern": pattern})
         known = {key: value for key, value in schema.items() if key != "$ref"}
         try:
             return validator(known).is_valid
@@ -301,6 +304,7 @@ class _Translator:
         refused = schema["not"]
         rest = {key: value for key, value in schema.items() if key != "not"}
         if isinstance(refused, Mapping):
+            well_formed(refused, f"{where}/not")
             if refused.keys() == {"required"} and len(refused["required"]) == 1:
                 name = refused["required"][0]
                 return self._alternatives(both(rest, {"properties": {name: False}}, where), where)
@@ -416,8 +420,6 @@ class _Translator:
 
     def _required(self, schema: Mapping[str, Any], where: str) -> list[str]:
         required = schema.get("required", [])
-        if not isinstance(required, list):  # draft 3 writes it into the property
-            raise GrammarError(f"{where}: required needs a list of names")
         found = list(dict.fromkeys(required))
         dependent = {**schema.get("dependencies", {}), **schema.get("dependentRequired", {})}
         for names in dependent.values():
