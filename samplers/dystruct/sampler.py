@@ -142,7 +142,15 @@ class Dystruct(Sampler):
         stop = np.zeros(len(length), dtype=bool)
         memory = WindowState(state)
         for row in range(view.canvas.batch):
-            window = Window(self, view.canvas, memory, row, positions[row], signals)
+            window = Window(
+                self,
+                view.canvas,
+                memory,
+                row,
+                positions[row],
+                signals,
+                self._refused(view, memory, row),
+            )
             if view.canvas.step_in_block[row] == 0:
                 window.open(self._blocks(view, signals, row))
             window.decide(candidates[row], proposed[row])
@@ -160,6 +168,12 @@ class Dystruct(Sampler):
             length=self._tensor(length, view),
             updates=memory.tensors(view.device),
         )
+
+    def _refused(self, view: View, memory: WindowState, row: int) -> np.ndarray:
+        """Positions where a constraint refuses what a weld masked again."""
+        old = np.maximum(memory.old_token[row, view.positions[row].cpu().numpy()], 0)
+        logits = view.logits[row].gather(1, self._tensor(old, view)[:, None])
+        return logits[:, 0].isneginf().cpu().numpy()
 
     def _tensor(self, array: np.ndarray, view: View) -> Tensor:
         return torch.as_tensor(array, device=view.device)

@@ -98,7 +98,10 @@ class Window:
         row: int,
         positions: np.ndarray,
         signals: Signals,
+        refused: np.ndarray,
     ):
+        """`refused`: positions of the view whose token from before a weld may not come back."""
+        self.refused = refused
         self.rule, self.canvas, self.memory, self.row = rule, canvas, memory, row
         self.at = positions
         self.c, self.u = signals.confidence[row], signals.instability[row]
@@ -227,13 +230,13 @@ class Window:
             self._accept(welded)
 
     def _accept(self, welded: np.ndarray) -> None:
-        """Keeps the weld unless its likelihood fell."""
+        """Keeps the weld unless its likelihood fell and all that it replaced may come back."""
         memory, row = self.memory, self.row
         gain = np.log(memory.conf[row, welded]).sum() - np.log(memory.old_conf[row, welded]).sum()
-        if gain < 0:
+        back = np.isin(self.at, welded)
+        if gain < 0 and not (self.refused & back).any():
             memory.conf[row, welded] = memory.old_conf[row, welded]
             memory.u[row, welded] = memory.old_u[row, welded]
-            back = np.isin(self.at, welded)
             old = memory.old_token[row, self.at]
             now = np.where(self.commit, self.tokens, self.canvas.tokens[row, self.at])
             self.edit = back & ~self.commit & (now != old)

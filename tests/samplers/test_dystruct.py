@@ -167,3 +167,28 @@ def test_dystruct_stops_at_its_last_forward_with_a_complete_window():
     outcome = decode(dystruct("sampler.max_forwards=3"), prompts)["one"]
     assert outcome.cost.nfe == 3
     assert MASK not in outcome.tokens
+
+
+class NoWayBack(Forbidding):
+    """Refuses the tokens that a weld would put back."""
+
+    def __init__(self) -> None:
+        super().__init__(set())
+        self.refused = 0
+
+    def review(self, view: View, proposal: Proposal) -> Verdict:
+        changes = proposal.changes
+        edits = zip(changes.edit_positions.tolist(), changes.edit_tokens.tolist(), strict=True)
+        refused = tuple(edits)
+        self.refused += len(refused)
+        return Vetoes(refused) if refused else Accepted()
+
+
+def test_a_weld_stays_where_what_it_replaced_is_refused():
+    prompts = [Prompt(str(n), tuple(range(3, 5 + n)), 40) for n in range(4)]
+    constraint = NoWayBack()
+    rule = dystruct("sampler.weld_threshold=0.95")
+    for outcome in decode(rule, prompts, constraint=constraint, record=True).values():
+        assert outcome.failure is None
+        assert MASK not in outcome.tokens
+    assert constraint.refused > 0
