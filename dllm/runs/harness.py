@@ -34,6 +34,8 @@ from dllm.step.canvas import Prompt
 OWN = {"draws": 128, "check_greedy": False}
 """Arguments beyond the configuration: maskings per likelihood; whether the answer is decoded too to
 tell if it is the greedy one (as many forwards as it has tokens)."""
+LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+"""Names that tasks of the harness give an answer's length, the first one counts."""
 
 
 def configuration_of(arguments: Mapping[str, Any]) -> DictConfig:
@@ -75,6 +77,8 @@ class DllmModel(LM):
             arguments["batch_size"] = batch_size
         self.config = configuration_of(arguments)
         own = {**OWN, **{name: arguments[name] for name in OWN if name in arguments}}
+        if not isinstance(own["draws"], int) or own["draws"] < 2:
+            raise ConfigError(f"draws={own['draws']} is no whole number >= 2")
         self.config.trace = False  # no request's trace is kept
         parts = build_parts(self.config)
         checkpoint = Checkpoint(parts.model)
@@ -85,7 +89,7 @@ class DllmModel(LM):
         self.model, self.tokenizer = checkpoint.predictor.model, checkpoint.tokenizer
         self.estimator = Estimator(
             model=self.model,
-            draws=int(own["draws"]),
+            draws=own["draws"],
             batch_size=self.config.batch_size,
             seed=self.config.seed,
         )
@@ -100,12 +104,15 @@ class DllmModel(LM):
         prompts, answers = {}, dict.fromkeys(range(len(requests)), "")
         for number, request in enumerate(requests):
             context, options = _arguments(request)
-            if options.get("do_sample") and options.get("temperature", 0) > 0:
+            if options.get("do_sample") is not False and options.get("temperature", 0) > 0:
                 raise ConfigError(
                     f"request {number} asks for temperature={options['temperature']}: randomness "
                     "is the sampler's affair, e.g. sampler.proposer.temperature"
                 )
-            length = options.get("max_gen_toks", self.config.gen_length)
+            given = {name: options[name] for name in LENGTHS if options.get(name) is not None}
+            name, length = next(iter(given.items()), ("gen_length", self.config.gen_length))
+            if length < 1:
+                raise ConfigError(f"request {number}: {name}={length} is not >= 1")
             prompt = Prompt(str(number), tuple(self.tokenizer.encode(context)), length)
             try:
                 self.decoder.admit(prompt)
@@ -128,20 +135,38 @@ class DllmModel(LM):
         return list(answers.values())
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """(estimate, is the answer the greedy one); standard errors are in the run's folder."""
-        found = []
+        """(estimate, is the answer the greedy one); standard errors are in the run's folder.
+
+        What does not fit the model is named, counted and given no probability: of a question none
+        of whose choices fits, the harness takes the first.
+        """
+        found, lost = [], 0
+        if self.greedy is None:
+            print(
+                "note: check_greedy=false: no answer is called the greedy one, so what a task "
+                "counts by that is 0",
+                file=sys.stderr,
+            )
         for number, request in enumerate(requests):
             context, continuation = _arguments(request)
             kept = context.rstrip(" ")  # a space belongs to the word after it
             context, continuation = kept, context[len(kept) :] + continuation
             whole = self.tokenizer.encode(context + continuation)
-            prompt = self.tokenizer.encode(context) or [self.model.spec.eos_ids[0]]
-            answer = whole[len(prompt) :] if context else whole
+            before_it = self.tokenizer.encode(context) if context else []
+            answer = whole[len(before_it) :]
+            prompt = before_it or [self.model.spec.eos_ids[0]]
+            if (size := len(prompt) + len(answer)) > self.model.spec.max_positions:
+                lost += 1
+                found.append((float("-inf"), False))
+                self._note(number, request, {"failure": self._too_long(size)})
+                continue
             estimate = self.estimator.of(prompt, answer)
             greedy = self._is_greedy(prompt, answer)
             found.append((estimate.value, greedy))
             self.cache_hook.add_partial("loglikelihood", request.args, found[-1])
             self._note(number, request, {"value": estimate.value, "error": estimate.error})
+        if lost:
+            print(f"warning: {lost} of {len(requests)} texts do not fit", file=sys.stderr)
         return found
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
@@ -151,10 +176,7 @@ class DllmModel(LM):
         for number, request in enumerate(requests):
             answer = self.tokenizer.encode(_arguments(request)[0])
             if len(answer) >= self.model.spec.max_positions:
-                raise ConfigError(
-                    f"request {number}: a text of {len(answer)} tokens exceeds the model's "
-                    f"{self.model.spec.max_positions} positions"
-                )
+                raise ConfigError(f"request {number}: {self._too_long(len(answer) + 1)}")
             estimate = self.estimator.of(start, answer)
             values.append(estimate.value)
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, estimate.value)
@@ -176,6 +198,10 @@ class DllmModel(LM):
     def tokenizer_name(self) -> str:
         return str(self.config.model.name)
 
+    def _too_long(self, size: int) -> str:
+        positions = self.model.spec.max_positions
+        return f"a text of {size} tokens exceeds the model's {positions} positions"
+
     def _greedy_decoder(self) -> Decoder:
         """One token per step, the most confident first."""
         options = ["sampler=low_confidence", "sampler.region.block_length=null", "cache=none"]
@@ -189,6 +215,8 @@ class DllmModel(LM):
     def _is_greedy(self, prompt: Sequence[int], answer: Sequence[int]) -> bool:
         if self.greedy is None:
             return False
+        if not answer:
+            return True
         (outcome,) = self.greedy.decode([Prompt("greedy", tuple(prompt), len(answer))])
         return list(outcome.tokens[: len(answer)]) == list(answer)
 
@@ -204,6 +232,6 @@ def _arguments(request: Instance) -> Any:
 
 
 def before(text: str, stops: Sequence[str] | str | None) -> str:
-    """The text before the first of the stop texts."""
+    """The text before the first of the stop texts; an empty one stops nothing."""
     found = [stops] if isinstance(stops, str) else stops or ()
-    return text[: min((at for stop in found if (at := text.find(stop)) >= 0), default=None)]
+    return text[: min((at for s in found if s and (at := text.find(s)) >= 0), default=None)]

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,10 +10,11 @@ import pytest
 pytest.importorskip("lm_eval")
 
 from lm_eval import simple_evaluate
+from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 
 from dllm.errors import ConfigError
-from dllm.runs.harness import DllmModel, before, configuration_of
+from dllm.runs.harness import LENGTHS, DllmModel, before, configuration_of
 from scripts import lm_eval
 
 
@@ -113,19 +115,52 @@ def test_the_greedy_answer_is_told(tasks: Path, tmp_path: Path) -> None:
     lm = model(tmp_path, check_greedy=True, sampler="low_confidence")
     names = lm.apply_chat_template([{"role": "user", "content": "copy: Ada Bob Mia"}])
 
-    class Request:
-        task_name, doc_id = "t", 0
-
-        def __init__(self, *args: str) -> None:
-            self.args = args
-
-    ours, wrong = lm.loglikelihood([Request(names, "Ada Bob Mia"), Request(names, "Tom Bob Mia")])  # type: ignore[list-item]
+    asked = [request(names, "Ada Bob Mia"), request(names, "Tom Bob Mia"), request(names, "")]
+    ours, wrong, nothing = lm.loglikelihood(asked)
     assert ours[1] and not wrong[1] and ours[0] > wrong[0]
+    assert nothing == (0.0, True)
+
+
+def request(*arguments: Any) -> Instance:
+    return Instance("loglikelihood", {}, arguments, 0, metadata=("t", 0, 1))
+
+
+def test_a_text_without_context_or_place(tmp_path: Path, capsys) -> None:
+    lm = model(tmp_path)
+    given = [request("", " Ada"), request(" ", "Ada"), request("Ada " * 600, " Ada")]
+    alone, spaced, long = lm.loglikelihood(given)
+    assert alone == spaced and alone[0] < 0
+    assert long == (float("-inf"), False)
+    said = capsys.readouterr().err
+    assert "1 of 3 texts do not fit" in said and "check_greedy=false" in said
+    assert "exceeds the model's 512 positions" in (lm.folder / "requests.jsonl").read_text()
+
+
+def test_length_and_temperature_of_a_request(tmp_path: Path) -> None:
+    lm = model(tmp_path, gen_length=32)
+    prompt = lm.apply_chat_template([{"role": "user", "content": "copy: Ada Bob Mia"}])
+    for name in LENGTHS:
+        lm.generate_until([request(prompt, {"until": ["", " Mia"], name: 64})])
+    lines = (lm.folder / "requests.jsonl").read_text().splitlines()
+    assert [json.loads(line)["output"] for line in lines] == ["Ada Bob"] * len(LENGTHS)
+    for wrong in ({"temperature": 0.7}, {"max_gen_toks": 0}, {"max_new_tokens": -1}):
+        with pytest.raises(ConfigError, match=f"request 0.*{next(iter(wrong))}"):
+            lm.generate_until([request(prompt, wrong)])
+    with pytest.raises(ConfigError, match="does not divide gen_length=40"):
+        lm.generate_until([request(prompt, {"max_new_tokens": 40})])
+    lm.generate_until([request(prompt, {"do_sample": False, "temperature": 0.7})])
+
+
+@pytest.mark.parametrize("draws", [1, "many", 2.5])
+def test_draws_are_a_number(tmp_path: Path, draws: object) -> None:
+    with pytest.raises(ConfigError, match=f"draws={draws} is no whole number"):
+        model(tmp_path, draws=draws)
 
 
 def test_stop_texts() -> None:
     assert before("a. b! c", ["!", "."]) == "a"
     assert before("a. b", "b") == "a. "
+    assert before("a. b", ["", "b"]) == "a. " and before("a. b", "") == "a. b"
     assert before("a", None) == before("a", []) == "a"
 
 
