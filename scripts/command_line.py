@@ -129,20 +129,32 @@ def user_path(text: str) -> Path:
 
 def with_home(arguments: Sequence[str]) -> list[str]:
     """Arguments with the home folder for a leading `~` that Hydra does not read (no quotes around
-    it) or would make a folder of itself."""
+    it, in a sweep's list too) or would make a folder of itself."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     found = []
     for argument in arguments:
         key, _, value = argument.partition("=")
-        path = value.strip("\"'")
-        unread = value == path and not key.startswith("-") and "," not in value
         made = key.lstrip("+") in ("hydra.sweep.dir", "hydra.run.dir")
-        if (unread or made) and (path == "~" or path.startswith("~/")):
-            text = QuotedString(text=str(user_path(path)), quote=Quote.double)
-            argument = f"{key}={text.with_quotes()}"
+        # Between quotes or brackets a comma separates no values.
+        listed = "," in value and not made and not set(value) & set("\"'[{(")
+        path = value.strip("\"'")
+        unread = value == path and not key.startswith("-") and ("," not in value or listed)
+        paths = value.split(",") if listed else [path]
+        if (unread or made) and any(map(_at_home, paths)):
+            texts = [
+                QuotedString(text=str(user_path(path)), quote=Quote.double).with_quotes()
+                if _at_home(path)
+                else path
+                for path in paths
+            ]
+            argument = f"{key}={','.join(texts)}"
         found.append(argument)
     return found
+
+
+def _at_home(path: str) -> bool:
+    return path == "~" or path.startswith("~/")
 
 
 def with_prompt(arguments: Sequence[str]) -> list[str]:

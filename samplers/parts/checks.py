@@ -12,7 +12,7 @@ def in_unit_interval(option: str, value: Value) -> None:
     """Raises `ConfigError` unless 0 <= value <= 1, for a schedule at every step."""
     low, high = extremes(value)
     if not 0 <= low <= high <= 1:
-        shown = value if low == high else f"{low}..{high}"
+        shown = f"{low}..{high}" if low < high else value  # not a number is no range
         raise ConfigError(f"sampler.{option}={shown} is outside [0, 1]")
 
 

@@ -12,7 +12,7 @@ from dllm.config import build, compose
 from dllm.errors import ConfigError
 
 
-UNIT = ((0.0, 1.0), (math.nextafter(0, -1), math.nextafter(1, 2)), "is outside [0, 1]")
+UNIT = ((0.0, 1.0), (math.nextafter(0, -1), math.nextafter(1, 2), math.nan), "is outside [0, 1]")
 
 
 def at_least(bound: float, below: float) -> tuple[tuple[float], tuple[float], str]:

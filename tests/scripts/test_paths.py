@@ -23,6 +23,10 @@ def test_paths_that_hydra_does_not_read_or_makes_itself(
         ("hydra.run.dir=~", f'hydra.run.dir="{tmp_path}"'),
         ("output=~/a b", f'output="{tmp_path}/a b"'),
         ("task.path=~", f'task.path="{tmp_path}"'),
+        ("task.path=~/it's (1)", f'task.path="{tmp_path}/it\'s (1)"'),
+        ("task.path=a,~/b,~", f'task.path=a,"{tmp_path}/b","{tmp_path}"'),
+        ("task.path=[a,~/b]", "task.path=[a,~/b]"),
+        ('task.prompt="a,~/b"', 'task.prompt="a,~/b"'),
         ('output="~/x"', 'output="~/x"'),  # the configuration's own work
         ("--config-dir=~/x", "--config-dir=~/x"),
         ("hydra.sweep.dir=a~/x", "hydra.sweep.dir=a~/x"),
