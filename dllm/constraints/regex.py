@@ -38,6 +38,15 @@ class Pattern:
     """Bytes that may not follow a match."""
 
 
+_NAMES: dict[Any, str] = {
+    sre.AT: r"an anchor (^, $, \b) at this place",
+    sre.ASSERT: "look-around (?=...), (?<=...)",
+    sre.ASSERT_NOT: "look-around (?!...), (?<!...)",
+    sre.GROUPREF: "a back-reference",
+}
+"""What people call Python's operations."""
+
+
 def utf8(low: int, high: int) -> list[tuple[ByteRange, ...]]:
     """Byte ranges whose sequences spell the code points low..high; surrogates have no spelling."""
     if low > high:
@@ -179,7 +188,8 @@ def _characters(item: Any, flags: int) -> list[CodeRange]:
         found = _folded(found, flags)
         return _complement(found) if negated else _merged(found)
     else:
-        raise GrammarError(f"{str(kind).lower()} is not supported in a regular expression")
+        name = _NAMES.get(kind, str(kind).lower())
+        raise GrammarError(f"{name} is not supported in a regular expression")
     return _folded(found, flags)
 
 
