@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_decoding import SPEC, ragged_prompts, random_model, sampler
+from tiny_decoding import NOISE, SPEC, ragged_prompts, random_model, sampler
 
 from dllm import config as configuration
 from dllm.cache.policy import CachePolicy
@@ -25,8 +25,8 @@ SPECS = (
     SPEC,
     replace(SPEC, attention="block_causal", block_size=4),
     replace(SPEC, attention="causal"),
+    NOISE,
 )
-REGIONS = {"full": "fixed", "block_causal": "aligned", "causal": "streaming"}
 
 
 def cell(cache: str) -> tuple[ModelSpec, CachePolicy, Any]:
@@ -37,6 +37,7 @@ def cell(cache: str) -> tuple[ModelSpec, CachePolicy, Any]:
             ("sampler=threshold", "sampler.threshold=0.4"),
             ("sampler=window", "sampler.window_length=4"),
             ("sampler=wedlm",),
+            ("sampler=diffusion_gemma",),
         ):
             try:
                 rule = sampler(*options) if options[0] == "sampler=threshold" else _own(options)

@@ -1,12 +1,13 @@
 """Models of a few thousand weights, written-down predictions and short ways to decode with both."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from tiny_checkpoints import tiny_model
 
 from dllm import config as configuration
 from dllm.cache.none import NoCache
@@ -41,6 +42,10 @@ SPEC = ModelSpec(
     pad_id=EOS,
     rope_fp32=True,
 )
+# Canvases of random tokens, no mask token.
+NOISE = replace(
+    tiny_model("diffusion_gemma").spec, vocab_size=24, eos_ids=(EOS,), pad_id=EOS, image_ids=()
+)
 
 
 def random_model(spec: ModelSpec = SPEC, seed: int = 0) -> Transformer:
@@ -50,6 +55,9 @@ def random_model(spec: ModelSpec = SPEC, seed: int = 0) -> Transformer:
     for name, weight in model.named_parameters():
         if weight.dim() > 1:
             weight.normal_(0.0, 0.7 if name.startswith("head") else 0.3, generator=generator)
+            if spec.noise != "mask" and not name.startswith("embed"):
+                # Each step reads the last one's logits: rounding must not grow from step to step.
+                weight.mul_(0.2)
     return model
 
 
