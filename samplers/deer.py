@@ -93,6 +93,16 @@ class Deer(Sampler):
             StateField("drafted", (), torch.bool),
         )
 
+    def check_model(self, spec: ModelSpec) -> None:
+        super().check_model(spec)
+        if isinstance(self.separator, int):
+            known = range(spec.vocab_size)
+            if self.separator not in known or self.separator in (spec.mask_id, *spec.eos_ids):
+                raise ConfigError(
+                    f"sampler.separator={self.separator} must be one of the model's "
+                    f"{spec.vocab_size} tokens, and neither its mask nor an end token"
+                )
+
     def check_other(self, name: str, other: ModelSpec, own: ModelSpec) -> None:
         if other.attention != "causal" or other.logit_shift != 1:
             raise ConfigError(

@@ -12,6 +12,9 @@ The value need not be the model's first choice (mark "overruled"): accuracy has 
 the bits of the path. A single candidate is committed at once, there being nothing to compare; so
 `branches=1 position=max_conf trigger=stuck ahead=0` makes the rounds of `base`. Positions that
 most likely end the answer are not explored: what follows an end is sure, and worthless.
+
+What a constraint refuses shows when it is committed. A value that it refuses loses its branch;
+where all have lost, the next step commits the best value that is allowed.
 """
 
 from collections.abc import Sequence
@@ -64,6 +67,11 @@ class Exploration:
         """Of these sequences; the others try nothing."""
         chosen = sequences[:, None]
         return replace(self, row=self.row & chosen, values=self.values.where(chosen, -1))
+
+    def first_alone(self, sequences: Bool[Tensor, "batch"]) -> "Exploration":
+        """Of these sequences the most probable value alone."""
+        behind = torch.arange(self.values.shape[1], device=self.values.device) > 0
+        return replace(self, values=self.values.masked_fill(behind & sequences[:, None], -1))
 
     @property
     def single(self) -> Bool[Tensor, "batch 1"]:
@@ -130,6 +138,8 @@ class ETE(Wrapper):
         return (
             *self.base.fields(),
             StateField("refreshing", (), torch.bool),
+            # All that was tried last has been refused.
+            StateField("refused", (), torch.bool),
             StateField("explored", (), torch.int64, fill=-1),
             StateField("values", (self.branches,), torch.int64, fill=-1),
             StateField("value_p", (self.branches,), torch.float64),
@@ -146,9 +156,9 @@ class ETE(Wrapper):
             )
 
     def max_steps(self, positions: int) -> int:
-        """A step commits something, or what it decides to explore is committed by the next one;
-        before that, a step may only look again."""
-        return (3 if self.explore_after_refresh else 2) * positions
+        """A step commits something, or what it decides to explore is committed by the next one, or
+        if all of that was refused by the one after; before that, a step may only look again."""
+        return (4 if self.explore_after_refresh else 3) * positions
 
     def budget(self) -> None:
         """An explored token may carry any number of bits."""
@@ -197,9 +207,11 @@ class ETE(Wrapper):
         sequence = torch.arange(len(choice), device=view.device)
         logits = branches.logits[sequence, choice]
         tokens, score, sure = (picked(branches.split(x), choice) for x in (tokens, score, sure))
-        # Of a sequence whose branches were all refused, nothing has been predicted.
-        sure &= there.any(dim=1)[:, None]
-        explored &= there.any(dim=1)[:, None]
+        # Of a sequence whose branches were all refused, nothing has been predicted: it commits
+        # nothing, and the next step tries one value, which is refused and replaced within the step.
+        refused = ~there.any(dim=1)
+        sure &= ~refused[:, None]
+        explored &= ~refused[:, None]
         value, probability = values[sequence, choice][:, None], p[sequence, choice][:, None]
         tokens, score = value.where(explored, tokens), probability.where(explored, score.double())
         overruled = explored & (choice > 0)[:, None]
@@ -211,12 +223,21 @@ class ETE(Wrapper):
         explores = following.row.any(dim=1)
         sure &= ~(refreshed & explores)[:, None]
         refreshing = explores & sure.any(dim=1) & self.explore_after_refresh
-        following = following.only(~refreshing)
+        following = following.only(~refreshing & ~refused)
+        following = following.first_alone(state["refused"])
         at_once = following.row & following.single
         tokens = following.values[:, :1].where(at_once, tokens)
         commit = sure | explored | at_once
+
+        def remembered(name: str) -> Tensor:
+            """What the adopted branch has left of the base's memory."""
+            left, before = memory[name][sequence * count + choice], state[name]
+            if not refused.any():  # at first it has no shape yet
+                return left
+            return left.where(~refused.view(-1, *[1] * (left.dim() - 1)), before)
+
         idle = ~(commit | following.row).any(dim=1, keepdim=True)
-        forced = scores.best(score, view.candidates) & idle
+        forced = scores.best(score, view.candidates) & idle & ~refused[:, None]
         tried = following.row & ~following.single
         where = view.positions.where(tried, -1).amax(dim=1)
         return Decision(
@@ -229,8 +250,9 @@ class ETE(Wrapper):
             worth=rank,
             marks={"explored": explored | at_once, "overruled": overruled, "forced": forced},
             updates={
-                **{f.name: memory[f.name][sequence * count + choice] for f in self.base.fields()},
+                **{f.name: remembered(f.name) for f in self.base.fields()},
                 "refreshing": refreshing,
+                "refused": refused,
                 "explored": where,
                 "values": following.values,
                 "value_p": following.p,

@@ -165,6 +165,8 @@ class CfgReviewer:
             if token in self.checker.ends:
                 break
             tokens.append(token)
+        while tokens and tokens[-1] == self.checker.mask_id:  # nothing is written any more
+            tokens.pop()
         text = self.conduct.prefix + self.tokenizer.decode(tokens, skip_special_tokens=False)
         complaint = self.language.complaint(text)
         if complaint is not None:

@@ -365,3 +365,9 @@ def test_verifiers_that_do_not_fit() -> None:
             drafted(deer(), ragged_prompts(1), random_model(), random_model(spec))
     with pytest.raises(ConfigError, match="draft_length=0 must be >= 1"):
         deer("draft_length=0")
+
+
+@pytest.mark.parametrize("separator", [-1, SPEC.vocab_size, MASK, 1])
+def test_a_separator_is_a_token_that_no_answer_needs(separator: int) -> None:
+    with pytest.raises(ConfigError, match=f"sampler.separator={separator} must be one of"):
+        drafted(deer(f"separator={separator}"), PROMPTS[:1], random_model())

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from constraining import Forbidding
 from scripted import built
 from tiny_decoding import SPEC, decode, ragged_prompts, random_model, sampler
 from toy_model import decoded, rounds, text
@@ -16,9 +17,10 @@ from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
 from dllm.forward.store import KVStore
 from dllm.report.bits import SequenceBits
+from dllm.step.constraint import Accepted, Proposal, Verdict, Vetoes
 from dllm.step.outcome import Outcome
 from dllm.step.plan import Plan
-from dllm.step.prediction import Prediction
+from dllm.step.prediction import Prediction, View
 from dllm.step.sampler import Sampler
 from dllm.step.trace import Step
 from dllm.tasks.toy_oracle import ToyOracle
@@ -376,3 +378,31 @@ def test_exploring_where_little_is_sure(least: int, expected: list[list[int]]) -
     options = {"branches": 3, "base__threshold": 0.8, "trigger": "stuck", "min_exploit": least}
     answer, commits, _, _ = run(TOY_1, **options)
     assert (answer, commits) == ("xxxaklmn", expected)
+
+
+class Grudging(Forbidding):
+    """Refuses what is proposed, and says no more."""
+
+    def review(self, view: View, proposal: Proposal) -> Verdict:
+        pairs = tuple((c.position, c.token) for c in proposal.commits if c.token in self.tokens)
+        return Vetoes(pairs) if pairs else Accepted()
+
+
+@pytest.mark.parametrize("base", ["threshold", "credit"])
+@pytest.mark.parametrize("options", [{}, {"explore_after_refresh": "true"}, {"trigger": "stuck"}])
+def test_values_that_a_constraint_refuses(base: str, options: dict[str, Any]) -> None:
+    """All that are tried may be: exploring goes on nevertheless, alone as in a batch."""
+    rule = ete(base, branches=2, base__threshold=0.9, allow_end="true", **options)
+    refused = set(range(1, SPEC.vocab_size - 3))
+    alone, beside = (
+        decode(rule, ragged_prompts(), constraint=Grudging(refused), record=True, batch_size=size)
+        for size in (1, 4)
+    )
+    assert commits_of(alone) == commits_of(beside)
+    for outcome in alone.values():
+        assert outcome.failure is None
+        assert not {SPEC.mask_id, *refused} & set(outcome.tokens)
+    tried = [
+        step for one in alone.values() for step in steps(one) if step.review and step.review.refused
+    ]
+    assert tried
