@@ -24,6 +24,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -229,11 +230,14 @@ class ETE(Wrapper):
         tokens = following.values[:, :1].where(at_once, tokens)
         commit = sure | explored | at_once
 
-        def remembered(name: str) -> Tensor:
+        def remembered(field: StateField) -> Tensor:
             """What the adopted branch has left of the base's memory."""
-            left, before = memory[name][sequence * count + choice], state[name]
+            left, before = memory[field.name][sequence * count + choice], state[field.name]
             if not refused.any():  # at first it has no shape yet
                 return left
+            # Credits may have taken up more room meanwhile.
+            more = left.shape[-1] - before.shape[-1]
+            before = F.pad(before, (0, more), value=field.fill) if more else before
             return left.where(~refused.view(-1, *[1] * (left.dim() - 1)), before)
 
         idle = ~(commit | following.row).any(dim=1, keepdim=True)
@@ -250,7 +254,7 @@ class ETE(Wrapper):
             worth=rank,
             marks={"explored": explored | at_once, "overruled": overruled, "forced": forced},
             updates={
-                **{f.name: remembered(f.name) for f in self.base.fields()},
+                **{f.name: remembered(f) for f in self.base.fields()},
                 "refreshing": refreshing,
                 "refused": refused,
                 "explored": where,
