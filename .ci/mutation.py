@@ -4,9 +4,10 @@
 
 mutmut (pyproject.toml, [tool.mutmut]) writes mutants of every function into mutants/. A mutant is
 tried by the tests of its module (the file of the same name), of the modules that import it, of its
-folder, and by the battery over its samplers, in this order, until one fails or `--seconds` of
-processor time are spent: a mutant that would be noticed later counts as survived. Tests that do not
-come to an end within ten times as long notice, too.
+folder, and by the battery over its samplers, in this order (a check of a sampler's options by the
+tests of their ranges first), until one fails or `--seconds` of processor time are spent: a mutant
+that would be noticed later counts as survived. Tests that do not come to an end within ten times as
+long notice, too.
 """
 
 import argparse
@@ -27,10 +28,8 @@ from mutmut.__main__ import copy_also_copy_files, copy_src_dir, create_mutants
 
 FOLDER = Path("mutants").resolve()
 TESTED = ("tests/samplers", "tests/cache", "tests/engine", "tests/step")
-BATTERY = tuple(
-    f"tests/samplers/test_{name}.py"
-    for name in ("option_ranges", "scheduled_thresholds", "battery", "compositions")
-)
+RANGES = ("tests/samplers/test_option_ranges.py", "tests/samplers/test_scheduled_thresholds.py")
+BATTERY = (*RANGES, "tests/samplers/test_battery.py", "tests/samplers/test_compositions.py")
 QUIET = ("-x", "-q", "-p", "no:cacheprovider")
 
 
@@ -118,7 +117,13 @@ def noticed(mutant: str, seconds: float) -> str:
 
 
 def runs_of(mutant: str) -> tuple[tuple[str, ...], ...]:
-    return trials(mutant.partition("__mutmut_")[0].rpartition(".")[0])
+    module, _, function = mutant.partition("__mutmut_")[0].rpartition(".")
+    runs = trials(module)
+    checks = "__post_init__" in function or module == "samplers.parts.checks"
+    if not checks or not module.startswith("samplers."):
+        return runs
+    # The ranges of options are tested for all samplers in one place.
+    return (*RANGES, *runs[-1][len(BATTERY) :]), *runs
 
 
 def main() -> None:

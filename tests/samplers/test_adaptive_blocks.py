@@ -160,15 +160,22 @@ def test_any_rule_takes_adaptive_blocks(rule: str):
         assert outcome.tokens == batched[name].tokens
 
 
-def test_delimiters_are_looked_up_in_the_tokenizer():
+@pytest.mark.parametrize(
+    ("rule", "option", "found"),
+    [("adablock", "region.delimiters", "region"), ("dystruct", "delimiters", None)],
+)
+def test_delimiters_are_looked_up_in_the_tokenizer(rule: str, option: str, found: str | None):
     tokenizer = load_tokenizer(TOKENIZER)
-    bound = built("sampler=adablock").with_tokenizer(tokenizer)
-    assert isinstance(bound.region, AdaptiveBlocks)
-    (newline,) = bound.region.delimiter_ids or []
+
+    def ids(*options: str) -> list[int]:
+        bound = built(f"sampler={rule}", *options).with_tokenizer(tokenizer)
+        return (getattr(bound, found) if found else bound).delimiter_ids
+
+    (newline,) = ids()
     assert tokenizer.decode([newline]) == "\n"
-    every = built("sampler=adablock", "sampler.region.delimiters=line_ends")
-    ends = every.with_tokenizer(tokenizer).region.delimiter_ids  # type: ignore[attr-defined]
-    assert newline in ends
+    assert newline in ids(f"sampler.{option}=line_ends")
+    # Ids that were given are kept.
+    assert ids(f"sampler.{option.replace('delimiters', 'delimiter_ids')}=[5]") == [5]
 
 
 def test_what_can_not_work_is_refused():

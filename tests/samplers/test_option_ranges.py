@@ -23,6 +23,7 @@ TINY = math.nextafter(0, -1)
 POSITIVE = ((math.nextafter(0, 1),), (0.0,), "must be > 0")
 SHARE = ((math.nextafter(0, 1), 1.0), (0.0, math.nextafter(1, 2)), "is outside (0, 1]")
 DYSTRUCT = "dystruct sampler.delimiter_ids=[4]"
+TEMPERED = (POSITIVE[0], (0.0,), "must be > 0 (greedy: sampler/proposer=greedy)")
 NUCLEUS = "threshold sampler/logits_transform=nucleus"
 FILTER = "learn2pd sampler.filter=tiny-llada"
 RANGES = {
@@ -119,6 +120,8 @@ RANGES = {
     ("dream_entropy", "steps"): at_least(1, 0),
     ("dream_entropy", "eps"): ((math.nextafter(1, 0),), (0.0, 1.0), "is outside (0, 1)"),
     ("dream_entropy", "alg_temp"): at_least(0, TINY),
+    ("threshold sampler/proposer=gumbel", "proposer.temperature"): TEMPERED,
+    ("wedlm sampler/proposer=filtered", "proposer.temperature"): TEMPERED,
     ("wedlm sampler/proposer=filtered", "proposer.top_k"): at_least(1, 0),
     ("wedlm sampler/proposer=filtered", "proposer.top_p"): SHARE,
     (NUCLEUS, "logits_transform.temperature"): at_least(0, TINY),

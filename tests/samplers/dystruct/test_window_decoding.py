@@ -46,17 +46,20 @@ def welded(
     before: tuple[float, float] = (0.6, 0.5),
     forwards: int = 4,
     window: int = 8,
+    length: int = 8,
+    first: int = NEW,
     **options: Any,
 ) -> Outcome:
     """Positions 3 and 4 are the last ones of their blocks, committed with the probabilities
-    `before`; the forwards of the weld, after these `forwards`, predict another token there."""
+    `before`; the forwards of the weld, after these `forwards`, predict other tokens there."""
     region = replace(rule().region, largest_window=window)
     welding = replace(rule(), region=region, weld_steps=len(weld), **options)
     sure = [(OLD, 0.95)] * 3
-    plain = [*sure, (OLD, before[0]), (OLD, before[1]), *sure]
+    behind = [(OLD, 0.95)] * (length - 5)
+    plain = [*sure, (OLD, before[0]), (OLD, before[1]), *behind]
     script = [plain] * forwards
-    script += [[*sure, (NEW, left), (NEW, right), *sure] for left, right in weld]
-    prompt = Prompt("one", PROMPT, 8)
+    script += [[*sure, (first, left), (NEW, right), *behind] for left, right in weld]
+    prompt = Prompt("one", PROMPT, length)
     return decode(welding, [prompt], Script(script, len(PROMPT)), record=True)["one"]
 
 
@@ -80,6 +83,13 @@ def test_unsure_edges_are_decoded_anew(window: int) -> None:
     assert list(outcome.tokens) == [OLD] * 3 + [NEW] * 2 + [OLD] * 3
 
 
+def test_the_next_window_opens_after_a_weld() -> None:
+    outcome = welded([(0.8, 0.9)], window=4, length=12)
+    assert outcome.trace is not None
+    assert [s.opened for s in outcome.trace.steps if s.opened] == [(0, 4), (4, 8), (8, 12)]
+    assert changes(outcome)[4:] == [([3, 4], [], []), ([8, 9, 10, 11], [], [])]
+
+
 def test_a_weld_that_is_less_likely_is_undone() -> None:
     """Old tokens come back: the one that was masked again and the one that was never committed."""
     outcome = welded([(0.5, 0.59)])
@@ -99,6 +109,8 @@ def test_a_weld_is_undone_in_its_last_forward() -> None:
     outcome = welded([(0.65, 0.2), (0.65, 0.4)])
     assert changes(outcome)[-2:] == [([3], [], []), ([4], [], [3])]
     assert list(outcome.tokens) == [OLD] * 8
+    same = welded([(0.65, 0.2), (0.65, 0.4)], first=OLD)
+    assert changes(same)[-2:] == [([3], [], []), ([4], [], [])]
     kept = welded([(0.65, 0.2), (0.65, 0.47)])
     assert changes(kept)[-2:] == [([3], [], []), ([4], [], [])]
     assert list(kept.tokens)[3:5] == [NEW] * 2
