@@ -3,17 +3,19 @@
     python .ci/mutation.py --mutants 150 --seed 1
 
 mutmut (pyproject.toml, [tool.mutmut]) writes mutants of every function into mutants/. A mutant is
-tried by the tests of its module (the file of the same name), of the modules that import it, of its
-folder, and by the battery over its samplers, in this order (a check of a sampler's options by the
-tests of their ranges first), until one fails or `--seconds` of processor time are spent: a mutant
-that would be noticed later counts as survived. Tests that do not come to an end within ten times as
-long notice, too.
+tried by the tests of its module (the file of the same name), of the modules that import it, by the
+battery over its samplers, and by all others (a check of a sampler's options by the tests of their
+ranges first), in this order and among equals by the words that a file shares with the function,
+until one fails or `--seconds` of processor time are spent: a mutant that would be noticed later
+counts as survived. Tests that do not come to an end within ten times as long notice, too.
 """
 
 import argparse
+import ast
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import sys
@@ -61,9 +63,27 @@ def written() -> list[str]:
     )
 
 
+def words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z\d]{3,}", text.lower()))
+
+
+def by_relevance(files: list[Path], module: str, function: str) -> list[Path]:
+    """The tests that share most words with a function first; rare words count more."""
+    tree = ast.parse(Path(*module.split(".")).with_suffix(".py").read_text())
+    wanted = {
+        word
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.name == function
+        for word in words(ast.unparse(node))
+    }
+    known = {path: words(path.read_text()) for path in files}
+    count = Counter(word for found in known.values() for word in found)
+    return sorted(files, key=lambda path: -sum(1 / count[word] for word in wanted & known[path]))
+
+
 @cache
-def trials(module: str) -> tuple[tuple[str, ...], ...]:
-    """Arguments of the runs of pytest that may notice a mutant of the module."""
+def trials(module: str, function: str) -> tuple[tuple[str, ...], ...]:
+    """Arguments of the runs of pytest that may notice a mutant of the function."""
     users = {module}
     for package in ("samplers", "dllm"):
         for path in Path(package).rglob("*.py"):
@@ -71,17 +91,19 @@ def trials(module: str) -> tuple[tuple[str, ...], ...]:
                 users.add(".".join(path.with_suffix("").parts))
     files = sorted(path for folder in TESTED for path in Path(folder).rglob("test_*.py"))
 
-    def distance(path: Path) -> int | None:
+    def distance(path: Path) -> int:
+        if str(path) in BATTERY:
+            return 4
         if path.stem == f"test_{module.rpartition('.')[2]}":
             return 0
         if f"from {module} import" in path.read_text():
             return 1
         if path.stem.removeprefix("test_") in {part for user in users for part in user.split(".")}:
             return 2
-        # The folder of samplers is too large: the battery stands for it.
-        return 3 if module.startswith(f"dllm.{path.parts[1]}.") else None
+        return 3
 
-    runs = [tuple(str(path) for path in files if distance(path) == n) for n in range(4)]
+    ordered = by_relevance(files, module, function)
+    runs = [tuple(str(path) for path in ordered if distance(path) == n) for n in range(4)]
     names = {
         path.stem
         for path in Path("conf/sampler").glob("*.yaml")
@@ -90,7 +112,12 @@ def trials(module: str) -> tuple[tuple[str, ...], ...]:
     # A part that configurations choose by name serves samplers that do not import it.
     chosen = any(f"_target_: {module}." in p.read_text() for p in Path("conf").glob("*/*/*.yaml"))
     named = ("-k", " or ".join(sorted(names))) if names and not chosen else ()
-    return (*filter(None, runs), (*BATTERY, *named))
+    *near, others = runs
+    if not module.startswith("samplers."):
+        return (*filter(None, runs), BATTERY)
+    if function == "__post_init__" or module == "samplers.parts.checks":
+        near.insert(0, (*RANGES, *named))
+    return (*filter(None, near), (*BATTERY, *named), others)
 
 
 def noticed(mutant: str, seconds: float) -> str:
@@ -117,13 +144,8 @@ def noticed(mutant: str, seconds: float) -> str:
 
 
 def runs_of(mutant: str) -> tuple[tuple[str, ...], ...]:
-    module, _, function = mutant.partition("__mutmut_")[0].rpartition(".")
-    runs = trials(module)
-    checks = "__post_init__" in function or module == "samplers.parts.checks"
-    if not checks or not module.startswith("samplers."):
-        return runs
-    # The ranges of options are tested for all samplers in one place.
-    return (*RANGES, *runs[-1][len(BATTERY) :]), *runs
+    module, _, mangled = mutant.partition("__mutmut_")[0].rpartition(".")
+    return trials(module, mangled.removeprefix("x_").rpartition("ǁ")[2])
 
 
 def main() -> None:

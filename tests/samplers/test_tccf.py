@@ -1,0 +1,110 @@
+"""TCCF: what leads from the first phase to the second, and what it refuses."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from scripted import built
+from tiny_decoding import EOS, MASK, SPEC, decode_written
+
+from dllm.errors import ConfigError
+from dllm.models.tokenizers import load_tokenizer
+from dllm.step.canvas import Prompt
+from samplers.tccf import TCCF
+
+
+TOKENIZER = Path(__file__).parents[2] / "dllm" / "models" / "tiny" / "tiny-sdar"
+TRAINED = replace(SPEC, attention="block_causal", block_size=4, max_positions=24)
+OUTCOME = decode_written(built("sampler=threshold", "sampler.region.block_length=4"), [9] * 8)
+
+
+def tccf(*options: str) -> TCCF:
+    given = ["sampler.critic_ids=[8,9]", "sampler.final_gen_length=6", *options]
+    found = built("sampler=tccf", *given)
+    assert isinstance(found, TCCF)
+    return found
+
+
+def following(rule: TCCF, thought: Sequence[int], prompt: Prompt) -> Prompt:
+    found = rule.next_phase(prompt, replace(OUTCOME, tokens=tuple(thought)), TRAINED)
+    assert isinstance(found, Prompt)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("thought", "kept"),
+    [
+        ([4, 5, 6, 7], [4, 5, 6, 7]),
+        ([4, 5, EOS, 7], [4, 5]),
+        ([4, 5, 12, EOS], [4, 5]),
+        ([4, MASK, 6, 7], [4]),
+        ([EOS, 5], []),
+    ],
+)
+def test_the_thought_goes_on_with_the_critic(thought: list[int], kept: list[int]) -> None:
+    """Up to its first end token, stop token or mask; what is left of the model's positions is
+    the second phase's budget."""
+    first = Prompt("one", (5, 6, 7), 8, stop_ids=(12,))
+    then = following(tccf(), thought, first)
+    assert then == Prompt("one", (5, 6, 7, *kept, 8, 9), 6, None, phase=1)
+    long = following(tccf(), thought, Prompt("one", (5,) * 15, 8, stop_ids=(12,)))
+    assert long.gen_length == min(6, 24 - 15 - len(kept) - 2)
+
+
+def test_without_room_the_thought_is_the_answer() -> None:
+    outcome = replace(OUTCOME, tokens=(4, 5))
+    for length, room in ((19, True), (20, False)):
+        found = tccf().next_phase(Prompt("one", (5,) * length, 2), outcome, TRAINED)
+        assert isinstance(found, Prompt) == room
+        assert room or found == replace(outcome, truncated=True)
+
+
+@pytest.mark.parametrize(
+    ("length", "tokens", "truncated"), [(6, (4, 5), False), (5, (4, 5), True), (5, (4, EOS), False)]
+)
+def test_an_answer_cut_by_the_models_positions(
+    length: int, tokens: tuple[int, ...], truncated: bool
+) -> None:
+    last = Prompt("one", (5, 6), length, None, phase=1)
+    found = tccf().next_phase(last, replace(OUTCOME, tokens=tokens), TRAINED)
+    assert found == replace(OUTCOME, tokens=tokens, truncated=truncated)
+
+
+def test_texts_are_looked_up_in_the_tokenizer() -> None:
+    tokenizer = load_tokenizer(TOKENIZER)
+    unbound = tccf("sampler.critic_ids=null", "sampler.critic=so")
+    prompt = Prompt("one", (5, 6), 8)
+    with pytest.raises(ConfigError, match=r"sampler\.critic needs a tokenizer"):
+        unbound.layout(prompt, TRAINED)
+    assert unbound.with_tokenizer(tokenizer).critic_ids == tokenizer.encode("so")
+    assert tccf().with_tokenizer(tokenizer).critic_ids == [8, 9]
+    bound = tccf("sampler.think_end='='").with_tokenizer(tokenizer)
+    (end,) = tokenizer.encode("=")
+    assert bound.prepare(prompt).stop_ids == (end,)
+    assert tccf().with_tokenizer(tokenizer).prepare(prompt) == prompt
+    with pytest.raises(ConfigError, match=r"sampler\.think_end=so = is no single token"):
+        tccf("sampler.think_end='so ='").with_tokenizer(tokenizer)
+
+
+def test_room_for_both_phases() -> None:
+    """A prompt of 3, a thought of 8 in blocks of 4, 2 of critic and 6 of answer; 24 at most."""
+    layout = tccf().layout(Prompt("one", (5, 6, 7), 8), TRAINED)
+    assert (layout.length, layout.capacity) == (12, 20)
+    assert tccf().layout(Prompt("one", (5,) * 12, 8), TRAINED).capacity == 24
+
+
+def test_errors_of_the_second_phase_name_its_region() -> None:
+    with pytest.raises(ConfigError, match=r"^sampler\.final_region\.block_length=3: the model"):
+        tccf("sampler.final_region.block_length=3").layout(Prompt("one", (5,), 8), TRAINED)
+    uneven = tccf(
+        "sampler@sampler.base=low_confidence",
+        "sampler.base.region.block_length=8",
+        "sampler.base.steps=8",
+    )
+    with pytest.raises(ConfigError, match=r"^sampler\.final_region=aligned: the number of blocks"):
+        uneven.validate(8)
+    with pytest.raises(ConfigError, match=r"sampler\.final_gen_length=0 must be >= 1"):
+        tccf("sampler.final_gen_length=0")
+    with pytest.raises(ConfigError, match="critic_ids: token id 99 is outside the vocabulary"):
+        tccf("sampler.critic_ids=[8,99]").check_model(TRAINED)
