@@ -108,8 +108,8 @@ def decide(
             settled[b],
         ).run()
     updates = {
-        name: torch.cat(
-            [s.updates.get(name, state[name][b : b + 1]) for b, s in enumerate(settled)]
+        name: state.stacked(
+            name, [s.updates.get(name, state[name][b : b + 1]) for b, s in enumerate(settled)]
         )
         for name in {name for s in settled for name in s.updates}
     }

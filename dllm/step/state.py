@@ -4,11 +4,12 @@ Declared rather than ad hoc, so that the loop can reset a block, hand a batch ro
 sequence and drop finished ones without knowing what the tensors mean.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -82,6 +83,15 @@ class SamplerState:
             name: tensor.repeat_interleave(count, dim=0) for name, tensor in self._tensors.items()
         }
         return copied
+
+    def stacked(self, name: str, rows: Sequence[Tensor]) -> Tensor:
+        """Rows of one field as a batch; one that has less room than others (credits widen) is
+        filled up."""
+        room = max(row.shape[-1] for row in rows) if rows[0].dim() > 1 else 0
+        fill = self._fields[name].fill
+        return torch.cat(
+            [F.pad(r, (0, room - r.shape[-1]), value=fill) if r.dim() > 1 else r for r in rows]
+        )
 
     def take(self, row: int) -> "SamplerState":
         """A copy of one sequence's rows."""

@@ -388,10 +388,11 @@ class Grudging(Forbidding):
         return Vetoes(pairs) if pairs else Accepted()
 
 
+@pytest.mark.parametrize("base", ["threshold", "credit"])
 @pytest.mark.parametrize("options", [{}, {"explore_after_refresh": "true"}, {"trigger": "stuck"}])
-def test_values_that_a_constraint_refuses(options: dict[str, Any]) -> None:
+def test_values_that_a_constraint_refuses(base: str, options: dict[str, Any]) -> None:
     """All that are tried may be: exploring goes on nevertheless, alone as in a batch."""
-    rule = ete(branches=2, base__threshold=0.9, allow_end="true", **options)
+    rule = ete(base, branches=2, base__threshold=0.9, allow_end="true", **options)
     refused = set(range(1, SPEC.vocab_size - 3))
     alone, beside = (
         decode(rule, ragged_prompts(), constraint=Grudging(refused), record=True, batch_size=size)
