@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from dllm.errors import ConfigError, RunError
-from scripts.command_line import user_path
+from scripts.command_line import COMMAND, user_path
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--output", type=user_path, help="HTML file; default: in the run's folder")
     options = parser.parse_args(arguments)
+    COMMAND.speak()
     try:
         return _run(options)
     except ConfigError as error:

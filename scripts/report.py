@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dllm.errors import ConfigError, RunError
-from scripts.command_line import user_path
+from scripts.command_line import COMMAND, user_path
 
 
 if TYPE_CHECKING:
@@ -93,11 +93,15 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments and arguments[0] not in (*known, "-h", "--help"):
         arguments = ["runs", *arguments]
     options = parser.parse_args(arguments)
+    COMMAND.speak()
     try:
         return known[options.command](options)
     except (ConfigError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
 
 
 def _runs(options: argparse.Namespace) -> int:
@@ -131,7 +135,13 @@ def _diff(options: argparse.Namespace) -> int:
 
     ours, theirs = (Run.of(path) for path in options.runs)
     console = Console(width=None if Console().is_terminal else 160)
-    console.print(shown(differences([ours.recipe, theirs.recipe]), [ours.label, theirs.label]))
+    labels = [run.label for run in (ours, theirs)]
+    if len(set(labels)) == 1:
+        labels = [f"{run.label} {run.fingerprint}" for run in (ours, theirs)]
+    if found := differences([ours.recipe, theirs.recipe]):
+        console.print(shown(found, labels))
+    else:
+        console.print("same options, samples, weights, code, machine, versions")
     console.print(agreement(ours.samples, theirs.samples), highlight=False)
     return 0
 

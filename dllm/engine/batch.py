@@ -99,6 +99,11 @@ class Batch:
         kept, asked = _memory(ours), _memory(theirs)
         if asked[-1] and asked != kept:
             names = ", ".join(field.name for field in theirs.fields())
+            if {f.name for f in theirs.fields()} <= {f.name for f in ours.fields()}:
+                raise ConfigError(
+                    f"{type(theirs).__name__} would remember {names} in another shape than the "
+                    "steps so far have"
+                )
             raise ConfigError(
                 f"{type(theirs).__name__} remembers {names}, which the steps of "
                 f"{type(ours).__name__} have not told"

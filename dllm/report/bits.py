@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from omegaconf import OmegaConf
 
 from dllm.config import build
 from dllm.errors import ConfigError
@@ -94,7 +93,7 @@ class RunBits:
         path = folder.path
         if not (path / "config.yaml").exists():
             raise ConfigError(f"{path} is no run folder: it has no config.yaml")
-        config = OmegaConf.load(path / "config.yaml")
+        config = folder.config()
         budget = build(config.sampler, "sampler", config.allow_external).budget()
         effective = {sample.id: sample.effective for sample in folder.samples()}
         if not effective:

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from omegaconf import OmegaConf
-
 from dllm.constraints.languages import LarkText, built_in
 from dllm.metrics.order import decoding_order
 from dllm.report.bits import RunBits
@@ -75,7 +73,7 @@ def _ideal(show: Callable[[Kind, list[int]], float], form: str) -> Callable[[Cel
     items alone."""
 
     def shown(cell: Cell) -> str:
-        config = OmegaConf.load(cell.folder.path / "config.yaml")
+        config = cell.folder.config()
         steps, items = config.sampler.get("steps"), config.gen_length
         if steps is None:
             return "-"

@@ -34,32 +34,38 @@ READING = (
     "rule needs at least for its bits. efficiency: bound over rounds made.",
     "frontier: no other run of the table has as much accuracy with as few forwards, and more of "
     "one; of the figures as they stand, whatever their intervals.",
-    "A word stands only where a test carries it: better or worse by the exact McNemar test, equal "
-    "by two one-sided score tests, p < {alpha} after Holm over all pairs of this page, equal "
-    "within {margin:g}. Undecided is no equality: beside it stands the smallest true difference "
-    "that these samples would show with power 0.8.",
+    "verdict: a word stands only where a test carries it: better or worse by the exact McNemar "
+    "test, equal by two one-sided score tests, p < {alpha} after Holm over all pairs of this page, "
+    "equal within {margin:g}. Undecided is no equality: beside it stands the smallest true "
+    "difference that these samples would show with power 0.8.",
 )
 
 
 def compare(groups: Sequence[Group], margin: float, command: str, output: Path) -> Document:
     """Draws the pictures beside `output`."""
     found, said = words(groups, margin)
-    sections = [Section("How to read it", [t.format(alpha=ALPHA, margin=margin) for t in READING])]
+    sections: list[Section] = []
     for index, group in enumerate(groups):
         mine = {pair[1:]: d for pair, d in found.items() if pair[0] == str(index)}
         word = {pair[1:]: w for pair, w in said.items() if pair[0] == str(index)}
         stem = output.with_name(f"{output.stem}-{index + 1}" if index else output.stem)
         sections += _of_group(group, mine, word, stem)
     sections += _published([run for group in groups for run in group.runs.values()])
-    return Document(f"{sum(len(group.runs) for group in groups)} runs", command, sections)
+    reading = [text.format(alpha=ALPHA, margin=margin) for text in READING]
+    if any(run.bits is not None for group in groups for run in group.runs.values()):
+        reading += LIMITS
+    sections.append(Section("How to read it", reading))
+    tasks = ", ".join(dict.fromkeys(group.task for group in groups))
+    count = sum(len(group.runs) for group in groups)
+    return Document(f"{count} {'run' if count == 1 else 'runs'}: {tasks}", command, sections)
 
 
 def write(document: Document, output: Path) -> list[Path]:
     """The page and the same as Markdown beside it."""
     output.parent.mkdir(parents=True, exist_ok=True)
     other = output.with_suffix(".md")
-    output.write_text(html(document))
-    other.write_text(markdown(document))
+    for path, text in ((output, html(document)), (other, markdown(document))):
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
     return [output, other]
 
 
@@ -69,13 +75,14 @@ def _of_group(
     said: Mapping[Pair, Verdict],
     stem: Path,
 ) -> Iterator[Section]:
-    yield Section(group.title, table=_overview(group, found, said))
-    if any(run.bits is not None for run in group.runs.values()):
-        yield Section("Of the bits", LIMITS, level=3)
+    models = {str(run.config.model.name) for run in group.runs.values()}
+    title = f"{group.title}, {models.pop()}" if len(models) == 1 else group.title
+    yield Section(title, table=_overview(group, found, said))
     graded = {n: r.graded for n, r in group.runs.items() if r.metrics.accuracy is not None}
     if graded:
         stem.parent.mkdir(parents=True, exist_ok=True)
-        picture = frontier(graded, group.title, stem)
+        named = {f"{number} {group.names()[number]}": cell for number, cell in graded.items()}
+        picture = frontier(named, group.title, stem)
         yield Section("Accuracy against forwards", picture=picture, level=3)
     if group.pairs():
         yield Section("Paired tests", table=_pairs(group, found, said), level=3)
@@ -91,6 +98,7 @@ def _overview(
 ) -> Table:
     """Columns that are empty for all runs are left out."""
     names, front = group.names(), group.frontier()
+    models = {str(run.config.model.name) for run in group.runs.values()}
     rows = []
     for index, run in group.runs.items():
         m, pair = run.metrics, (index, group.baselines.get(index, ""))
@@ -99,13 +107,12 @@ def _overview(
         row = {
             "#": number(int(index), "{:.0f}"),
             "run": Entry(names[index]),
-            "model": Entry(str(run.config.model.name)),
-            "n": number(m.n, "{:.0f}"),
+            "model": Entry(str(run.config.model.name) if len(models) > 1 else ""),
             "accuracy": _accuracy(m),
             "NFE": number(m.nfe),
             "speed-up": Entry("", 0.0) if speed is None else _interval(*speed, "{:.2f}"),
             "difference": _difference(found.get(pair)),
-            "word": Entry(spelled(found[pair], said.get(pair)) if pair in found else ""),
+            "verdict": Entry(spelled(found[pair], said.get(pair)) if pair in found else ""),
             "TPF": number(m.tpf),
             "eNFE": number(m.enfe),
             "padding": number(m.padding_share),
@@ -159,7 +166,7 @@ def _pairs(group: Group, found: Mapping[Pair, Difference], said: Mapping[Pair, V
                 Entry(f"{same} of {len(ours)}", same),
             ]
         )
-    columns = ["run", "beside", "difference", "p", "p of a margin", "word", "same tokens"]
+    columns = ["run", "beside", "difference", "p", "p of a margin", "verdict", "same tokens"]
     return Table(columns, rows)
 
 
@@ -181,7 +188,7 @@ def _by_difficulty(group: Group) -> Iterator[Section]:
         "by some": lambda s: 0 < solved[s.id] < len(runs),
         "by none": lambda s: solved[s.id] == 0,
     }
-    text = "A sample is as difficult as few of these runs solve it: the company decides."
+    text = "The fewer of these runs solve a sample, the more difficult: other runs, other parts."
     table = _parts(group, "difficulty", parts)
     yield Section("Forwards by difficulty", [text], table, level=3)
 
@@ -268,7 +275,7 @@ def write_csv(groups: Sequence[Group], margin: float, path: Path) -> None:
             }
             if pair in found:
                 difference = found[pair]
-                line |= {"baseline": group.runs[pair[2]].label, "word": said.get(pair)}
+                line |= {"baseline": group.runs[pair[2]].label, "verdict": said.get(pair)}
                 line |= {k: v for k, v in asdict(difference).items() if k != "forwards"}
             if (speed := group.speed_up(name)) is not None:
                 line |= dict(zip(("speedup", "speedup_low", "speedup_high"), speed, strict=True))
@@ -278,7 +285,7 @@ def write_csv(groups: Sequence[Group], margin: float, path: Path) -> None:
                     line |= {"bound": run.bits.bound, "efficiency": run.bits.efficiency}
             lines.append(line | {"folder": str(run.folder.path)})
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for line in lines for key in line)))
         writer.writeheader()
         writer.writerows(lines)

@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
 from dllm.errors import ConfigError
@@ -24,8 +23,7 @@ def speeds(path: Path) -> dict[str, Speed]:
     folder = RunFolder(path)
     if not (path / "config.yaml").is_file() or not (samples := folder.samples()):
         raise ConfigError(f"{path} is no run's folder: it holds no config.yaml with samples")
-    config = OmegaConf.load(path / "config.yaml")
-    assert isinstance(config, DictConfig)
+    config = folder.config()
     parts = build_parts(config)
     checkpoint = Checkpoint(parts.model)
     tokenizer = checkpoint.tokenizer

@@ -7,7 +7,6 @@ from textwrap import wrap
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 from scipy.stats import binomtest
 
 from dllm import config as configuration
@@ -102,7 +101,7 @@ def _decoded(
 
 def of_cells(row: str, cell: Cell) -> Point | None:
     """A run on lists of one length as a point; None where its steps have no fixed size."""
-    config = OmegaConf.load(cell.folder.path / "config.yaml")
+    config = cell.folder.config()
     steps, items, kind = config.sampler.get("steps"), config.gen_length, config.task.kinds[0]
     if steps is None or items % steps or kind not in ORACLES:
         return None

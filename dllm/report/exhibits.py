@@ -28,7 +28,7 @@ def exhibits(folder: Path) -> list[Path]:
         for number, run in group.runs.items()
         if run.graded.samples
     }
-    if cells:
+    if len(cells) > 1:  # one point shows nothing
         picture = frontier(cells, group.title, target / "accuracy")
         made += [picture.svg, picture.png]
     if runs[0].bits is not None:

@@ -7,10 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from dllm.errors import ConfigError
 from dllm.metrics.definitions import SampleResult, Summary
+from dllm.models.json_file import read_object
 from dllm.report.bits import RunBits
 from dllm.report.cells import Cell
 from dllm.report.recipe import recipe
@@ -41,9 +42,10 @@ class Run:
         samples = sorted(folder.samples(), key=lambda sample: sample.id)
         if not samples:
             raise ConfigError(f"{path} has no samples that this version can read")
-        config = OmegaConf.load(path / "config.yaml")
-        assert isinstance(config, DictConfig)
-        return cls(folder, folder.summary(), config, samples)
+        summary = folder.summary()
+        if lacking := sorted({"label", "fingerprint", "task"} - summary.keys()):
+            raise ConfigError(f"{path / 'summary.json'} holds no {lacking[0]}")
+        return cls(folder, summary, folder.config(), samples)
 
     @property
     def label(self) -> str:
@@ -81,7 +83,7 @@ class Run:
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.folder.path / name
-        return json.loads(path.read_text()) if path.exists() else {}
+        return read_object(path) if path.exists() else {}
 
     def questions(self) -> tuple[tuple[str, str], ...]:
         """What has to be the same for two runs to be compared."""
@@ -132,8 +134,11 @@ def _folders(path: Path) -> Iterator[Path]:
 
 def _of_sweep(path: Path) -> Iterator[Path]:
     """Folders are noted as the sweep saw them: from where it was started, or beside the sweep's."""
-    jobs = map(json.loads, (path / "jobs.jsonl").read_text().splitlines())
-    folders = [Path(job["folder"]) for job in jobs if "folder" in job]
+    try:
+        jobs = [json.loads(line) for line in (path / "jobs.jsonl").read_text().splitlines()]
+        folders = [Path(job["folder"]) for job in jobs if "folder" in job]
+    except (ValueError, TypeError):
+        raise ConfigError(f"{path / 'jobs.jsonl'} is damaged: name the runs themselves") from None
     if not folders:
         raise ConfigError(f"{path} is a sweep without a finished job")
     for folder in folders:

@@ -67,6 +67,7 @@ def frontier(cells: Mapping[str, Cell], task: str, stem: Path) -> Picture:
             axis.errorbar([cell.nfe], [cell.accuracy], yerr=spread, fmt=mark, ms=4, lw=0.7)
             place = (cell.nfe, cell.accuracy)
             note = axis.annotate(name, place, (4, 4), textcoords="offset points", size=8)
+            note.set_parse_math(False)
             note.set_in_layout(False)  # a long name must not squeeze the axes to nothing
         _name_axes(axis, task)
         picture = Picture(
@@ -82,7 +83,8 @@ def frontier(cells: Mapping[str, Cell], task: str, stem: Path) -> Picture:
 
 
 def _name_axes(axis: "Axes", task: str) -> None:
-    axis.set(title=task, xlabel="forwards per sample", xscale="log", ylabel="accuracy")
+    axis.set_title(task, parse_math=False)
+    axis.set(xlabel="forwards per sample", xscale="log", ylabel="accuracy")
     # 2, 5, 20 instead of powers of ten.
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter("{x:g}")

@@ -108,9 +108,7 @@ def _cause(name: str) -> int:
 
 def shown(found: Sequence[Difference], labels: Sequence[str]) -> Table:
     """For the terminal."""
-    table = Table(
-        title=None if found else "same options, samples, weights, code, machine, versions"
-    )
+    table = Table()
     for name in ("what", *labels, "why it may matter"):
         table.add_column(Text(name), overflow="fold")
     for one in found:

@@ -94,7 +94,7 @@ class RunFolder:
         ours = json.loads(json.dumps(identity))
         sound = {
             "identity.json": lambda path: _object(path) == ours,
-            "config.yaml": lambda path: _fingerprint(path) == ours["configuration"],
+            "config.yaml": lambda _: self._fingerprint() == ours["configuration"],
             "summary.json": lambda path: {"label", "metrics"} <= (_object(path) or {}).keys(),
         }
         notes = []
@@ -117,8 +117,28 @@ class RunFolder:
     def write_identity(self, identity: Mapping[str, Any]) -> None:
         self._replace("identity.json", json.dumps(identity, indent=2) + "\n")
 
+    def config(self) -> DictConfig:
+        """Raises `ConfigError` where it can't be read."""
+        path = self.path / "config.yaml"
+        try:
+            config = OmegaConf.load(path)
+        except OSError as error:
+            raise ConfigError(f"{path} can't be read: {error.strerror}") from None
+        except (ValueError, YAMLError, OmegaConfBaseException):
+            raise ConfigError(f"{path} is not valid YAML") from None
+        if not isinstance(config, DictConfig) or not {"model", "sampler", "task"} <= config.keys():
+            raise ConfigError(f"{path} is no run's configuration")
+        return config
+
     def write_config(self, text: str) -> None:
         self._replace("config.yaml", text)
+
+    def _fingerprint(self) -> str | None:
+        """Of the stored configuration; None where it is damaged."""
+        try:
+            return fingerprint(self.config())
+        except (ConfigError, OmegaConfBaseException):
+            return None
 
     def write_environment(self, environment: Mapping[str, Any]) -> list[str]:
         """Stores the environment of the last start; returns what differs from the one before."""
@@ -272,15 +292,6 @@ def _object(path: Path) -> dict[str, Any] | None:
     try:
         return read_object(path)
     except ConfigError:
-        return None
-
-
-def _fingerprint(path: Path) -> str | None:
-    """Of a stored configuration; None where it is damaged."""
-    try:
-        config = OmegaConf.load(path)
-        return fingerprint(config) if isinstance(config, DictConfig) else None
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
         return None
 
 

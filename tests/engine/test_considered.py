@@ -66,10 +66,9 @@ def test_alternatives_need_a_trace() -> None:
         build_parts(compose(["alternatives=3", "trace=false"]))
 
 
-def session(**options: Any) -> tuple[Session, Any]:
-    setting = Setting(
-        Predictor(random_model()), sampler("sampler=low_confidence"), NoCache(), record=True
-    )
+def session(name: str = "low_confidence") -> tuple[Session, Any]:
+    rule = sampler(f"sampler={name}")
+    setting = Setting(Predictor(random_model()), rule, NoCache(), record=True)
     made = Session(setting)
     return made, made.submit(ragged_prompts(3)[2])
 
@@ -97,4 +96,12 @@ def test_a_rule_whose_memory_is_missing_is_refused(name: str) -> None:
     made.step()
     rule = sampler(f"sampler={name}")
     with pytest.raises(ConfigError, match=r"remembers .* LowConfidence have not told"):
+        made.change(Setting(made.setting.predictor, rule, NoCache(), record=True))
+
+
+def test_a_memory_of_another_shape_is_refused() -> None:
+    made, _ = session("klass")
+    made.step()
+    rule = sampler("sampler=klass", "sampler.history=5")
+    with pytest.raises(ConfigError, match=r"Klass would remember .* in another shape"):
         made.change(Setting(made.setting.predictor, rule, NoCache(), record=True))

@@ -103,7 +103,7 @@ def test_the_page_and_its_copies(runs: dict[str, Path], tmp_path: Path) -> None:
     kept = json.loads((runs["threshold"] / "summary.json").read_text())["metrics"]
     for name in ("n", "accuracy", "nfe", "tpf", "tokens_per_second", "padding_share"):
         assert float(lines["threshold"][name]) == kept[name]
-    assert lines["threshold"]["word"] == "worse" and lines["threshold"]["baseline"] != ""
+    assert lines["threshold"]["verdict"] == "worse" and lines["threshold"]["baseline"] != ""
     assert float(lines["threshold"]["speedup"]) == 8.0
 
 
@@ -239,3 +239,55 @@ def test_one_line_errors(
     assert report(*(places.get(argument, argument) for argument in arguments)) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_texts_that_no_file_can_hold_are_shown_escaped(tmp_path: Path) -> None:
+    lone, drawn = "a\ud800b", "$x_1"
+    write_run(tmp_path, "threshold", answers(HALF, 4, output=lone, prompt=lone, task=drawn))
+    write_run(tmp_path, "localleap", answers([True] * 80, 4, prompt=lone))
+    for summary in tmp_path.rglob("summary.json"):
+        held = json.loads(summary.read_text())
+        summary.write_text(json.dumps(held | {"label": f"{drawn}$", "task": f"{drawn} {{$"}))
+    output = tmp_path / "page.html"
+    assert report(tmp_path, "--output", output, "--csv", tmp_path / "all.csv") == 0
+    assert "a\\ud800b" in output.read_text() and f"{drawn}$" in (tmp_path / "all.csv").read_text()
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "summary.json", "identity.json"])
+def test_a_damaged_file_is_one_line(
+    runs: dict[str, Path], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for held in (b"", b"{", b"\xff", b"[]", b"null", b"a: 1"):
+        (runs["threshold"] / name).write_bytes(held)
+        assert report("diff", runs["threshold"], runs["localleap"]) == 2
+        error = capsys.readouterr().err
+        assert str(runs["threshold"] / name) in error and error.count("\n") == 1
+
+
+def test_a_damaged_sweep_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for held in (b"{", b"\xff", b"1\n"):
+        (tmp_path / "jobs.jsonl").write_bytes(held)
+        assert report(tmp_path) == 2
+        error = capsys.readouterr().err
+        assert "jobs.jsonl is damaged" in error and error.count("\n") == 1
+
+
+def test_a_place_that_cannot_be_written_is_one_line(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file" / "page.html", tmp_path):
+        options = ["--output", tmp_path / "page.html", "--csv"]
+        assert report(runs["low_confidence"], *options, place) == 2
+        error = capsys.readouterr().err
+        assert str(tmp_path) in error and error.count("\n") == 1
+
+
+def test_the_table_comes_before_what_explains_it(runs: dict[str, Path], tmp_path: Path) -> None:
+    output = tmp_path / "page.html"
+    assert report(*runs.values(), "--output", output) == 0
+    lines = output.with_suffix(".md").read_text().splitlines()
+    assert lines[0] == "# 3 runs: listops"
+    headings = [line for line in lines if line.startswith("## ")]
+    assert headings == ["## listops, 80 samples, tiny-llada", "## How to read it"]
+    assert "1 low_confidence" in output.with_suffix(".svg").read_text()  # a point's name

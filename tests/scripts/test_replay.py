@@ -121,6 +121,7 @@ def test_the_same_options_end_as_recorded(run, said) -> None:
             ["--at", "4", "--set", "sampler=klass"],
             ["Klass remembers", "have not told"],
         ),
+        (["--at", "4", "--set", "sampler.steps={a: [1"], ["--set", "'{a: [1' is no value"]),
         (["--at", "4", "--set", "eos=never"], ["eos=never is not one of"]),
         (["--sample", "none"], ["--sample none is no sample of"]),
         (["--speed", "0", "--terminal"], ["--speed 0.0 is not > 0"]),

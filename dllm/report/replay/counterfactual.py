@@ -38,6 +38,8 @@ def counterfactual(
     """
     result = recorded.result(sample)
     trace = recorded.trace(result.id)
+    if len(trace.steps) < 2:
+        raise ConfigError(f"--at {at}: sample {result.id} was complete after one forward")
     if not 1 <= at < len(trace.steps):
         raise ConfigError(
             f"--at {at} is not in [1, {len(trace.steps) - 1}], before the last forward"
@@ -117,7 +119,10 @@ def changed(config: DictConfig, sampler: str, changes: Sequence[str]) -> DictCon
         else:
             if OmegaConf.select(config, key, default=config) is config:
                 raise ConfigError(f"--set {change}: {key} is no option of sampler={sampler}")
-            OmegaConf.update(config, key, yaml.safe_load(text))
+            try:
+                OmegaConf.update(config, key, yaml.safe_load(text))
+            except yaml.YAMLError:
+                raise ConfigError(f"--set {change}: {text!r} is no value") from None
     check_complete(config)
     return config
 

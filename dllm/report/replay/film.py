@@ -55,6 +55,8 @@ class Frame:
     branches: list[list[tuple[int, int]]] = field(default_factory=list)
     """(position, token) of what each branch tried."""
     adopted: int | None = None
+    worth: list[tuple[int, float]] = field(default_factory=list)
+    """(token, what its branch was compared by), the first choice first."""
     forced: bool = False
     """The rule chose nothing: the progress guard committed."""
     rewritten: bool = False
@@ -171,6 +173,7 @@ def frames_of(trace: Trace, words: Words) -> list[Frame]:
                 refused=[] if review is None else _numbered(review.refused, words),
                 branches=[_numbered(branch, words) for branch in branches],
                 adopted=None if found is None else found.adopted,
+                worth=[(words.number(token), round(worth, 4)) for token, worth in step.tried],
                 forced=step.forced,
                 rewritten=review is not None and review.rewritten,
                 model=step.model,

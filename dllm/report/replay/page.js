@@ -340,6 +340,10 @@
       }
       if (frame.rewritten) parts.push("rewritten by the constraint");
       if (frame.branches) parts.push(`branch ${frame.adopted + 1} of ${frame.branches.length} adopted`);
+      if (frame.worth) {
+        const tried = frame.worth.map(([token, worth]) => `“${this.shown[token]}” ${worth}`);
+        parts.push(`tried, with their worth: ${tried.join(", ")}`);
+      }
       if (this.film.fork !== null && this.at === this.film.fork) parts.push("from here on other options");
       return parts.length ? `${lead}: ${parts.join("; ")}` : `${lead}: nothing decided`;
     }
@@ -447,10 +451,12 @@
       const past = this.history[at].filter(([forward]) => forward <= this.at).slice(-4);
       for (const [forward, text] of past) lines.push(`${text} at forward ${forward}`);
       (this.frame().branches || []).forEach((branch, number) => {
-        const tried = branch.filter(([position]) => position === at).map((pair) => this.shown[pair[1]]);
-        if (tried.length) {
-          lines.push(`branch ${number + 1}${number === this.frame().adopted ? " (adopted)" : ""}: ${tried[0]}`);
-        }
+        const tried = branch.find(([position]) => position === at);
+        if (!tried) return;
+        const adopted = number === this.frame().adopted ? " (adopted)" : "";
+        const worth = (this.frame().worth || []).find(([token]) => token === tried[1]);
+        const compared = worth ? `, worth ${worth[1]}` : "";
+        lines.push(`branch ${number + 1}${adopted}: ${this.shown[tried[1]]}${compared}`);
       });
       if (known) lines.push(`predicted at forward ${known[2]}:`);
       else if (!this.film.alternatives) lines.push("alternatives: decode with alternatives=5");

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-
 from dllm.config import build
 from dllm.errors import ConfigError
 from dllm.metrics.definitions import SampleResult
@@ -26,10 +24,8 @@ class Recorded:
         self.path = path.resolve()
         if not (self.path / "config.yaml").is_file():
             raise ConfigError(f"{path} is no run folder: it holds no config.yaml")
-        loaded = OmegaConf.load(self.path / "config.yaml")
-        assert isinstance(loaded, DictConfig)
-        self.config = loaded
         self.folder = RunFolder(self.path)
+        self.config = self.folder.config()
         self.sampler = self.path.parent.name
         self.results = {result.id: result for result in self.folder.samples()}
         if not self.results:

@@ -108,6 +108,9 @@ def _told(film: Film, frame: Frame) -> str:
         parts.append("by the progress guard")
     if frame.branches:
         parts.append(f"{len(frame.branches)} branches")
+    if frame.worth:
+        tried = (f"{_visible(film.words[token])} {worth:g}" for token, worth in frame.worth)
+        parts.append(f"tried, with their worth: {', '.join(tried)}")
     return f"{frame.kind}: {'; '.join(parts) or 'nothing decided'}"
 
 

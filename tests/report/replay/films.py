@@ -45,6 +45,7 @@ def eventful() -> Trace:
             scores=[0.9, 0.5],
             probabilities=[0.97, 0.55],
             marks={"anchors": [2]},
+            tried=[(4, 2.0), (3, 5.25)],
             review=Review(checks=2, refused=[(1, 9)]),
             considered=Considered(
                 [(0, [2, 9], [0.97, 0.01]), (1, [3, 10], [0.4, 0.3]), (2, [4, 3], [0.55, 0.4])],

@@ -175,7 +175,8 @@ def test_alternatives_under_the_pointer_and_by_focus(opened) -> None:
     shown.tab.hover("#cell-0-1")
     card = shown.tab.inner_text("#card")
     assert "position 1: masked" in card and "cat" in card and "40.0 %" in card
-    assert "branch 2 (adopted): cat" in card
+    assert "branch 2 (adopted): cat, worth 5.25" in card
+    assert "tried, with their worth: “sat” 2, “cat” 5.25" in shown.tab.inner_text(".event")
     shown.tab.mouse.move(0, 0)
     shown.tab.wait_for_selector("#card", state="hidden")
     for _ in range(30):

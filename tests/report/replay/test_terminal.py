@@ -18,6 +18,7 @@ def test_every_forward_is_shown() -> None:
     shown = played(film_of(eventful()))
     assert [f"forward {k} of 6" in shown for k in range(8)] == [*[True] * 7, False]
     assert "2 of 6 decided" in shown and "step: committed 2; anchors 1; refused" in shown
+    assert "tried, with their worth: sat 2, cat 5.25" in " ".join(shown.replace("│", "").split())
     assert "refresh: committed 1; edited 1; remasked 1; by the progress guard" in shown
 
 
