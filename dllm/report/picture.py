@@ -1,6 +1,7 @@
 """Accuracy against forwards."""
 
 from collections.abc import Mapping, Sequence
+from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,8 @@ def frontier(cells: Mapping[str, Cell], task: str, stem: Path) -> Picture:
         front = pareto([(-cell.nfe, cell.accuracy) for cell in cells.values()])
         best = sorted((-speed, accuracy) for speed, accuracy in front)
         axis.step(*zip(*best, strict=True), "-", where="post", lw=1, alpha=0.6)
+        forwards = [cell.nfe for cell in cells.values()]
+        middle = sqrt(min(forwards) * max(forwards))
         for name, cell in cells.items():
             spread = [
                 [cell.accuracy - cell.metrics["accuracy_low"]],
@@ -66,7 +69,11 @@ def frontier(cells: Mapping[str, Cell], task: str, stem: Path) -> Picture:
             mark = "o" if (-cell.nfe, cell.accuracy) in front else "s"
             axis.errorbar([cell.nfe], [cell.accuracy], yerr=spread, fmt=mark, ms=4, lw=0.7)
             place = (cell.nfe, cell.accuracy)
-            note = axis.annotate(name, place, (4, 4), textcoords="offset points", size=8)
+            # A name on the right would leave the picture: it stands before its point.
+            side, align = (-4, "right") if cell.nfe > middle else (4, "left")
+            note = axis.annotate(
+                name, place, (side, 4), textcoords="offset points", ha=align, size=8
+            )
             note.set_parse_math(False)
             note.set_in_layout(False)  # a long name must not squeeze the axes to nothing
         _name_axes(axis, task)

@@ -94,7 +94,7 @@ class RunFolder:
         ours = json.loads(json.dumps(identity))
         sound = {
             "identity.json": lambda path: _object(path) == ours,
-            "config.yaml": lambda _: self._fingerprint() == ours["configuration"],
+            "config.yaml": lambda path: _fingerprint(path) == ours["configuration"],
             "summary.json": lambda path: {"label", "metrics"} <= (_object(path) or {}).keys(),
         }
         notes = []
@@ -120,25 +120,13 @@ class RunFolder:
     def config(self) -> DictConfig:
         """Raises `ConfigError` where it can't be read."""
         path = self.path / "config.yaml"
-        try:
-            config = OmegaConf.load(path)
-        except OSError as error:
-            raise ConfigError(f"{path} can't be read: {error.strerror}") from None
-        except (ValueError, YAMLError, OmegaConfBaseException):
-            raise ConfigError(f"{path} is not valid YAML") from None
-        if not isinstance(config, DictConfig) or not {"model", "sampler", "task"} <= config.keys():
+        config = _configuration(path)
+        if not {"model", "sampler", "task"} <= config.keys():
             raise ConfigError(f"{path} is no run's configuration")
         return config
 
     def write_config(self, text: str) -> None:
         self._replace("config.yaml", text)
-
-    def _fingerprint(self) -> str | None:
-        """Of the stored configuration; None where it is damaged."""
-        try:
-            return fingerprint(self.config())
-        except (ConfigError, OmegaConfBaseException):
-            return None
 
     def write_environment(self, environment: Mapping[str, Any]) -> list[str]:
         """Stores the environment of the last start; returns what differs from the one before."""
@@ -292,6 +280,27 @@ def _object(path: Path) -> dict[str, Any] | None:
     try:
         return read_object(path)
     except ConfigError:
+        return None
+
+
+def _configuration(path: Path) -> DictConfig:
+    """Raises `ConfigError` where the file is damaged."""
+    try:
+        config = OmegaConf.load(path)
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {error.strerror}") from None
+    except (ValueError, YAMLError, OmegaConfBaseException):
+        raise ConfigError(f"{path} is not valid YAML") from None
+    if not isinstance(config, DictConfig):
+        raise ConfigError(f"{path} is no run's configuration")
+    return config
+
+
+def _fingerprint(path: Path) -> str | None:
+    """Of a stored configuration; None where it is damaged."""
+    try:
+        return fingerprint(_configuration(path))
+    except (ConfigError, ValueError, OmegaConfBaseException):
         return None
 
 
