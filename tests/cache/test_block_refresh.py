@@ -74,6 +74,9 @@ def test_rows_fed(name: str, shift: int, rows: int, own: int) -> None:
         whole = len(prompt.tokens) + 8
         assert [step.fed for step in trace.steps[:4]] == [whole, *[expected] * 3]
         assert trace.steps[4].fed == whole
+        lead = shift if option == "previous" else 0
+        spans = [step.spans for step in trace.steps[:5]]
+        assert spans == [[], *[[(-lead, expected - lead)]] * 3, []]
 
 
 @pytest.mark.parametrize("name", CACHES)

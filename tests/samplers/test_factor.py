@@ -3,7 +3,10 @@
 import math
 
 import pytest
-from written import A, one, picked, rule
+import torch
+from written import A, offsets, one, picked, rule, step_of
+
+from samplers.factor import Factor
 
 
 @pytest.mark.parametrize(
@@ -33,3 +36,20 @@ def test_factor_at_equality() -> None:
 def test_factor_extremes() -> None:
     assert one(rule("factor", factor=1e9), A) == set(range(8))
     assert one(rule("factor", factor=1e-9, last_rank_quirk="false"), A) == {0}
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ((0.7, 0.9, 0.2, 0.76), {1, 3}),  # bounds by rank: 0.5, 0.667, 0.75, 0.8
+        ((0.3, 0.5), {1}),
+        ((0.3, 0.4999), set()),
+    ],
+)
+def test_sure_without_a_certain_first(scores: tuple[float, ...], expected: set[int]) -> None:
+    """Alone, the most confident position is sure from 1 - factor / 2 on."""
+    factor = rule("factor", factor=1)
+    assert isinstance(factor, Factor)
+    step = step_of(factor, [0.5] * len(scores))
+    sure = factor.sure(torch.tensor([scores], dtype=torch.float64), step.view, step.state)
+    assert offsets(sure, step.view)[0] == expected

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 from constraining import Forbidding
 from scripted import built
-from tiny_decoding import SPEC, random_model
+from tiny_decoding import SPEC, canvas_of, random_model
 from torch import Tensor
 from written import PROMPT, Cell, step_of
 
@@ -26,6 +27,7 @@ from dllm.step.outcome import Outcome
 from dllm.step.plan import Plan
 from dllm.step.prediction import Prediction
 from dllm.step.sampler import Sampler
+from dllm.step.state import SamplerState
 from samplers.freedave import FreeDave
 from samplers.parts.verifiers import Verifier
 
@@ -255,6 +257,26 @@ def test_lossless_with_blocks(eager: bool) -> None:
     for name, one in static.items():
         assert one.tokens == found[name].tokens
         assert found[name].cost.nfe <= one.cost.nfe
+
+
+@pytest.mark.parametrize(
+    ("eager", "order"), [(False, [8, 10, 11, 9, 5, 7, 6]), (True, [5, 7, 6, 4, 8, 10, 11])]
+)
+def test_an_eager_draft_completes_a_block_before_the_next(eager: bool, order: list[int]) -> None:
+    """Within a block the surest position is first."""
+    rule = _eager(eager)
+    canvas = canvas_of([0] * 8, prompt=(5, 6, 7, 8))
+    canvas.attention_block[:] = 4
+    canvas.enter_block(0, 4, 12)
+    canvas.step_in_block[:] = 1
+    state = SamplerState(rule.fields(), canvas.capacity, "cpu")
+    state.append()
+    state["draft_token"][:] = 9
+    state["draft_score"][0, 4:] = torch.tensor([0.2, 0.5, 0.3, 0.4, 0.9, 0.6, 0.8, 0.7])
+    branches = rule.plan(canvas, canvas.masked(), state).branches
+    assert branches is not None
+    decided = [set((canvas != 0).nonzero()[0].tolist()) for canvas in branches[0]]
+    assert [min(after - before) for before, after in pairwise(decided)] == order
 
 
 def test_eager_needs_causal_blocks() -> None:

@@ -208,3 +208,23 @@ def test_a_forward_without_a_prediction_is_no_part_of_a_streak() -> None:
     rule.observe(replace(step.view, stale=stale), step.state)
     streak = step.state["streak"][0, len(PROMPT) : len(PROMPT) + 8]
     assert streak.tolist() == [2, 2, 2, 1, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("steps", ["3", "null"])
+def test_the_base_learns_what_is_predicted_and_committed(
+    steps: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = r2dllm(f"temporal_steps={steps}")
+    step = step_of(rule, (0.5,) * 8)
+    told = []
+    for hook in ("observe", "committed"):
+        monkeypatch.setattr(type(rule.base), hook, lambda _, *given: told.append(given))
+    none = np.zeros(0, dtype=np.int64)
+    changes = RowChanges(none, none, np.zeros(0), none, none, none, forced=False)
+    decision = HostDecision((changes,), {})
+    rule.observe(step.view, step.state)
+    rule.committed(step.canvas, decision, step.state)
+    expected = [(step.view, step.state), (step.canvas, decision, step.state)]
+    assert [[id(part) for part in given] for given in told] == [
+        [id(part) for part in given] for given in expected
+    ]

@@ -38,3 +38,11 @@ def test_blocks_beside_a_prompt(prompt: int, blocks: list[tuple[int, int]]) -> N
         ]
     assert found == blocks
     assert (layout.length, layout.kept) == (blocks[-1][1], prompt + 8)
+
+
+@pytest.mark.parametrize(("positions", "length"), [(12, 16), (13, 13), (14, 14), (16, 16)])
+def test_the_last_block_ends_with_the_models_positions(positions: int, length: int) -> None:
+    """13 are asked for; what the model has no room for at all is left to the session to refuse."""
+    spec = replace(TRAINED, max_positions=positions)
+    layout = built("sampler=sdar").region.layout(Prompt("one", (5,) * 5, 8), spec)
+    assert (layout.length, layout.kept) == (length, 13)
