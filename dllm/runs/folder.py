@@ -121,7 +121,7 @@ class RunFolder:
         """Raises `ConfigError` where it can't be read."""
         path = self.path / "config.yaml"
         config = _configuration(path)
-        if not {"model", "sampler", "task"} <= config.keys():
+        if not {"sampler", "task"} <= config.keys():
             raise ConfigError(f"{path} is no run's configuration")
         return config
 
