@@ -44,7 +44,7 @@ class Klass(StaticQuota):
     threshold: Value
     """Confidence above which a position may be ready, in [0, 1]."""
     kl_threshold: float
-    """Divergence below which a position counts as stable (nats, > 0)."""
+    """Divergence below which a position counts as stable (nats, >= 0)."""
     history: int
     """Successive steps in which it has to be stable (>= 1)."""
     inclusive: bool

@@ -29,7 +29,7 @@ class PCSampler(StaticQuota):
     position_decay: float
     """lambda: decay of the weight per position inside the block (>= 0)."""
     clip: float
-    """alpha: bound on the calibrated confidence (> 0)."""
+    """alpha: bound on the calibrated confidence (>= 0)."""
     background: str | None
     """File with the background frequencies; null = all tokens alike."""
 

@@ -1,4 +1,4 @@
-"""The parts of `docs/methods` that are made from elsewhere: options, published rows, measured rows.
+"""The parts of `docs/methods` that are made from elsewhere: options, published rows, suites.
 
 A page names its samplers and its papers in comments and holds one region between two marks; all
 else on it is written by hand.
@@ -116,16 +116,16 @@ def _made(samplers: list[str], papers: list[str]) -> Iterator[str]:
         ]
         columns = ("model", "benchmark", "setting", "score", "speed", "speed-up", "rests on")
         yield from _table(columns, rows)
-    yield from ("", "## Measured here", "")
+    yield from ("", "## Measured by", "")
     measured = list(_measured(set(samplers)))
     if measured:
         yield from measured
     else:
-        yield "On no page yet."
+        yield "No suite of `conf/suite`."
 
 
 def _measured(samplers: set[str]) -> Iterator[str]:
-    """Pages with rows of these samplers."""
+    """Suites with rows of these samplers."""
     chosen = {f"sampler={name}" for name in samplers}
     chosen |= {f"sampler@sampler.base={name}" for name in samplers}
     for name, suite in _suites().items():
@@ -137,7 +137,8 @@ def _measured(samplers: set[str]) -> Iterator[str]:
         )
         if rows:
             listed = "; ".join(rows)
-            yield f"- `{suite.output}` (`python -m scripts.report suite {name}`): {plain(listed)}"
+            command = f"python -m scripts.report suite {name}"
+            yield f"- `{command}`, which writes `{suite.output}`: {plain(listed)}"
 
 
 @cache
