@@ -101,3 +101,8 @@ def test_a_filter_is_read_once_and_anew_when_it_changes(diag: str) -> None:
     save_filter(network(5.0), Path(diag))
     again = learn2pd(diag)
     assert again.network is not first.network  # type: ignore[attr-defined]
+
+
+def test_the_plain_threshold_that_a_filter_amounts_to(diag: str) -> None:
+    """What the filter without neighbours accepts begins between 0.817 and 0.8179 (see above)."""
+    assert learn2pd(diag).control() == ("threshold", {"threshold": 0.82})
