@@ -3,9 +3,10 @@
 effective tokens = generated tokens before the first end token; NFE = model calls in which the
 sequence took part, of every kind; TPF = sum of effective tokens / sum of NFE over the set
 (micro); tokens/s = sum of effective tokens / sum of seconds, generation only, each step's time
-shared by the batch (end to end: with tokenising and grading); eNFE = rows computed / canvas
-length; latency = seconds from entering the batch to leaving it. Totals, not means of ratios, unless
-the name says macro.
+shared by the batch (end to end: with tokenising and grading); eNFE = rows computed / length of
+the canvas as it ended (too large where the end policy cuts it: the canvases, NFE + aux_forwards,
+depend on no length); latency = seconds from entering the batch to leaving it. Totals, not means of
+ratios, unless the name says macro.
 """
 
 from collections import Counter

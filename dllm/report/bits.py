@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+from omegaconf.errors import OmegaConfBaseException
 
 from dllm.config import build
 from dllm.errors import ConfigError
 from dllm.metrics.bits import Bound, Budget, Round, bits
 from dllm.runs.folder import RunFolder
 from dllm.step.plan import ForwardKind
+from dllm.step.sampler import Sampler
 from dllm.step.trace import Step, Trace
 
 
@@ -93,19 +95,31 @@ class RunBits:
         path = folder.path
         if not (path / "config.yaml").exists():
             raise ConfigError(f"{path} is no run folder: it has no config.yaml")
-        config = folder.config()
-        budget = build(config.sampler, "sampler", config.allow_external).budget()
-        effective = {sample.id: sample.effective for sample in folder.samples()}
+        try:
+            config = folder.config()
+            sampler = build(config.sampler, "sampler", bool(config.get("allow_external")), Sampler)
+            budget = sampler.budget()
+        except (TypeError, AttributeError, ValueError, OmegaConfBaseException) as error:
+            told = str(error).splitlines()[0]
+            place = path / "config.yaml"
+            raise ConfigError(told if str(place) in told else f"{place}: {told}") from None
+        effective = {s.id: s.effective for s in folder.samples() if not s.unfit}
         if not effective:
             raise ConfigError(f"{path} has no finished samples that this version can read")
-        traces = [trace for trace in folder.traces() if trace.sample_id in effective]
-        if not traces:
+        if not (path / "traces.jsonl.gz").exists():
             raise ConfigError(f"{path} has no traces: decode with trace=true")
-        label = folder.summary()["label"] if (path / "summary.json").exists() else path.parent.name
+        traces = folder.traces_of(effective.keys())
+        label = path.parent.name
+        if (path / "summary.json").exists():
+            label = folder.summary().get("label")
+            if not isinstance(label, str):
+                raise ConfigError(f"{path / 'summary.json'} is no run's summary: it has no label")
         try:
             found = [SequenceBits.of(trace, effective[trace.sample_id], budget) for trace in traces]
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}, decode again: trace=true overwrite=true") from None
+        if not any(one.rounds for one in found):
+            raise ConfigError(f"{path}: its traces hold no round in which anything was decided")
         return cls(label, found)
 
     @property

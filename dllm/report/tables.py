@@ -27,7 +27,8 @@ COLUMNS = (
 )
 FOOTNOTE = (
     "NFE: forwards per sample, of every kind; those of a further model stand after the + and are "
-    "not in TPF. TPF: tokens before the first end token per forward, over all samples. "
+    "not in TPF; in brackets the canvases that they hold, where a forward holds several (branches, "
+    "guidance). TPF: tokens before the first end token per forward, over all samples. "
     "padding: share of the committed positions that lie behind the answer. "
     "speed-up: baseline over run, on the same samples, canvas, blocks and end policy. tokens/s "
     "is this machine's, once."
@@ -69,6 +70,8 @@ def cells(run: Mapping[str, Any]) -> tuple[str, ...]:
         if m.get(apart):
             accuracy += f" ({m[apart]} {apart})"
     forwards = f"{m['nfe']:.1f}"
+    if m.get("aux_forwards"):
+        forwards += f" ({m['nfe'] + m['aux_forwards']:.1f} canvases)"
     for name, count in m.get("other_forwards", {}).items():
         forwards += f" + {count:.1f} {name}"
     versus = run.get("versus_baseline")

@@ -29,7 +29,7 @@ from dllm.errors import ConfigError, RunError
 from dllm.metrics.definitions import SampleResult
 from dllm.models.json_file import read_object
 from dllm.runs.lock import locked
-from dllm.step.trace import Trace, pack_traces, read_traces
+from dllm.step.trace import Trace, pack_traces, parsed_traces, read_traces
 
 
 _TRACKED = "tracked.json"
@@ -163,6 +163,25 @@ class RunFolder:
 
     def traces(self) -> list[Trace]:
         return list(read_traces(self._traces)) if self._traces.exists() else []
+
+    def traces_of(self, samples: Collection[str]) -> list[Trace]:
+        """One of each of these samples.
+
+        Raises `ConfigError` where one is missing, with what is wrong with the file.
+        """
+        found: dict[str, Trace] = {}
+        wrong = "the file ends before it"
+        for trace in parsed_traces(self._traces):
+            if isinstance(trace, Trace):
+                found[trace.sample_id] = trace
+            else:
+                wrong = trace
+        if lost := [name for name in samples if name not in found]:
+            raise ConfigError(
+                f"{self._traces} holds no trace of sample {lost[0]} ({wrong}): decode again, the "
+                "same run with trace=true goes on where it can"
+            )
+        return [found[name] for name in samples]
 
     def repair(
         self, wanted: Collection[str], vocabulary: int, traced: bool, alternatives: int = 0

@@ -126,9 +126,12 @@ class DllmModel(LM):
             text = before(self.tokenizer.decode(tokens), _arguments(request)[1].get("until"))
             answers[number] = text
             self.cache_hook.add_partial("generate_until", request.args, text)
-            done = {"output": text, "nfe": outcome.cost.nfe, "effective": len(tokens)}
-            seconds = {"seconds": outcome.cost.seconds, "failure": outcome.failure}
-            self._note(number, request, {**done, **seconds})
+            cost = outcome.cost
+            verified = {f"{m} {kind}": n for (m, kind), n in cost.other_forwards.items()}
+            done = {"output": text, "nfe": cost.nfe, "effective": len(tokens)}
+            counted = {"aux_forwards": cost.aux_forwards, "other_forwards": verified}
+            seconds = {"seconds": cost.seconds, "failure": outcome.failure}
+            self._note(number, request, {**done, **counted, **seconds})
         lost = len(requests) - len(prompts)
         if lost:
             print(f"warning: {lost} of {len(requests)} prompts do not fit", file=sys.stderr)

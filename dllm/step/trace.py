@@ -9,6 +9,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,42 @@ class Step:
     considered: Considered | None = None
     """None = not asked for."""
 
+    @property
+    def more(self) -> int:
+        """Masks that were put in."""
+        return sum(count for _, count in self.inserted)
+
+    def contradiction(self, size: int) -> str | None:
+        """What can't be in a canvas of this many positions; None if all can."""
+        written = {"positions": self.positions, "remasked": self.remasked}
+        written["edits"] = [position for position, _ in self.edits]
+        for name, positions in written.items():
+            if not _whole(positions, size):
+                return f"{name}={positions} are no positions below {size}"
+        if not _whole(self.tokens) or not _whole([token for _, token in self.edits]):
+            return "tokens or edits hold what is no token"
+        if not _whole([self.fed, self.block]):
+            return f"fed={self.fed!r} or block={self.block!r} is no count"
+        for name in ("tokens", "scores", "probabilities"):
+            values = getattr(self, name)
+            if len(values) != len(self.positions) and (values or name == "tokens"):
+                return f"{name} has {len(values)} entries for {len(self.positions)} positions"
+        if not _probable([p for p in self.probabilities if p is not None]):
+            return f"probabilities={self.probabilities} are not all in [0, 1]"
+        if self.opened is not None and not (
+            len(self.opened) == 2 and all(type(end) is int for end in self.opened)
+        ):
+            return f"opened={self.opened} is no span"
+        if any(
+            not _whole([count]) or not _whole([at + 1], size + 1) for at, count in self.inserted
+        ):
+            return f"inserted={self.inserted} is not within {size} positions"
+        if self.length is not None and not _whole([self.length]):
+            return f"length={self.length!r} is no length"
+        if self.fill is not None and not (len(self.fill) == 2 and _whole(self.fill)):
+            return f"fill={self.fill} is no position and token"
+        return None
+
     def cut(self, length: int) -> None:
         """Notes that the sequence was shortened right after this step; commits beyond are
         dropped."""
@@ -151,6 +188,24 @@ class Trace:
                 canvas[step.fill[0] :] = step.fill[1]
             yield canvas
 
+    def contradiction(self) -> str | None:
+        """What can't be of a trace that was read from a file; None if all can."""
+        size = self.gen_length
+        if not _whole([size, self.mask_id]) or not isinstance(self.sample_id, str):
+            return "sample_id, gen_length or mask_id is no such thing"
+        if not _whole(self.given) or len(self.given) > size:
+            return f"given is no list of at most {size} tokens"
+        if not (self.sequential is None or _probable(self.sequential)):
+            return "sequential holds what is no probability"
+        for number, step in enumerate(self.steps, start=1):
+            if wrong := step.contradiction(size):
+                return f"step {number}: {wrong}"
+            size = step.length if step.length is not None else size + step.more
+        committed = sum(len(step.positions) for step in self.steps)
+        if self.sequential is not None and len(self.sequential) != committed:
+            return f"sequential has {len(self.sequential)} entries for {committed} commits"
+        return None
+
     def to_json(self) -> dict[str, Any]:
         """Compact form: fields at their default are left out."""
         steps = [
@@ -197,6 +252,16 @@ def _considered(raw: dict[str, Any]) -> Considered:
     )
 
 
+def _whole(values: Iterable[Any], below: float = inf) -> bool:
+    """Whether all are whole numbers in [0, below)."""
+    return all(type(value) is int and 0 <= value < below for value in values)
+
+
+def _probable(values: Iterable[Any]) -> bool:
+    """Whether all are in [0, 1], within the rounding of float32; NaN is not."""
+    return all(type(value) in (int, float) and 0 <= value <= 1 + 1e-6 for value in values)
+
+
 def pack_traces(traces: Iterable[Trace]) -> bytes:
     """One complete gzip member of JSON lines, to be appended to a file of such members."""
     lines = (json.dumps(trace.to_json(), separators=(",", ":")) + "\n" for trace in traces)
@@ -206,22 +271,35 @@ def pack_traces(traces: Iterable[Trace]) -> bytes:
 def read_traces(path: Path) -> Iterator[Trace]:
     """The traces of all complete members; one cut off by a kill does not count, nor what lies
     behind damage."""
-    block = b""
+    return (trace for trace in parsed_traces(path) if isinstance(trace, Trace))
+
+
+def parsed_traces(path: Path) -> Iterator[Trace | str]:
+    """As `read_traces`; what is wrong with the rest of a file comes last."""
+    block, number = b"", 1
     with open(path, "rb") as file:
-        while True:
+        while block := block or file.read(1 << 16):
             member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
             text = b""
             while not member.eof:
                 block = block or file.read(1 << 16)
                 if not block:
+                    yield f"trace {number} is cut off"
                     return
                 try:
                     text += member.decompress(block)
                 except zlib.error:
+                    yield f"trace {number} is not compressed as a trace is"
                     return
                 block = member.unused_data
-            try:
-                traces = [Trace.from_json(json.loads(line)) for line in text.splitlines()]
-            except (ValueError, KeyError, TypeError, AttributeError):
-                return
-            yield from traces
+            for line in text.splitlines():
+                try:
+                    trace = Trace.from_json(json.loads(line))
+                    wrong = trace.contradiction()
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                    wrong = "fields that a trace does not have, or lacks"
+                if wrong:
+                    yield f"trace {number}: {wrong}"
+                    return
+                yield trace
+                number += 1

@@ -1,22 +1,27 @@
 """Bits of decoded sequences, from their traces to columns and the command line."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sample_results import sample
 from tiny_decoding import sampler
 from toy_model import decoded, rounds
+from written_runs import write_run
 
 from dllm.errors import ConfigError
 from dllm.metrics.bits import Budget
 from dllm.report.bits import RunBits, SequenceBits
 from dllm.report.cells import Cell, measure
 from dllm.report.columns import COLUMNS
-from dllm.report.tables import print_comparison
+from dllm.report.tables import COLUMNS as COLUMNS_OF_RUNS
+from dllm.report.tables import cells, print_comparison
 from dllm.runs.folder import RunFolder
 from dllm.step.plan import ForwardKind
-from dllm.step.trace import Step, Trace
+from dllm.step.trace import Step, Trace, pack_traces
 from dllm.tasks.toy_oracle import ToyOracle
 from scripts.bits import main
 
@@ -165,6 +170,15 @@ def test_the_run_table_shows_bits(
     assert f"{found.bits_per_round:.2f}" in shown and f"{found.efficiency:.2f}" in shown
 
 
+def test_the_run_table_shows_the_canvases_of_branches(tmp_path: Path) -> None:
+    """Beside the forwards, whatever the canvas was cut to."""
+    number = COLUMNS_OF_RUNS.index("NFE")
+    plain = write_run(tmp_path, "threshold", [sample("a")])
+    branching = write_run(tmp_path, "ete", [sample("a", aux_forwards=9, tokens=[5, 1], rows=99)])
+    assert cells(RunFolder(plain).summary())[number] == "4.0"
+    assert cells(RunFolder(branching).summary())[number] == "4.0 (13.0 canvases)"
+
+
 def test_runs_without_what_is_needed(
     run: Callable[..., RunFolder], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -178,3 +192,135 @@ def test_runs_without_what_is_needed(
     assert "is no run folder" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="hold no probabilities"):
         SequenceBits.of(Trace("a", 4, 0, [replace(step(0, 0.5), probabilities=[])]), 4, None)
+
+
+def written(root: Path) -> RunFolder:
+    """A run of two samples with traces, not decoded."""
+    samples = [sample("a"), sample("b")]
+    folder = RunFolder(write_run(root, "threshold", samples, "trace=true"))
+    traces = [Trace(one.id, 4, 0, [step(0, 0.5, 0.9, opened=(0, 4))]) for one in samples]
+    (folder.path / "traces.jsonl.gz").write_bytes(b"".join(pack_traces([t]) for t in traces))
+    return folder
+
+
+def refused(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that the command says."""
+    assert main([str(folder.path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
+    assert str(folder.path) in said
+    return said
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ({"positions": [0, 9]}, r"step 1: positions=[0, 9] are no positions below 4"),
+        ({"positions": [-1, 1]}, r"step 1: positions=[-1, 1] are no positions below 4"),
+        ({"positions": [0, 1.0]}, "are no positions below 4"),
+        ({"positions": 3}, "fields that a trace does not have, or lacks"),
+        ({"positions": [0]}, "tokens has 2 entries for 1 positions"),
+        ({"tokens": [5]}, "tokens has 1 entries for 2 positions"),
+        ({"tokens": [5, "x"]}, "tokens or edits hold what is no token"),
+        ({"probabilities": [0.5]}, "probabilities has 1 entries for 2 positions"),
+        ({"probabilities": [0.5, 1.5]}, "are not all in [0, 1]"),
+        ({"probabilities": [0.5, -0.1]}, "are not all in [0, 1]"),
+        ({"probabilities": [0.5, float("nan")]}, "are not all in [0, 1]"),
+        ({"probabilities": [0.5, "0.5"]}, "are not all in [0, 1]"),
+        ({"scores": [0.5]}, "scores has 1 entries for 2 positions"),
+        ({"remasked": [4]}, "remasked=[4] are no positions below 4"),
+        ({"edits": [[5, 1]]}, "edits=[5] are no positions below 4"),
+        ({"edits": [[1]]}, "fields that a trace does not have, or lacks"),
+        ({"block": "0"}, "fed=8 or block='0' is no count"),
+        ({"opened": [0]}, "opened=(0,) is no span"),
+        ({"length": -1}, "length=-1 is no length"),
+        ({"fill": [2]}, "fill=(2,) is no position and token"),
+        ({"inserted": [[7, 2]]}, "inserted=[(7, 2)] is not within 4 positions"),
+        ({"kind": "guess"}, "fields that a trace does not have, or lacks"),
+        ({"unheard": 1}, "fields that a trace does not have, or lacks"),
+    ],
+)
+def test_a_step_that_can_not_be(
+    change: dict[str, Any], wrong: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = written(tmp_path)
+    first, second = folder.traces()
+    data = second.to_json()
+    data["steps"][0].update(change)
+
+    class Changed(Trace):
+        def to_json(self) -> dict[str, Any]:
+            return data
+
+    changed = pack_traces([first]) + pack_traces([Changed("b", 4, 0)])
+    (folder.path / "traces.jsonl.gz").write_bytes(changed)
+    said = refused(folder, capsys)
+    assert "traces.jsonl.gz holds no trace of sample b (trace 2: " in said and wrong in said
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ({"gen_length": "4"}, "sample_id, gen_length or mask_id is no such thing"),
+        ({"sequential": [0.5]}, "sequential has 1 entries for 2 commits"),
+        ({"sequential": [0.5, float("nan")]}, "sequential holds what is no probability"),
+        ({"given": [1] * 5}, "given is no list of at most 4 tokens"),
+    ],
+)
+def test_a_trace_that_can_not_be(change: dict[str, Any], wrong: str) -> None:
+    trace = Trace.from_json({**Trace("a", 4, 0, [step(0, 0.5, 0.9)]).to_json(), **change})
+    assert trace.contradiction() == wrong
+    assert Trace("a", 4, 0, [step(0, 0.5, 0.9)]).contradiction() is None
+
+
+def test_files_of_a_run_that_are_damaged(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = written(tmp_path)
+    assert main([str(folder.path)]) == 0
+    capsys.readouterr()
+    traces = folder.path / "traces.jsonl.gz"
+    whole = traces.read_bytes()
+    for data, wrong in (
+        (whole[:-9], "sample b (trace 2 is cut off)"),
+        (whole[: len(whole) // 2], "sample b (the file ends before it)"),
+        (whole[:20], "sample a (trace 1 is cut off)"),
+        (b"", "sample a (the file ends before it)"),
+        (b"no gzip", "sample a (trace 1 is not compressed as a trace is)"),
+    ):
+        traces.write_bytes(data)
+        said = refused(folder, capsys)
+        assert "traces.jsonl.gz" in said and wrong in said
+    traces.write_bytes(pack_traces([Trace("a", 4, 0), Trace("b", 4, 0)]))
+    assert "hold no round in which anything was decided" in refused(folder, capsys)
+    traces.write_bytes(whole)
+
+    summary = folder.path / "summary.json"
+    for text in ("{", "[]", "{}", json.dumps({"label": 3})):
+        summary.write_text(text)
+        assert "summary.json" in refused(folder, capsys)
+    summary.unlink()
+    assert main([str(folder.path)]) == 0
+    capsys.readouterr()
+
+    config = folder.path / "config.yaml"
+    fine = config.read_text()
+    for text in (
+        "a: [",
+        "- 1",
+        "\x00",
+        "version: 2",
+        "sampler: threshold\ntask: {}",
+        "sampler: 3\ntask: {}",
+        "sampler: {}\ntask: {}",
+        "sampler: null\ntask: {}",
+        "sampler: ${oops}\ntask: {}",
+        "sampler: {_target_: os.getcwd}\ntask: {}",
+        "sampler: {_target_: samplers.threshold.Threshold}\ntask: {}",
+        "sampler: {_target_: dllm.cache.none.NoCache}\ntask: {}",
+        fine.replace("threshold: 0.9", "threshold: often"),
+        fine.replace("threshold: 0.9", "threshold: 9"),
+    ):
+        assert text != fine
+        config.write_text(text)
+        assert "config.yaml" in refused(folder, capsys)

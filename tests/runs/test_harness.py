@@ -91,6 +91,16 @@ def test_both_kinds_of_task(tasks: Path, tmp_path: Path) -> None:
     assert sum("error" in line for line in lines) == 6
 
 
+def test_forwards_of_a_verifier_are_told(tasks: Path, tmp_path: Path) -> None:
+    lm = model(tmp_path, model="tiny-llada", sampler="deer")
+    evaluated(tasks, lm, "copying")
+    lines = [json.loads(x) for x in (lm.folder / "requests.jsonl").read_text().splitlines()]
+    assert lines
+    for line in lines:
+        assert line["other_forwards"]["verifier step"] >= 1
+        assert line["nfe"] >= 1 and line["aux_forwards"] == 0
+
+
 def test_answers_do_not_depend_on_the_batch(tasks: Path, tmp_path: Path) -> None:
     outputs = []
     for size in (1, 3):

@@ -1,5 +1,6 @@
 """Traces: replay equals the output, files keep everything, a kill costs one trace at most."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -132,10 +133,9 @@ def test_a_file_cut_by_a_kill_loses_the_last_trace_only(tmp_path: Path, cut: int
 def test_more_traces_than_one_read(tmp_path: Path) -> None:
     path = tmp_path / "traces.jsonl.gz"
     generator = np.random.default_rng(0)
+    step = Step(ForwardKind.STEP, 9, 0, positions=list(range(99)), tokens=[5] * 99)
     traces = [
-        Trace(
-            f"s{i}", 99, MASK, [Step(ForwardKind.STEP, 9, 0, scores=generator.random(99).tolist())]
-        )
+        Trace(f"s{i}", 99, MASK, [replace(step, scores=generator.random(99).tolist())])
         for i in range(150)
     ]
     path.write_bytes(b"".join(pack_traces([trace]) for trace in traces))
