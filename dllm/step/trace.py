@@ -191,9 +191,10 @@ class Trace:
     def contradiction(self) -> str | None:
         """What can't be of a trace that was read from a file; None if all can."""
         size = self.gen_length
-        if not _whole([size, self.mask_id]) or not isinstance(self.sample_id, str):
+        # A model without a mask token has a negative id of one.
+        if not _whole([size]) or type(self.mask_id) is not int or type(self.sample_id) is not str:
             return "sample_id, gen_length or mask_id is no such thing"
-        if not _whole(self.given) or len(self.given) > size:
+        if not all(type(token) is int for token in self.given) or len(self.given) > size:
             return f"given is no list of at most {size} tokens"
         if not (self.sequential is None or _probable(self.sequential)):
             return "sequential holds what is no probability"

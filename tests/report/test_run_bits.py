@@ -14,6 +14,7 @@ from written_runs import write_run
 
 from dllm.errors import ConfigError
 from dllm.metrics.bits import Budget
+from dllm.models.spec import NO_MASK
 from dllm.report.bits import RunBits, SequenceBits
 from dllm.report.cells import Cell, measure
 from dllm.report.columns import COLUMNS
@@ -270,7 +271,8 @@ def test_a_step_that_can_not_be(
 def test_a_trace_that_can_not_be(change: dict[str, Any], wrong: str) -> None:
     trace = Trace.from_json({**Trace("a", 4, 0, [step(0, 0.5, 0.9)]).to_json(), **change})
     assert trace.contradiction() == wrong
-    assert Trace("a", 4, 0, [step(0, 0.5, 0.9)]).contradiction() is None
+    for mask in (0, NO_MASK):
+        assert Trace("a", 4, mask, [step(0, 0.5, 0.9)], given=[mask]).contradiction() is None
 
 
 def test_files_of_a_run_that_are_damaged(
