@@ -72,11 +72,6 @@ class DiffusionGemma(Sampler):
                     f"sampler.t_max={self.t_max} must be above sampler.t_min={self.t_min}"
                 )
 
-    @property
-    def stops(self) -> bool:
-        """Whether a block may end before its last step."""
-        return self.stability_threshold is not None and self.confidence_threshold is not None
-
     def fields(self) -> tuple[StateField, ...]:
         return (
             *super().fields(),
@@ -142,7 +137,7 @@ class DiffusionGemma(Sampler):
         return torch.cat((latest[:, 1:], now[:, None]), dim=1), same
 
     def _confident(self, entropy: Float[Tensor, "batch rows"]) -> Bool[Tensor, "batch"]:
-        if not self.stops:
+        if self.stability_threshold is None or self.confidence_threshold is None:
             return torch.zeros_like(entropy[:, 0], dtype=torch.bool)
         return entropy.mean(dim=-1) < self.confidence_threshold
 
