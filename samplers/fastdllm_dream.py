@@ -50,20 +50,20 @@ class FastDLLMDream(Sampler):
         if gen_length % self.steps:
             raise ConfigError(f"sampler.steps={self.steps} does not divide gen_length={gen_length}")
 
-    def budget(self, canvas: Canvas) -> Int[np.ndarray, "batch"]:
+    def due(self, canvas: Canvas) -> Int[np.ndarray, "batch"]:
         """Positions looked at: all that have fallen due and are not out yet.
 
         What was rejected is carried over, so it is the due total minus the commits so far.
         """
         gen_length = np.array([prompt.gen_length for prompt in canvas.prompts])
-        due = gen_length // self.steps * np.minimum(canvas.step + 1, self.steps)
-        return due - (gen_length - canvas.masked().sum(axis=1))
+        total = gen_length // self.steps * np.minimum(canvas.step + 1, self.steps)
+        return total - (gen_length - canvas.masked().sum(axis=1))
 
     def looked_at(
         self, score: Float[Tensor, "batch rows"], view: View
     ) -> Bool[Tensor, "batch rows"]:
-        budget = torch.as_tensor(self.budget(view.canvas), device=score.device)
-        return scores.top_k(score, view.candidates, budget)
+        due = torch.as_tensor(self.due(view.canvas), device=score.device)
+        return scores.top_k(score, view.candidates, due)
 
     def choose(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState

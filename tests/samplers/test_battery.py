@@ -6,6 +6,7 @@ texts are supplied, whoever asks for them.
 
 import ast
 import importlib.util
+import inspect
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import replace
@@ -173,6 +174,16 @@ def prompts(*lengths: int) -> list[Prompt]:
         Prompt(f"s{number}", draw(length), GEN_LENGTH, reference=draw(GEN_LENGTH))
         for number, length in enumerate(lengths)
     ]
+
+
+def test_methods_of_the_interface_are_called_alike(fitting: Fitting) -> None:
+    """What a sampler names as the interface does takes what the interface gives."""
+    for name, method in vars(Sampler).items():
+        if inspect.isfunction(method) and not name.startswith("_"):
+            own = getattr(type(fitting.sampler), name)
+            assert list(inspect.signature(own).parameters) == list(
+                inspect.signature(method).parameters
+            ), name
 
 
 def test_decodes(fitting: Fitting) -> None:
