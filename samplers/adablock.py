@@ -107,9 +107,7 @@ class AdaptiveBlocks:
         return min(max(1, int(self.window_fraction * generated)), left)
 
     def eligible(self, canvas: Canvas) -> Bool[np.ndarray, "batch canvas"]:
-        index = np.arange(canvas.capacity)
-        inside = (index >= canvas.block_start[:, None]) & (index < canvas.block_end[:, None])
-        return canvas.masked() & inside
+        return canvas.masked() & canvas.in_block()
 
     def refine(self, view: View) -> np.ndarray | None:
         canvas = view.canvas

@@ -87,9 +87,7 @@ class Learn2PD(Sampler):
     def plan(
         self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState
     ) -> Request:
-        index = np.arange(canvas.capacity)
-        start, end = canvas.block_start[:, None], canvas.block_end[:, None]
-        return Request(pad_positions((index >= start) & (index < end)))
+        return Request(pad_positions(canvas.in_block()))
 
     def accepted(
         self, score: Float[Tensor, "batch rows"], view: View

@@ -56,10 +56,8 @@ class LLaDA2Edit(DynamicQuota):
     def plan(
         self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState
     ) -> Request:
-        index = np.arange(canvas.capacity)
-        block = (index >= canvas.block_start[:, None]) & (index < canvas.block_end[:, None])
-        answer = index >= canvas.prompt_length[:, None]
-        return Request(pad_positions(block & answer))
+        answer = np.arange(canvas.capacity) >= canvas.prompt_length[:, None]
+        return Request(pad_positions(canvas.in_block() & answer))
 
     def select(self, view: View, state: SamplerState) -> Decision:
         decision = super().select(view, state)

@@ -62,9 +62,7 @@ class Wino(Sampler):
     def plan(
         self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState
     ) -> Request:
-        index = np.arange(canvas.capacity)
-        block = (index >= canvas.block_start[:, None]) & (index < canvas.block_end[:, None])
-        return Request(pad_positions(block), twins=True)
+        return Request(pad_positions(canvas.in_block()), twins=True)
 
     def choose(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState

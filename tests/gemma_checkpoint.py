@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from tiny_checkpoints import CONFIGS
 from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
 from transformers.utils import logging
 
@@ -13,29 +14,14 @@ from dllm.step.sampler import Sampler
 
 
 BLOCK, IMAGE, VOCABULARY = 8, 62, 64
+TEXT = CONFIGS["diffusion_gemma"]["text_config"] | {"eos_token_id": 1, "pad_token_id": 0}
 logging.disable_progress_bar()
 
 
 def write_checkpoint(folder: Path) -> Path:
     """Weights that are sure of some tokens; no more, or rounding would grow from step to step."""
     config = DiffusionGemmaConfig(
-        text_config={
-            "vocab_size": VOCABULARY,
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 8,
-            "global_head_dim": 16,
-            "num_global_key_value_heads": 1,
-            "sliding_window": 6,
-            "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
-            "num_experts": 4,
-            "top_k_experts": 2,
-            "moe_intermediate_size": 16,
-            "max_position_embeddings": 128,
-        },
+        text_config={**TEXT, "vocab_size": VOCABULARY},
         vision_config={
             "model_type": "gemma4_vision",
             "hidden_size": 16,

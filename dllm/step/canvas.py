@@ -192,6 +192,11 @@ class Canvas:
             & (index < self.length[:, None])
         )
 
+    def in_block(self) -> Bool[np.ndarray, "batch canvas"]:
+        """Positions of the current blocks, decided or not."""
+        index = np.arange(self.capacity)
+        return (index >= self.block_start[:, None]) & (index < self.block_end[:, None])
+
     def masked_in_block(self, row: int) -> int:
         # An aligned block may begin inside the prompt, which is never masked.
         start = max(self.block_start[row], self.prompt_length[row])

@@ -62,9 +62,7 @@ class GrowingBlocks:
         return None if start >= canvas.length[row] else (start, start + self.block_length)
 
     def eligible(self, canvas: Canvas) -> Bool[np.ndarray, "batch canvas"]:
-        index = np.arange(canvas.capacity)
-        inside = (index >= canvas.block_start[:, None]) & (index < canvas.block_end[:, None])
-        return canvas.masked() & inside
+        return canvas.masked() & canvas.in_block()
 
     def refine(self, view: View) -> np.ndarray | None:
         return None

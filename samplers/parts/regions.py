@@ -59,12 +59,7 @@ class FixedBlocks:
         )
 
     def eligible(self, canvas: Canvas) -> Bool[np.ndarray, "batch canvas"]:
-        index = np.arange(canvas.capacity)
-        return (
-            (canvas.tokens == canvas.mask_id)
-            & (index >= canvas.block_start[:, None])
-            & (index < canvas.block_end[:, None])
-        )
+        return (canvas.tokens == canvas.mask_id) & canvas.in_block()
 
     def refine(self, view: View) -> np.ndarray | None:
         return None

@@ -44,9 +44,7 @@ class WholeBlocks:
         return start, start + int(canvas.attention_block[row])
 
     def eligible(self, canvas: Canvas) -> Bool[np.ndarray, "batch canvas"]:
-        index = np.arange(canvas.capacity)
-        inside = (index >= canvas.block_start[:, None]) & (index < canvas.block_end[:, None])
-        return canvas.masked() & inside
+        return canvas.masked() & canvas.in_block()
 
     def refine(self, view: View) -> np.ndarray | None:
         return None

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from killed_training import killed
 
 from dllm.config import compose
 from dllm.errors import ConfigError
 from dllm.models.filter import FilterFacts, FilterNetwork, load_filter
-from dllm.training.checkpoints import Course
 from dllm.training.filter import FilterRecipe, execute, report, split_records, train_filter
 from dllm.training.records import Record, Records, RecordShards
 
@@ -81,10 +81,6 @@ def collected(folder: Path, count: int = 120) -> None:
     )
 
 
-class Killed(BaseException):
-    """No `Exception`, which nothing may catch."""
-
-
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("save", [1, 3, 5])
 def test_killed_anywhere_it_ends_as_if_undisturbed(
@@ -99,21 +95,8 @@ def test_killed_anywhere_it_ends_as_if_undisturbed(
         files = ("filter.safetensors", "metrics.jsonl")
         return [(tmp_path / name / file).read_bytes() for file in files]
 
-    real, count = Course.save, 0
-
-    def dies(course: Course, state: dict) -> None:
-        nonlocal count
-        count += 1
-        if count != save:
-            return real(course, state)
-        if when == "after":
-            real(course, state)
-        raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Course, "save", dies)
-        with pytest.raises(Killed):
-            train("killed")
+    with killed(monkeypatch, save, when):
+        train("killed")
     assert train("killed") == train("whole")
     again = train("killed")
     assert again == train("whole")

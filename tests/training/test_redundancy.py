@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from killed_training import killed
 from tiny_decoding import EOS, MASK, SPEC, random_model
 
 from dllm.config import compose
@@ -14,7 +15,6 @@ from dllm.step.outcome import Cost, Outcome
 from dllm.step.plan import ForwardKind
 from dllm.step.trace import Step, Trace
 from dllm.tasks.listops import ListOperations
-from dllm.training.checkpoints import Course
 from dllm.training.redundancy import execute, state_loss, states_of
 
 
@@ -81,10 +81,6 @@ def test_nothing_to_learn_from(checkpoint: Path, tmp_path: Path) -> None:
         execute(compose(command(checkpoint, tmp_path / "out"), "train_redundancy"))
 
 
-class Killed(BaseException):
-    """No `Exception`, which nothing may catch."""
-
-
 @pytest.mark.parametrize("save", [1, 2, 4])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_anywhere_it_ends_as_if_undisturbed(
@@ -99,21 +95,8 @@ def test_killed_anywhere_it_ends_as_if_undisturbed(
         log = (tmp_path / name / "metrics.jsonl").read_text()
         return load_model(tmp_path / name / "model").state_dict(), log
 
-    real, count = Course.save, 0
-
-    def dies(course: Course, state: dict) -> None:
-        nonlocal count
-        count += 1
-        if count != save:
-            return real(course, state)
-        if when == "after":
-            real(course, state)
-        raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Course, "save", dies)
-        with pytest.raises(Killed):
-            train("killed")
+    with killed(monkeypatch, save, when):
+        train("killed")
     (resumed, log), (whole, expected) = train("killed"), train("whole")
     assert log == expected
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
