@@ -9,7 +9,7 @@ import json
 import sys
 
 from dllm.errors import ConfigError
-from scripts.command_line import user_path
+from scripts.command_line import COMMAND, user_path
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,11 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--model", default="tiny-llada", help="whose tokenizer: a name in conf/model"
     )
     options = parser.parse_args(arguments)
-    try:
-        return _run(options)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return COMMAND.plain(lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> int:

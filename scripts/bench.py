@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from dllm.errors import ConfigError
+from scripts.command_line import COMMAND
 
 
 def loop(overrides: Sequence[str]) -> None:
@@ -118,14 +119,13 @@ def main() -> int:
     parser.add_argument("bench", choices=sorted(BENCHES))
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_args()
-    try:
-        if arguments.bench in OPTIONLESS and arguments.overrides:
-            raise ConfigError(f"{arguments.overrides[0]}: {arguments.bench} takes no options")
-        BENCHES[arguments.bench](arguments.overrides)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return COMMAND.plain(lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    if arguments.bench in OPTIONLESS and arguments.overrides:
+        raise ConfigError(f"{arguments.overrides[0]}: {arguments.bench} takes no options")
+    BENCHES[arguments.bench](arguments.overrides)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@ python -m scripts.bits results/runs/latest --picture bits.png
 import argparse
 import sys
 
-from dllm.errors import ConfigError
-from scripts.command_line import user_path
+from scripts.command_line import COMMAND, user_path
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,11 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--picture", type=user_path, help="PNG: information per round, a line per run"
     )
     options = parser.parse_args(arguments)
-    try:
-        return _run(options)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return COMMAND.plain(lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> int:

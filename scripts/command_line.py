@@ -43,6 +43,15 @@ class CommandLine:
         except (ConfigError, RunError) as error:
             self.failed(2 if isinstance(error, ConfigError) else 1, str(error))
 
+    def plain(self, run: Callable[[], int | None]) -> int:
+        """Exit code of a command without Hydra: the same lines and codes as of a job."""
+        self.speak()
+        try:
+            return run() or 0
+        except (ConfigError, RunError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2 if isinstance(error, ConfigError) else 1
+
     def speak(self) -> None:
         """Each warning is one line, said once."""
         # Python's own "once" forgets whenever a library touches the filters.

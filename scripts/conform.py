@@ -53,12 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.files and not options.numerics:
         parser.error("name recorded files or --numerics folders")
-    COMMAND.speak()
-    try:
-        return _run(options)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return COMMAND.plain(lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> int:

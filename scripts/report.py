@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dllm.errors import ConfigError, RunError
+from dllm.errors import ConfigError
 from scripts.command_line import COMMAND, user_path
 
 
@@ -93,12 +93,8 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments and arguments[0] not in (*known, "-h", "--help"):
         arguments = ["runs", *arguments]
     options = parser.parse_args(arguments)
-    COMMAND.speak()
     try:
-        return known[options.command](options)
-    except (ConfigError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+        return COMMAND.plain(lambda: known[options.command](options))
     except OSError as error:
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
