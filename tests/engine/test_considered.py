@@ -1,6 +1,7 @@
 """What a trace keeps of the decisions on request, and a session that changes its mind."""
 
 import json
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
 from dllm.runs.parts import build_parts
 from dllm.step.trace import Trace
+from samplers.credit import TraceCredit
 
 
 @pytest.mark.parametrize("name", ["threshold", "wino", "credit"])
@@ -105,3 +107,30 @@ def test_a_memory_of_another_shape_is_refused() -> None:
     rule = sampler("sampler=klass", "sampler.history=5")
     with pytest.raises(ConfigError, match=r"Klass would remember .* in another shape"):
         made.change(Setting(made.setting.predictor, rule, NoCache(), record=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherCredit(TraceCredit):
+    """Its memory has the same names and shapes, and another meaning."""
+
+
+def test_a_rule_goes_on_with_its_own_memory_only() -> None:
+    """The same rule with other options does; one whose transform is another one does not."""
+    credit = sampler("sampler=threshold", "sampler/logits_transform=credit")
+    kept = replace(credit, threshold=0.5)
+    transform = OtherCredit(**vars(credit.logits_transform))
+    made = Session(Setting(Predictor(random_model()), credit, NoCache()))
+    made.submit(ragged_prompts(1)[0])
+    made.step()
+    made.change(replace(made.setting, sampler=kept))
+    assert made.setting.sampler is kept
+    with pytest.raises(ConfigError, match="credit"):
+        made.change(replace(made.setting, sampler=replace(kept, logits_transform=transform)))
+
+
+def test_a_rule_that_lays_out_another_canvas_is_refused() -> None:
+    made, _ = session()
+    made.step()
+    rule = sampler("sampler/region=growing", "sampler.region.initial_length=4")
+    with pytest.raises(ConfigError, match="sample s2: another region lays out another canvas"):
+        made.change(replace(made.setting, sampler=rule))
