@@ -3,11 +3,12 @@
     python .ci/mutation.py --mutants 150 --seed 1
 
 mutmut (pyproject.toml, [tool.mutmut]) writes mutants of every function into mutants/. A mutant is
-tried by the tests of its module (the file of the same name), of the modules that import it, by the
-battery over its samplers, and by all others (a check of a sampler's options by the tests of their
-ranges first), in this order and among equals by the words that a file shares with the function,
-until one fails or `--seconds` of processor time are spent: a mutant that would be noticed later
-counts as survived. Tests that do not come to an end within ten times as long notice, too.
+tried by the tests of its module (the file of the same name), of its folder and of the modules that
+import it, by the recorded traces and the battery of its samplers, and by all others (a check of a
+sampler's options by the tests of their ranges first), in this order and among equals by the words
+that a file shares with the function, until one fails or `--seconds` of processor time are spent: a
+mutant that would be noticed later counts as survived. Tests that do not come to an end within ten
+times as long notice, too.
 """
 
 import argparse
@@ -29,7 +30,8 @@ from mutmut.__main__ import copy_also_copy_files, copy_src_dir, create_mutants
 
 
 FOLDER = Path("mutants").resolve()
-TESTED = ("tests/samplers", "tests/cache", "tests/engine", "tests/step")
+TESTED = ("tests/samplers", "tests/cache", "tests/engine", "tests/step", "tests/constraints")
+TRACES = "tests/conform/test_traces.py"
 RANGES = ("tests/samplers/test_option_ranges.py", "tests/samplers/test_scheduled_thresholds.py")
 BATTERY = (*RANGES, "tests/samplers/test_battery.py", "tests/samplers/test_compositions.py")
 QUIET = ("-x", "-q", "-p", "no:cacheprovider")
@@ -90,6 +92,9 @@ def trials(module: str, function: str) -> tuple[tuple[str, ...], ...]:
             if f"from {module} import" in path.read_text():
                 users.add(".".join(path.with_suffix("").parts))
     files = sorted(path for folder in TESTED for path in Path(folder).rglob("test_*.py"))
+    # Not the samplers' own: one file each, of which the others say little.
+    folder = Path("tests", *module.removeprefix("dllm.").split(".")[:-1])
+    siblings = set() if folder == Path("tests/samplers") else set(folder.glob("test_*.py"))
 
     def distance(path: Path) -> int:
         if str(path) in BATTERY:
@@ -98,7 +103,9 @@ def trials(module: str, function: str) -> tuple[tuple[str, ...], ...]:
             return 0
         if f"from {module} import" in path.read_text():
             return 1
-        if path.stem.removeprefix("test_") in {part for user in users for part in user.split(".")}:
+        if path in siblings or path.stem.removeprefix("test_") in {
+            part for user in users for part in user.split(".")
+        }:
             return 2
         return 3
 
@@ -117,7 +124,8 @@ def trials(module: str, function: str) -> tuple[tuple[str, ...], ...]:
         return (*filter(None, runs), BATTERY)
     if function == "__post_init__" or module == "samplers.parts.checks":
         near.insert(0, (*RANGES, *named))
-    return (*filter(None, near), (*BATTERY, *named), others)
+    recorded = [(f"{TRACES}::test_recorded", *named)] if named else []
+    return (*filter(None, near), *recorded, (*BATTERY, *named), others)
 
 
 def noticed(mutant: str, seconds: float) -> str:
@@ -161,7 +169,7 @@ def main() -> None:
     sys.path.insert(0, str(FOLDER))
     os.environ["MUTANT_UNDER_TEST"] = ""
     # Everything is imported once, here.
-    if pytest.main([*QUIET, "--collect-only", "-qq", *TESTED]):
+    if pytest.main([*QUIET, "--collect-only", "-qq", *TESTED, TRACES]):
         raise SystemExit("the tests can't be collected")
     found: Counter[str] = Counter()
     for mutant in sample:

@@ -98,11 +98,11 @@ class Structure:
         for name in ("concentration", "block_spread", "floor_spread"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"sampler.structure.{name}={getattr(self, name)} must be > 0")
-        if not 0 < self.boundary_prior < 1 or not 0 < self.clip < 0.5:
-            raise ConfigError(
-                f"sampler.structure: boundary_prior={self.boundary_prior} must be in (0, 1), "
-                f"clip={self.clip} in (0, 0.5)"
-            )
+        for name, high in (("boundary_prior", 1), ("clip", 0.5)):
+            if not 0 < getattr(self, name) < high:
+                raise ConfigError(
+                    f"sampler.structure.{name}={getattr(self, name)} is outside (0, {high})"
+                )
 
     @cached_property
     def log_prior(self) -> Rows:

@@ -1,11 +1,13 @@
 """Window, dLLM-Cache, d2Cache, dKV and vicinity: what holds for every approximate cache."""
 
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from scripted import built
 from tiny_decoding import SPEC, ragged_prompts, random_model
 
@@ -104,24 +106,39 @@ def test_guidance_is_refused(name: str) -> None:
         list(decoder.decode(ragged_prompts(1)))
 
 
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        ("cache=window cache.outer_window=0", "cache.outer_window=0 must be >= 1"),
-        ("cache=window cache.refresh_cycle=0", "cache.refresh_cycle=0 must be >= 1"),
-        ("cache=dllm_cache cache.update_share=1.5", "cache.update_share=1.5 is outside"),
-        ("cache=dllm_cache cache.prompt_interval=0", "cache.prompt_interval=0 must be >= 1"),
-        ("cache=d2cache cache.sigma=0.0", "cache.sigma=0.0 must be > 0"),
-        ("cache=d2cache cache.rollout_p=2.0", "cache.rollout_p=2.0 is outside"),
-        ("cache=d2cache cache.current_k=0", "cache.current_k=0 must be >= 1"),
-        ("cache=dkv cache.refresh_every=0", "cache.refresh_every=0 must be >= 1"),
-        ("cache=vicinity cache.after_look=-1", "cache.after_look=-1 must be >= 0"),
-        ("cache=vicinity cache.refresh_every=0", "cache.refresh_every=0 must be >= 1"),
-    ],
-)
-def test_options_out_of_range(option: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        build(compose(option.split()).cache, "cache")
+AT_LEAST_ONE = ((1,), (0,), "must be >= 1")
+UNIT = ((0.0, 1.0), (math.nextafter(0, -1), math.nextafter(1, 2)), "is outside [0, 1]")
+RANGES = {
+    ("window", "outer_window"): AT_LEAST_ONE,
+    ("window", "refresh_cycle"): AT_LEAST_ONE,
+    ("dllm_cache", "prompt_interval"): AT_LEAST_ONE,
+    ("dllm_cache", "response_interval"): AT_LEAST_ONE,
+    ("dllm_cache", "update_share"): UNIT,
+    ("d2cache", "current_k"): AT_LEAST_ONE,
+    ("d2cache", "inflate_w"): ((0,), (-1,), "must be >= 0"),
+    ("d2cache", "sigma"): ((math.nextafter(0, 1),), (0.0,), "must be > 0"),
+    ("d2cache", "rollout_p"): UNIT,
+    ("dkv", "refresh_every"): AT_LEAST_ONE,
+    ("vicinity", "prefix_look"): ((0,), (-1,), "must be >= 0"),
+    ("vicinity", "after_look"): ((0,), (-1,), "must be >= 0"),
+    ("vicinity", "warmup_steps"): ((0,), (-1,), "must be >= 0"),
+    ("vicinity", "refresh_every"): AT_LEAST_ONE,
+}
+
+
+@pytest.mark.parametrize(("name", "option"), RANGES)
+def test_option_range(name: str, option: str) -> None:
+    """A bound is allowed, what is beyond it is refused by name."""
+    allowed, refused, phrase = RANGES[name, option]
+    config = compose([f"cache={name}"])
+    for value in allowed:
+        OmegaConf.update(config, f"cache.{option}", value)
+        build(config.cache, "cache")
+    for value in refused:
+        OmegaConf.update(config, f"cache.{option}", value)
+        with pytest.raises(ConfigError) as error:
+            build(config.cache, "cache")
+        assert str(error.value) == f"cache.{option}={value} {phrase}"
 
 
 @pytest.mark.parametrize("baseline", ["true", "false"])

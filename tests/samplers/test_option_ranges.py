@@ -22,6 +22,11 @@ def at_least(bound: float, below: float) -> tuple[tuple[float], tuple[float], st
 TINY = math.nextafter(0, -1)
 POSITIVE = ((math.nextafter(0, 1),), (0.0,), "must be > 0")
 SHARE = ((math.nextafter(0, 1), 1.0), (0.0, math.nextafter(1, 2)), "is outside (0, 1]")
+OPEN = (
+    (math.nextafter(0, 1), math.nextafter(1, 0)),
+    (0.0, 1.0),
+    "is outside (0, 1)",
+)
 DYSTRUCT = "dystruct sampler.delimiter_ids=[4]"
 TEMPERED = (POSITIVE[0], (0.0,), "must be > 0 (greedy: sampler/proposer=greedy)")
 NUCLEUS = "threshold sampler/logits_transform=nucleus"
@@ -78,6 +83,12 @@ RANGES = {
     (DYSTRUCT, "structure.concentration"): ((1e-9,), (0.0,), "must be > 0"),
     (DYSTRUCT, "structure.block_spread"): POSITIVE,
     (DYSTRUCT, "structure.floor_spread"): POSITIVE,
+    (DYSTRUCT, "structure.boundary_prior"): OPEN,
+    (DYSTRUCT, "structure.clip"): (
+        (math.nextafter(0, 1), math.nextafter(0.5, 0)),
+        (0.0, 0.5),
+        "is outside (0, 0.5)",
+    ),
     (DYSTRUCT, "schedule.instability_weight"): at_least(0, TINY),
     (DYSTRUCT, "schedule.anchor_weight"): at_least(0, TINY),
     (DYSTRUCT, "schedule.temperature"): at_least(0, TINY),
@@ -118,7 +129,7 @@ RANGES = {
     ("certainty_prior", "sigma"): POSITIVE,
     ("factor", "factor"): POSITIVE,
     ("dream_entropy", "steps"): at_least(1, 0),
-    ("dream_entropy", "eps"): ((math.nextafter(1, 0),), (0.0, 1.0), "is outside (0, 1)"),
+    ("dream_entropy", "eps"): OPEN,
     ("dream_entropy", "alg_temp"): at_least(0, TINY),
     ("threshold sampler/proposer=gumbel", "proposer.temperature"): TEMPERED,
     ("wedlm sampler/proposer=filtered", "proposer.temperature"): TEMPERED,
