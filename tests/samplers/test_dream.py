@@ -109,6 +109,12 @@ def test_most_confident_first() -> None:
     assert committed == [[0], [1, 5], [2, 7], [3, 4, 6]]
 
 
+def test_more_steps_than_positions() -> None:
+    """Most of them commit nothing; each is taken, also once nothing is masked any more."""
+    run = decode_written(whole("dream_maskgit_plus", steps=40), [9] * 8)
+    assert (run.failure, run.tokens, run.cost.steps) == (None, (9,) * 8, 40)
+
+
 def test_origin_and_alg_temp_draw_from_the_sequence() -> None:
     answer = [proposal(i) for i in range(8)]
     for name, options in (("dream_origin", {}), ("dream_entropy", {"alg_temp": 1.0})):
