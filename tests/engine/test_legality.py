@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 from scripted import built
-from tiny_decoding import MASK, SPEC, decode, ragged_prompts, sampler
+from tiny_decoding import MASK, NOISE, SPEC, decode, ragged_prompts, sampler
 
 from dllm.cache.none import NoCache
 from dllm.config import build, compose
-from dllm.engine.legality import needs, refusals
+from dllm.engine.legality import needs, other_refusals, refusals
 from dllm.engine.setting import Setting
 from dllm.errors import ConfigError
 from dllm.step.canvas import Prompt
@@ -27,8 +27,10 @@ def test_a_plain_rule_fits_everywhere() -> None:
 @pytest.mark.parametrize("policy", ["prefix", "dual"])
 def test_history_under_a_cache_that_makes_it_stale(policy: str) -> None:
     (reason,) = refusals(sampler("sampler=klass"), cache(policy), SPEC)
-    assert reason.startswith("sampler=Klass compares a position's predictions")
-    assert reason.endswith("use cache=none")
+    assert reason == (
+        "sampler=Klass compares a position's predictions of successive steps, which "
+        f"cache={policy.capitalize()}Cache makes stale; use cache=none"
+    )
 
 
 def test_twins_need_full_attention_and_no_cache() -> None:
@@ -36,9 +38,12 @@ def test_twins_need_full_attention_and_no_cache() -> None:
     assert needs(wino) == {"twins"}
     assert refusals(wino, NoCache(), SPEC) == []
     (reason,) = refusals(wino, cache("dual"), SPEC)
-    assert "masked twins in every forward" in reason
+    assert reason == "sampler=Wino needs masked twins in every forward; use cache=none"
     (reason,) = refusals(wino, NoCache(), replace(SPEC, logit_shift=1))
-    assert reason.endswith("full with a shift of 1")
+    assert reason == (
+        "sampler=Wino needs full attention and unshifted logits; the model's are full with a "
+        "shift of 1"
+    )
 
 
 def test_a_window_and_its_cache_are_refreshed_together() -> None:
@@ -46,7 +51,10 @@ def test_a_window_and_its_cache_are_refreshed_together() -> None:
     assert refusals(built("sampler=window"), cache("window"), SPEC) == []
     assert refusals(window, NoCache(), SPEC) == []
     (reason,) = refusals(window, cache("window"), SPEC)
-    assert reason.startswith("sampler.refresh_cycle=16 and cache.refresh_cycle=32 differ")
+    assert reason == (
+        "sampler.refresh_cycle=16 and cache.refresh_cycle=32 differ: sampler=Window and "
+        "cache=WindowCache are refreshed by the same steps"
+    )
     around = built("sampler=r2dllm", "sampler@sampler.base=window")
     assert refusals(around, cache("window"), SPEC) == []
 
@@ -87,20 +95,25 @@ def test_the_loop_refuses_before_any_forward() -> None:
         decode(single, ragged_prompts(2), Untouchable(), batch_size=2)
 
 
+WHOLE_BLOCK = "reads every position of the block in every step"
+GUIDED = "needs canvases without the prompt (sampler.cfg_scale > 0) computed beside it"
+
+
 @pytest.mark.parametrize(
     ("options", "policy", "attention", "reason"),
     [
-        ("learn2pd sampler.filter=tiny-llada", "d2cache", "full", "every position of the block"),
-        ("hierarchy_remask", "dkv", "full", "every position of the block"),
-        ("llada2_edit sampler/region=fixed", "dkv", "full", "every position of the block"),
-        ("adablock", "d2cache", "full", "in a block's first step"),
-        ("dystruct", "dual", "full", "positions outside the block"),
-        ("low_confidence sampler.cfg_scale=1.0", "dual", "full", "canvases without the prompt"),
-        ("low_confidence sampler.cfg_scale=1.0", "block", "block_causal", "without the prompt"),
-        ("eotp sampler.base.cfg_scale=1.0", "prefix", "full", "canvases without the prompt"),
-        ("low_confidence sampler.cfg_scale=1.0", "d2cache", "full", "canvases without the prompt"),
-        ("freedave", "dllm_cache", "full", "drafts computed beside"),
-        ("freedave", "d2cache", "full", "drafts computed beside"),
+        ("learn2pd sampler.filter=tiny-llada", "d2cache", "full", WHOLE_BLOCK),
+        ("hierarchy_remask", "dkv", "full", WHOLE_BLOCK),
+        ("llada2_edit sampler/region=fixed", "dkv", "full", WHOLE_BLOCK),
+        ("adablock", "d2cache", "full", "reads all it asks for in a block's first step"),
+        ("dystruct", "dual", "full", "reads positions outside the block in every step"),
+        ("d3llm", "dual", "full", "reads positions behind the block in every step"),
+        ("low_confidence sampler.cfg_scale=1.0", "dual", "full", GUIDED),
+        ("low_confidence sampler.cfg_scale=1.0", "block", "block_causal", GUIDED),
+        ("eotp sampler.base.cfg_scale=1.0", "prefix", "full", GUIDED),
+        ("low_confidence sampler.cfg_scale=1.0", "d2cache", "full", GUIDED),
+        ("freedave", "dllm_cache", "full", "needs drafts computed beside the canvas"),
+        ("freedave", "d2cache", "full", "needs drafts computed beside the canvas"),
     ],
 )
 def test_what_a_rule_reads_is_computed(
@@ -108,9 +121,40 @@ def test_what_a_rule_reads_is_computed(
 ) -> None:
     rule = built(*f"sampler={options}".split())
     spec = replace(SPEC, attention=attention, block_size=4)
-    found = [line for line in refusals(rule, cache(policy), spec) if reason in line]
-    assert len(found) == 1 and found[0].endswith("use cache=none")
+    stored = cache(policy)
+    names = type(rule).__name__, type(stored).__name__
+    line = f"sampler={names[0]} {reason}, which cache={names[1]} does not; use cache=none"
+    assert refusals(rule, stored, spec).count(line) == 1
     assert not [line for line in refusals(rule, NoCache(), spec) if reason in line]
+
+
+def test_canvases_of_the_other_kind() -> None:
+    masks, noise = sampler("sampler=threshold"), built("sampler=diffusion_gemma")
+    (reason,) = refusals(masks, NoCache(), NOISE)
+    assert reason == (
+        "sampler=Threshold decodes canvases of masks; those of the diffusion_gemma model are of "
+        "random tokens, without a mask token"
+    )
+    assert (
+        "sampler=DiffusionGemma decodes canvases of random tokens, without a mask token; those of "
+        "the llada model are of masks"
+    ) in refusals(noise, NoCache(), SPEC)
+    assert refusals(noise, NoCache(), NOISE) == []
+
+
+def test_models_beside_the_canvas_s() -> None:
+    """One that is missing, one of the canvas's own name, one that its cache does not fit."""
+    rule, causal = built("sampler=deer"), replace(SPEC, attention="causal", logit_shift=1)
+    fits = {"verifier": (cache("causal"), causal)}
+    assert other_refusals(rule, fits, SPEC) == []
+    assert other_refusals(rule, {}, SPEC) == [
+        "sampler=Deer asks for model 'verifier', which the session lacks"
+    ]
+    assert other_refusals(rule, {**fits, "model": fits["verifier"]}, SPEC) == [
+        "model 'model' is the canvas's own: another one needs another name"
+    ]
+    (reason,) = other_refusals(rule, {"verifier": (cache("dual"), causal)}, SPEC)
+    assert reason == ("cache=DualCache needs full attention; that of model 'verifier' is causal")
 
 
 def test_drafts_under_dkv_need_unshifted_rows() -> None:
