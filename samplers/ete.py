@@ -13,8 +13,11 @@ the bits of the path. A single candidate is committed at once, there being nothi
 `branches=1 position=max_conf trigger=stuck ahead=0` makes the rounds of `base`. Positions that
 most likely end the answer are not explored: what follows an end is sure, and worthless.
 
-What a constraint refuses shows when it is committed. A value that it refuses loses its branch;
-where all have lost, the next step commits the best value that is allowed.
+Where a constraint is in force, candidates are values that it lets stand on the canvas as it is,
+their probabilities renormalised over these; a branch is computed for no other one, and the value
+tried is reviewed before what follows from it. A review may still refuse more than was asked (a
+lookahead, a check out of time): such a value loses its branch, and where all have lost, the next
+step commits the best one that is allowed.
 """
 
 from collections.abc import Sequence
@@ -59,24 +62,14 @@ class Exploration:
 
     row: Bool[Tensor, "batch rows"]
     """The position; none = nothing is tried."""
-    values: Int[Tensor, "batch branches"]
-    """From the most probable one on; -1 = no more."""
-    p: Float[Tensor, "batch branches"]
-    """Their raw probabilities."""
+    chances: Float[Tensor, "batch vocab"]
+    """ln of the raw probabilities of its values."""
+    noise: Float[Tensor, "batch vocab"]
+    """Gumbel noise by which values are drawn; 0 = the most probable ones."""
 
     def only(self, sequences: Bool[Tensor, "batch"]) -> "Exploration":
         """Of these sequences; the others try nothing."""
-        chosen = sequences[:, None]
-        return replace(self, row=self.row & chosen, values=self.values.where(chosen, -1))
-
-    def first_alone(self, sequences: Bool[Tensor, "batch"]) -> "Exploration":
-        """Of these sequences the most probable value alone."""
-        behind = torch.arange(self.values.shape[1], device=self.values.device) > 0
-        return replace(self, values=self.values.masked_fill(behind & sequences[:, None], -1))
-
-    @property
-    def single(self) -> Bool[Tensor, "batch 1"]:
-        return (self.values >= 0).sum(dim=1, keepdim=True) == 1
+        return replace(self, row=self.row & sequences[:, None])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +135,9 @@ class ETE(Wrapper):
             # All that was tried last has been refused.
             StateField("refused", (), torch.bool),
             StateField("explored", (), torch.int64, fill=-1),
-            StateField("values", (self.branches,), torch.int64, fill=-1),
-            StateField("value_p", (self.branches,), torch.float64),
+            # Of the explored position; [batch, vocab] from the first one on.
+            StateField("chances", (1,), torch.float64),
+            StateField("noise", (1,), torch.float64),
             # Bits of every position before it is explored what becomes of them.
             StateField("entropy", ("canvas",), torch.float64),
         )
@@ -169,12 +163,19 @@ class ETE(Wrapper):
         self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState
     ) -> Request:
         request = super().plan(canvas, eligible, state)
-        at, values = state["explored"].cpu().numpy(), state["values"].cpu().numpy()
+        at = state["explored"].cpu().numpy()
         # What a constraint or the end of the answer has decided meanwhile is not explored.
         tried = (at >= 0) & eligible[np.arange(canvas.batch), at]
-        width = int((values[tried] >= 0).sum(axis=1).max(initial=0))
-        if not width:
+        if not tried.any():
             return request
+        chances = state["chances"].clone()
+        for row in tried.nonzero()[0]:
+            allowed = canvas.allowed(row, at[row])
+            # Where nothing is left to choose from, the review has the word.
+            if allowed is not None and not chances[row, allowed].isneginf().all():
+                chances[row, ~allowed] = -torch.inf
+        values = self._values(canvas, chances, state["noise"]).cpu().numpy()
+        width = int((values[tried] >= 0).sum(axis=1).max())
         branches = np.full((canvas.batch, width, canvas.capacity), -1, dtype=np.int64)
         branches[~tried, 0] = canvas.tokens[~tried]
         for row in tried.nonzero()[0]:
@@ -200,10 +201,11 @@ class ETE(Wrapper):
         sure = self.base.sure(score, read, memory)
 
         explored = view.candidates & (view.positions == state["explored"][:, None])
-        values, p = state["values"][:, :count], state["value_p"][:, :count]
         there = (branches.tokens >= 0).any(dim=2)
+        values = branches.tokens.where(explored[:, None], -1).amax(dim=2)
+        ln_p = state["chances"].gather(1, values.clamp(min=0, max=state["chances"].shape[1] - 1))
         rank = self._rank(branches, sequences, sure, tokens, state)
-        rank = rank + (self.likelihood_weight * p.log()).where(explored.any(dim=1)[:, None], 0)
+        rank = rank + (self.likelihood_weight * ln_p).where(explored.any(dim=1)[:, None], 0)
         choice = rank.masked_fill(~there, -torch.inf).argmax(dim=1)
         sequence = torch.arange(len(choice), device=view.device)
         logits = branches.logits[sequence, choice]
@@ -213,8 +215,13 @@ class ETE(Wrapper):
         refused = ~there.any(dim=1)
         sure &= ~refused[:, None]
         explored &= ~refused[:, None]
-        value, probability = values[sequence, choice][:, None], p[sequence, choice][:, None]
-        tokens, score = value.where(explored, tokens), probability.where(explored, score.double())
+        value, probability = (
+            values[sequence, choice][:, None],
+            ln_p[sequence, choice][:, None].exp(),
+        )
+        tokens = value.where(explored, tokens)
+        # All else follows from what was tried: that is to be reviewed first.
+        score = (1 + probability).where(explored, score.double())
         overruled = explored & (choice > 0)[:, None]
 
         entropy = scores.entropy(logits, self.conf_dtype).double() / log(2)
@@ -225,9 +232,10 @@ class ETE(Wrapper):
         sure &= ~(refreshed & explores)[:, None]
         refreshing = explores & sure.any(dim=1) & self.explore_after_refresh
         following = following.only(~refreshing & ~refused)
-        following = following.first_alone(state["refused"])
-        at_once = following.row & following.single
-        tokens = following.values[:, :1].where(at_once, tokens)
+        candidates = self._values(view.canvas, following.chances, following.noise)
+        single = (candidates >= 0).sum(dim=1) == 1
+        at_once = following.row & (single | state["refused"])[:, None]
+        tokens = candidates[:, :1].where(at_once, tokens)
         commit = sure | explored | at_once
 
         def remembered(field: StateField) -> Tensor:
@@ -242,15 +250,14 @@ class ETE(Wrapper):
 
         idle = ~(commit | following.row).any(dim=1, keepdim=True)
         forced = scores.best(score, view.candidates) & idle & ~refused[:, None]
-        tried = following.row & ~following.single
-        where = view.positions.where(tried, -1).amax(dim=1)
+        where = view.positions.where(following.row & ~at_once, -1).amax(dim=1)
         return Decision(
             commit=commit | forced,
             tokens=tokens,
             score=score,
             probability=probability.where(explored, torch.nan).expand(explored.shape),
             adopt=choice,
-            tried=values.where(there & explored.any(dim=1)[:, None], -1),
+            tried=values,
             worth=rank,
             marks={"explored": explored | at_once, "overruled": overruled, "forced": forced},
             updates={
@@ -258,8 +265,8 @@ class ETE(Wrapper):
                 "refreshing": refreshing,
                 "refused": refused,
                 "explored": where,
-                "values": following.values,
-                "value_p": following.p,
+                "chances": following.chances,
+                "noise": following.noise,
                 "entropy": view.on_canvas(entropy, state["entropy"]),
             },
         )
@@ -294,7 +301,7 @@ class ETE(Wrapper):
         committed: Bool[Tensor, "batch rows"],
         exploited: Int[Tensor, "batch"],
     ) -> Exploration:
-        """The position to explore next and its candidates, both from the adopted prediction."""
+        """The position to explore next, from the adopted prediction."""
         canvas, still_open = view.canvas, view.candidates & ~committed
         wanted = still_open & self._in_leftmost_block(view, still_open)
         if self.trigger == "stuck":
@@ -312,39 +319,43 @@ class ETE(Wrapper):
         }[self.position]()
         row = scores.best(key, wanted)
         index = row.double().argmax(dim=1)
-        p = logits[torch.arange(len(index), device=view.device), index].double().softmax(dim=-1)
+        chances = logits[torch.arange(len(index), device=view.device), index].double()
+        chances = chances.log_softmax(dim=-1).where(row.any(dim=1, keepdim=True), 0)
+        noise = torch.zeros_like(chances)
+        for b in row.any(dim=1).nonzero().flatten().tolist() if self.temperature > 0 else ():
+            uniform = torch.rand(
+                noise.shape[1],
+                generator=canvas.generators[b],
+                dtype=noise.dtype,
+                device=noise.device,
+            )
+            noise[b] = -(-uniform.log()).log()
+        return Exploration(row, chances, noise)
+
+    def _values(
+        self,
+        canvas: Canvas,
+        chances: Float[Tensor, "batch vocab"],
+        noise: Float[Tensor, "batch vocab"],
+    ) -> Int[Tensor, "batch branches"]:
+        """Candidates from the most probable one on, at least one; -1 = no more."""
+        p = chances.softmax(dim=-1)
         p[:, canvas.mask_id] = 0
-        if not self.allow_end:
-            for b in range(canvas.batch):
-                p[b, list(canvas.ends(b))] = 0
+        for b in range(canvas.batch) if not self.allow_end else ():
+            ends = list(canvas.ends(b))
+            # A constraint may leave nothing else.
+            if p[b].sum() > p[b, ends].sum():
+                p[b, ends] = 0
         p, values = p.sort(dim=-1, descending=True, stable=True)
         kept = (p > 0) & (p >= self.candidate_ratio * p[:, :1])
         kept[:, 1:] &= p.cumsum(dim=1)[:, :-1] < self.candidate_top_p
-        kept &= row.any(dim=1, keepdim=True)
         if self.temperature > 0:
-            p, values, kept = self._drawn(canvas, p, values, kept)
-        p, values, kept = (x[:, : self.branches] for x in (p, values, kept))
-        return Exploration(row, values.where(kept, -1), p)
-
-    def _drawn(
-        self,
-        canvas: Canvas,
-        p: Float[Tensor, "batch vocab"],
-        values: Int[Tensor, "batch vocab"],
-        kept: Bool[Tensor, "batch vocab"],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the values that are kept up to M, drawn without replacement; again from the most
-        probable one on."""
-        uniform = torch.zeros_like(p)
-        for b in kept.any(dim=1).nonzero().flatten().tolist():
-            uniform[b] = torch.rand(
-                p.shape[1], generator=canvas.generators[b], dtype=p.dtype, device=p.device
-            )
-        key = p.log() / self.temperature - (-uniform.log()).log()
-        order = key.masked_fill(~kept, -torch.inf).argsort(dim=1, descending=True, stable=True)
-        chosen = order[:, : self.branches].sort(dim=1).values
-        # What was not kept is behind what was: the values come by falling probability.
-        return tuple(x.gather(1, chosen) for x in (p, values, kept))  # type: ignore[return-value]
+            # Up to M of them without replacement; what is not kept stays behind what is.
+            key = p.log() / self.temperature + noise.gather(1, values)
+            order = key.masked_fill(~kept, -torch.inf).argsort(dim=1, descending=True, stable=True)
+            chosen = order[:, : self.branches].sort(dim=1).values
+            values, kept = values.gather(1, chosen), kept.gather(1, chosen)
+        return values.where(kept, -1)[:, : self.branches]
 
     def _in_leftmost_block(
         self, view: View, still_open: Bool[Tensor, "batch rows"]

@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 
 from dllm.step.canvas import Canvas, Prompt
-from dllm.step.constraint import Accepted, Proposal, Replacement, Verdict, Vetoes
+from dllm.step.constraint import Accepted, Allowed, Proposal, Replacement, Verdict, Vetoes
 from dllm.step.prediction import View
 
 
@@ -28,6 +28,9 @@ class Forbidding:
 
     def leave(self, sequence: np.ndarray) -> str | None:
         return None
+
+    def allowed(self, canvas: Canvas, position: int) -> Allowed:
+        return Allowed()
 
     def review(self, view: View, proposal: Proposal) -> Verdict:
         changes = proposal.changes

@@ -21,6 +21,7 @@ def sample(name: str, **changes: Any) -> SampleResult:
         "forwards": {"step": 4},
         "aux_forwards": 0,
         "rows": 40,
+        "enfe": 4.0,
         "seconds": 1.0,
         "model_seconds": 0.5,
         "latency": 1.0,

@@ -18,6 +18,7 @@ from dllm.models.tokenizers import Tokenizer
 from dllm.step.canvas import Canvas
 from dllm.step.constraint import (
     Accepted,
+    Allowed,
     Kind,
     Proposal,
     Replacement,
@@ -141,6 +142,11 @@ class CfgReviewer:
             now[position] = written[position] = token
         return Replacement(tokens=written)
 
+    def allowed(self, canvas: Canvas, position: int) -> Allowed:
+        self.counts = Counter(checks=0)
+        region = self.region(canvas, canvas.tokens[0, : canvas.length[0]])
+        return Allowed(tokens=self._allowed(region, position), **self.counts)
+
     def region(self, canvas: Canvas, sequence: np.ndarray) -> np.ndarray:
         """The answer: without what is cut off in the end, with the room that it may grow into."""
         kept = min(int(canvas.kept[0]), int(canvas.limit[0]))
@@ -195,17 +201,22 @@ class CfgReviewer:
 
     def _invalid(self, canvas: Canvas, now: np.ndarray, position: int) -> list[tuple[int, int]]:
         """Everything that can't stand at a masked position."""
-        self.counts["checks"] += 1
-        deadline = Deadline.after(self.conduct.check_timeout)
-        region = self.region(canvas, now)
-        if not 0 <= position - self.start < len(region):
-            return []
-        try:
-            allowed = self.checker.allowed(region, position - self.start, deadline)
-        except Undecided:
-            self.counts["timeouts"] += 1
+        allowed = self._allowed(self.region(canvas, now), position)
+        if allowed is None:
             return []
         return [(position, token) for token in np.flatnonzero(~allowed).tolist()]
+
+    def _allowed(self, region: np.ndarray, position: int) -> np.ndarray | None:
+        """What can stand at a masked position, over the vocabulary; None = not known."""
+        self.counts["checks"] += 1
+        if not 0 <= position - self.start < len(region):
+            return None
+        try:
+            deadline = Deadline.after(self.conduct.check_timeout)
+            return self.checker.allowed(region, position - self.start, deadline)
+        except Undecided:
+            self.counts["timeouts"] += 1
+            return None
 
     def _kind(self, proposal: Proposal) -> Kind | None:
         """The change beside tokens to try without first, of those not left out yet."""

@@ -152,6 +152,7 @@ class Batch:
             self.rows[b] = row
         if self.setting.constraint is not None:
             row.reviewer = self.setting.constraint.enter(self.canvas, b)
+            self.canvas.legality[b] = row
         close = partial(self._close, [b])
         row.finished = not next_block(self.sampler, self.canvas, self.state, b, close)
 

@@ -151,6 +151,7 @@ class Forwards:
                 row.cost.count(name, plan.kind_of(b))
                 row.cost.aux_forwards += extra[b]
                 row.cost.rows += fed
+                row.cost.enfe += fed / int(canvas.length[b])
         return prediction
 
 

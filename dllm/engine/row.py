@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from jaxtyping import Bool
 
 from dllm.engine.settlement import Settlement
 from dllm.step.canvas import Canvas, Prompt
@@ -11,7 +12,7 @@ from dllm.step.constraint import Reviewer
 from dllm.step.decision import RowChanges
 from dllm.step.outcome import Cost, Outcome
 from dllm.step.plan import MODEL, Plan
-from dllm.step.trace import Considered, Step, Trace
+from dllm.step.trace import Considered, Review, Step, Trace
 
 
 @dataclass
@@ -42,6 +43,19 @@ class Row:
     """The sequence as the constraint accepted it in this step."""
     completion: str | None = None
     """The answer as the constraint would complete it."""
+    asked: Review = field(default_factory=Review)
+    """What the constraint was asked before this step's proposals."""
+
+    def allowed(self, canvas: Canvas, position: int) -> Bool[np.ndarray, "vocab"] | None:
+        """As `Reviewer.allowed`, counted."""
+        assert self.reviewer is not None
+        started = time.perf_counter()
+        found = self.reviewer.allowed(canvas, position)
+        self.asked.seconds += time.perf_counter() - started
+        self.asked.checks += found.checks
+        self.asked.lookaheads += found.lookaheads
+        self.asked.timeouts += found.timeouts
+        return found.tokens
 
     def fail(self, reason: str) -> None:
         """Gives the sequence up."""
@@ -108,6 +122,11 @@ class Row:
             self.fail(settlement.failure)
         if review is None:
             return
+        asked, self.asked = self.asked, Review()
+        review.checks += asked.checks
+        review.lookaheads += asked.lookaheads
+        review.timeouts += asked.timeouts
+        review.seconds += asked.seconds
         cost = self.cost
         cost.checks += review.checks
         cost.lookaheads += review.lookaheads

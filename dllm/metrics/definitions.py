@@ -3,10 +3,10 @@
 effective tokens = generated tokens before the first end token; NFE = model calls in which the
 sequence took part, of every kind; TPF = sum of effective tokens / sum of NFE over the set
 (micro); tokens/s = sum of effective tokens / sum of seconds, generation only, each step's time
-shared by the batch (end to end: with tokenising and grading); eNFE = rows computed / length of
-the canvas as it ended (too large where the end policy cuts it: the canvases, NFE + aux_forwards,
-depend on no length); latency = seconds from entering the batch to leaving it. Totals, not means of
-ratios, unless the name says macro.
+shared by the batch (end to end: with tokenising and grading); eNFE = sum over the forwards of rows
+computed / length of the canvas at that forward (its answer may be cut or grow later); latency =
+seconds from entering the batch to leaving it. Totals, not means of ratios, unless the name says
+macro.
 """
 
 from collections import Counter
@@ -44,6 +44,8 @@ class SampleResult:
     aux_forwards: int
     rows: int
     """Query positions computed."""
+    enfe: float
+    """The same in whole canvases."""
     seconds: float
     model_seconds: float
     latency: float
@@ -198,7 +200,7 @@ class Summary:
             nfe_median=median(s.nfe for s in samples),
             nfe_by_kind={kind: count / n for kind, count in sorted(kinds.items())},
             aux_forwards=sum(s.aux_forwards for s in samples) / n,
-            enfe=fmean(s.rows / (s.prompt_length + len(s.tokens)) for s in samples),
+            enfe=fmean(s.enfe for s in samples),
             steps=sum(s.steps for s in samples) / n,
             effective=effective / n,
             tpf=effective / nfe if nfe else 0.0,

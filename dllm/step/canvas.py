@@ -7,7 +7,7 @@ padding. All positions are absolute (the prompt starts at 0).
 """
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -56,6 +56,15 @@ class Layout:
     """Block of block-causal attention, counted from position 0; 0 = the model has none."""
 
 
+class Legality(Protocol):
+    """What a sequence's constraint lets stand, asked before anything is proposed."""
+
+    def allowed(self, canvas: "Canvas", position: int) -> Bool[np.ndarray, "vocab"] | None:
+        """Tokens that may stand at a masked position of this sequence, which `canvas` holds alone;
+        None = not known."""
+        ...
+
+
 @dataclass
 class Canvas:
     """Sequences under decoding; only the loop writes it."""
@@ -83,6 +92,8 @@ class Canvas:
     prompts: list[Prompt]
     generators: list[torch.Generator]
     """One per sequence, seeded from the run seed and the sample id."""
+    legality: list[Legality | None]
+    """One per sequence; None = it has no constraint."""
     mask_id: int
     """Stands where nothing is decided: the model's mask token, or `NO_MASK`, which is no token."""
     eos_ids: tuple[int, ...]
@@ -106,6 +117,7 @@ class Canvas:
             *columns,
             prompts=[],
             generators=[],
+            legality=[],
             mask_id=mask_id,
             eos_ids=eos_ids,
             noise=np.zeros((0, capacity), dtype=np.int64) if noise_tokens else None,
@@ -135,6 +147,7 @@ class Canvas:
             )
         self.prompts.append(prompt)
         self.generators.append(generator)
+        self.legality.append(None)
         self.hand_on(self.batch - 1, prompt, layout, generator)
 
     def hand_on(self, row: int, prompt: Prompt, layout: Layout, generator: torch.Generator) -> None:
@@ -155,7 +168,7 @@ class Canvas:
         self.attention_block[row] = layout.attention_block
         self.block_index[row] = -1
         self.block_masks[row] = self.step_in_block[row] = self.step[row] = 0
-        self.prompts[row], self.generators[row] = prompt, generator
+        self.prompts[row], self.generators[row], self.legality[row] = prompt, generator, None
 
     def keep(self, rows: list[int]) -> None:
         """Drops every sequence that is not in `rows`; order follows `rows`."""
@@ -163,19 +176,25 @@ class Canvas:
             setattr(self, name, value[rows])
         self.prompts = [self.prompts[r] for r in rows]
         self.generators = [self.generators[r] for r in rows]
+        self.legality = [self.legality[r] for r in rows]
 
     def branched(self, count: int) -> Self:
         """A copy in which `count` rows in a row stand for each sequence."""
         arrays = {name: np.repeat(value, count, axis=0) for name, value in self._arrays()}
         prompts = [prompt for prompt in self.prompts for _ in range(count)]
         generators = [generator for generator in self.generators for _ in range(count)]
-        return replace(self, **arrays, prompts=prompts, generators=generators)
+        legality = [one for one in self.legality for _ in range(count)]
+        return replace(self, **arrays, prompts=prompts, generators=generators, legality=legality)
 
     def take(self, row: int) -> Self:
         """A copy of one sequence; it draws from the same generator."""
         arrays = {name: value[row : row + 1].copy() for name, value in self._arrays()}
         return replace(
-            self, **arrays, prompts=[self.prompts[row]], generators=[self.generators[row]]
+            self,
+            **arrays,
+            prompts=[self.prompts[row]],
+            generators=[self.generators[row]],
+            legality=[self.legality[row]],
         )
 
     def _arrays(self) -> list[tuple[str, np.ndarray]]:
@@ -249,6 +268,12 @@ class Canvas:
     def ends(self, row: int) -> tuple[int, ...]:
         """Tokens that end a row's answer."""
         return self.eos_ids + self.prompts[row].stop_ids
+
+    def allowed(self, row: int, position: int) -> Bool[np.ndarray, "vocab"] | None:
+        """Tokens that a row's constraint lets stand at a masked position, the canvas as it is;
+        None = all, or not known. What is decided in the same step besides is reviewed later."""
+        legality = self.legality[row]
+        return None if legality is None else legality.allowed(self.take(row), position)
 
     def insert(self, row: int, position: int, count: int) -> None:
         """Puts `count` masks before `position`; what follows moves right."""

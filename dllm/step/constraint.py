@@ -18,7 +18,9 @@ Rules. Commits of a parallel step are checked jointly in `Proposal.commits`' ord
 it came alone, the second on top of the first, and so on. A reviewer that refuses the n-th says so
 with `Vetoes(tokens=..., accepted=n - 1)`: what it accepted keeps its place at the head of the next
 proposal's order, so that it need not be checked again. A veto must refuse something new, an answer
-to a rewritten proposal must not be another rewriting: otherwise the sequence fails, never loops. A
+to a rewritten proposal must not be another rewriting: otherwise the sequence fails, never loops.
+Before anything is proposed a sampler may ask what is `allowed` at a position, so as to compute no
+branches that would be refused; nothing is promised of what else is decided in the same step. A
 reviewer may remember what it was asked (caches, counts); `fork` gives an independent copy, on which
 what-ifs are played (the cache audit). Only its own generator and the sequence's may be drawn from.
 """
@@ -28,7 +30,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, Self
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from dllm.models.spec import ModelSpec
 from dllm.models.tokenizers import Tokenizer
@@ -119,6 +121,12 @@ class Unsatisfiable(_Counted):
     """In one line."""
 
 
+@dataclass(frozen=True)
+class Allowed(_Counted):
+    tokens: Bool[np.ndarray, "vocab"] | None = None
+    """None = not known, e.g. because the time was over."""
+
+
 Verdict = Accepted | Vetoes | Replacement | Unsatisfiable
 
 
@@ -132,6 +140,11 @@ class Reviewer(Protocol):
         `view.positions[0, r]` (-1 = padding) without the refused tokens, `view.canvas` is the
         canvas before the decision.
         """
+        ...
+
+    def allowed(self, canvas: Canvas, position: int) -> Allowed:
+        """Tokens that may stand at a masked position if nothing else changes; `canvas` holds this
+        sequence only."""
         ...
 
     def fork(self) -> Self:

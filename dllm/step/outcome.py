@@ -19,6 +19,8 @@ class Cost:
     """Canvases evaluated in those calls beyond the first of each (guidance, drafts)."""
     rows: int = 0
     """Query positions computed, over all calls, models and branches."""
+    enfe: float = 0.0
+    """The same in whole canvases: each call's over the sequence's length at that call."""
     steps: int = 0
     """Decisions taken."""
     seconds: float = 0.0

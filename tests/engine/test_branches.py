@@ -1,21 +1,24 @@
 """Branches: M canvases of a sequence in one call, one adopted with its keys and values."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
+from scripted import built
 from tiny_decoding import SPEC, CountingPredictor, ragged_prompts, random_model, sampler
 
 from dllm.cache.causal import CausalCache
 from dllm.cache.none import NoCache
 from dllm.config import build, compose
 from dllm.engine.loop import Decoder
+from dllm.engine.setting import Served
 from dllm.forward.predictor import Predictor
 from dllm.forward.store import KVStore
 from dllm.models.spec import ModelSpec
 from dllm.step.canvas import Canvas
 from dllm.step.decision import Decision
+from dllm.step.eos import EosPolicy
 from dllm.step.plan import ForwardKind, Plan, Request, pad_positions
 from dllm.step.prediction import View
 from dllm.step.sampler import Sampler
@@ -86,6 +89,7 @@ def test_m_branches_cost_m_canvases() -> None:
 
 
 CAUSAL = ModelSpec(**{**vars(SPEC), "attention": "causal"})
+CAUSAL_SHIFTED = replace(CAUSAL, logit_shift=1)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -170,3 +174,34 @@ def test_absent_branches_are_not_computed() -> None:
             assert ours.tokens == theirs.tokens
             assert ours.cost.rows == theirs.cost.rows
             assert ours.cost.aux_forwards == theirs.cost.aux_forwards == 0
+
+
+@pytest.mark.parametrize("eos", list(EosPolicy))
+def test_rounds_and_canvases_whatever_becomes_of_the_answer(eos: EosPolicy) -> None:
+    """Without a cache a canvas is computed whole: eNFE counts those of every call, however long
+    they were, also where the answer is cut later; and a finished sequence costs nothing more."""
+    prompts = [replace(prompt, stop_ids=tuple(range(2, 9))) for prompt in ragged_prompts(6)]
+    verifier = {"verifier": Served(Predictor(random_model(CAUSAL_SHIFTED, 3)), NoCache())}
+    cut = 0
+    for rule, others in (
+        (sampler("sampler=threshold"), {}),
+        (sampler("sampler=low_confidence", "sampler.cfg_scale=1"), {}),
+        (built("sampler=ete", "sampler.base.region.block_length=4", "sampler.allow_end=true"), {}),
+        (built("sampler=freedave", "sampler.base.region.block_length=4"), {}),
+        (sampler("sampler=deer", "sampler.draft_length=3"), verifier),
+    ):
+        counted = []
+        for size in (1, 4):
+            predictor = CountingPredictor(random_model())
+            decoder = Decoder(predictor, rule, NoCache(), eos=eos, batch_size=size, others=others)
+            found = {outcome.sample_id: outcome for outcome in decoder.decode(prompts)}
+            costs = {name: one.cost for name, one in found.items()}
+            counted.append({n: (c.nfe, c.aux_forwards, c.rows, c.enfe) for n, c in costs.items()})
+            assert predictor.row_calls == sum(cost.nfe for cost in costs.values())
+            for prompt in prompts:
+                cost, outcome = costs[prompt.sample_id], found[prompt.sample_id]
+                canvases = cost.nfe + cost.aux_forwards + sum(cost.other_forwards.values())
+                assert cost.enfe == pytest.approx(canvases)
+                cut += len(outcome.tokens) < prompt.gen_length
+        assert counted[0] == counted[1]
+    assert (cut > 0) == eos.shortens

@@ -41,16 +41,15 @@ def test_the_worked_example() -> None:
 
 def test_forwards_count_whatever_their_kind() -> None:
     results = [
-        sample("a", forwards={"step": 3, "refresh": 1}, aux_forwards=4, rows=60),
-        sample("b", forwards={"step": 1, "commit": 1}, rows=20),
+        sample("a", forwards={"step": 3, "refresh": 1}, aux_forwards=4, enfe=6.0),
+        sample("b", forwards={"step": 1, "commit": 1}, enfe=2.0),
     ]
     assert results[0].nfe == 4
     summary = Summary.of(results)
     assert summary.nfe == 3
     assert summary.nfe_by_kind == {"commit": 0.5, "refresh": 0.5, "step": 2}
     assert summary.aux_forwards == 2
-    # rows / (prompt 6 + generation 4), averaged
-    assert summary.enfe == pytest.approx((6 + 2) / 2)
+    assert summary.enfe == 4
 
 
 def test_accuracy_by_task_and_failures() -> None:

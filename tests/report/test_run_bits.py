@@ -175,7 +175,7 @@ def test_the_run_table_shows_the_canvases_of_branches(tmp_path: Path) -> None:
     """Beside the forwards, whatever the canvas was cut to."""
     number = COLUMNS_OF_RUNS.index("NFE")
     plain = write_run(tmp_path, "threshold", [sample("a")])
-    branching = write_run(tmp_path, "ete", [sample("a", aux_forwards=9, tokens=[5, 1], rows=99)])
+    branching = write_run(tmp_path, "ete", [sample("a", aux_forwards=9, tokens=[5, 1])])
     assert cells(RunFolder(plain).summary())[number] == "4.0"
     assert cells(RunFolder(branching).summary())[number] == "4.0 (13.0 canvases)"
 

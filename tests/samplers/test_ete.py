@@ -1,8 +1,10 @@
 """ETE (reconstruction): worked examples on exact distributions; what it is without its parts."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from constraining import Forbidding
@@ -10,14 +12,22 @@ from scripted import built
 from tiny_decoding import SPEC, decode, ragged_prompts, random_model, sampler
 from toy_model import decoded, rounds, text
 
+from dllm.cache.none import NoCache
 from dllm.config import build, compose
+from dllm.constraints.clock import NEVER
 from dllm.engine.legality import refusals
 from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
 from dllm.forward.store import KVStore
+from dllm.models.hub import EMBEDDED
+from dllm.models.loading import load_model
+from dllm.models.tokenizers import load_tokenizer
+from dllm.models.transformer import Transformer
 from dllm.report.bits import SequenceBits
-from dllm.step.constraint import Accepted, Proposal, Verdict, Vetoes
+from dllm.step.canvas import Canvas, Layout, Prompt
+from dllm.step.constraint import Accepted, Allowed, Proposal, Verdict, Vetoes
+from dllm.step.eos import EosPolicy
 from dllm.step.outcome import Outcome
 from dllm.step.plan import Plan
 from dllm.step.prediction import Prediction, View
@@ -406,3 +416,89 @@ def test_values_that_a_constraint_refuses(base: str, options: dict[str, Any]) ->
         step for one in alone.values() for step in steps(one) if step.review and step.review.refused
     ]
     assert tried
+
+
+class Strict(Forbidding):
+    """Says what it lets stand before it is proposed, too; notes what it was proposed."""
+
+    def __init__(self, tokens: set[int]):
+        super().__init__(tokens)
+        self.proposed: list[tuple[int, ...]] = []
+
+    def allowed(self, canvas: Canvas, position: int) -> Allowed:
+        assert canvas.batch == 1 and canvas.tokens[0, position] == canvas.mask_id
+        return Allowed(~np.isin(np.arange(SPEC.vocab_size), list(self.tokens)), checks=3)
+
+    def review(self, view: View, proposal: Proposal) -> Verdict:
+        self.proposed.append(tuple(commit.token for commit in proposal.commits))
+        return super().review(view, proposal)
+
+
+class Spying(Predictor):
+    """Notes the canvases that it is fed."""
+
+    def __init__(self, model: Transformer):
+        super().__init__(model)
+        self.fed: list[np.ndarray] = []
+
+    def predict(self, plan: Plan, store: KVStore | None) -> Prediction | None:
+        self.fed += [row[row >= 0].numpy() for row in plan.tokens]
+        return super().predict(plan, store)
+
+
+@pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
+@pytest.mark.parametrize("options", [{}, {"explore_after_refresh": "true"}, {"temperature": 1.0}])
+def test_no_canvas_is_spent_on_what_a_constraint_refuses(
+    options: dict[str, Any], cache: str
+) -> None:
+    """The model's first choices are refused: other values are tried, none of them in vain."""
+    refused = set(range(1, SPEC.vocab_size - 6))
+    more = {"ahead": 0, "base__threshold": 0.9, "candidate_ratio": 0.0, "candidate_top_p": 0.999}
+    rule = ete(branches=3, allow_end="true", **more, **options)
+    for prompt in ragged_prompts(4):
+        prompt = replace(prompt, tokens=(2, 3, 4))
+        strict, spy = Strict(refused), Spying(random_model())
+        policy = build(compose([f"cache={cache}"]).cache, "cache")
+        decoder = Decoder(spy, rule, policy, constraint=strict, record=True)
+        (outcome,) = decoder.decode([prompt])
+        assert outcome.failure is None and not {SPEC.mask_id, *refused} & set(outcome.tokens)
+        assert not any(refused & set(canvas.tolist()) - {2, 3, 4} for canvas in spy.fed)
+        found = steps(outcome)
+        explored = [step for step in found if step.tried]
+        assert max(len(step.tried) for step in explored) > 1
+        for step in explored:
+            assert step.review is not None
+            (at,) = step.marks["explored"][:1]
+            assert at not in {position for position, _ in step.review.refused}
+        assert outcome.cost.checks == 3 * len(explored) + len(strict.proposed)
+        # What was tried comes first, what follows from it is checked on top.
+        first = [step.tokens[step.positions.index(step.marks["explored"][0])] for step in explored]
+        assert set(first) <= {tokens[0] for tokens in strict.proposed if tokens}
+
+
+def test_branches_follow_a_grammar() -> None:
+    """Every canvas that is fed can still become a sentence; the answer is one."""
+    tokenizer = load_tokenizer(EMBEDDED / "tiny-llada", "plain")
+    model = load_model(EMBEDDED / "tiny-llada")
+    pattern = "(ab|ba|cab)+"
+    bound = build(
+        compose(["constraint=regex", f"constraint.pattern='{pattern}'"]).constraint, "constraint"
+    ).bind(tokenizer, model.spec)
+    rule = ete(branches=4, block=8, candidate_ratio=0.0, candidate_top_p=0.9999)
+    spy, prompt = Spying(model), Prompt("one", tuple(tokenizer.chat("copy: Ada Bob")), 8)
+    decoder = Decoder(spy, rule, NoCache(), constraint=bound, record=True, eos=EosPolicy.CUT)
+    (outcome,) = decoder.decode([prompt])
+    assert outcome.failure is None
+    written = [token for token in outcome.tokens if token not in model.spec.eos_ids]
+    assert re.fullmatch(pattern, tokenizer.decode(written))
+    tried = [step for step in steps(outcome) if len(step.tried) > 1]
+    assert tried
+    for step in tried:
+        assert step.review is not None
+        assert step.marks["explored"][0] not in {position for position, _ in step.review.refused}
+    start, length = len(prompt.tokens), len(prompt.tokens) + 8
+    canvas = Canvas.empty(length, model.spec.mask_id, model.spec.eos_ids)
+    canvas.append(prompt, Layout(length, length, length, 0), torch.Generator())
+    checker = bound.enter(canvas, 0).checker
+    assert len(spy.fed) == outcome.cost.nfe + outcome.cost.aux_forwards
+    assert all(checker.fits(fed[start:], NEVER) for fed in spy.fed)
