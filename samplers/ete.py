@@ -169,8 +169,8 @@ class ETE(Wrapper):
         if not tried.any():
             return request
         chances = state["chances"].clone()
-        for row in tried.nonzero()[0]:
-            allowed = canvas.allowed(row, at[row])
+        for row in tried.nonzero()[0].tolist():
+            allowed = canvas.allowed(row, int(at[row]))
             # Where nothing is left to choose from, the review has the word.
             if allowed is not None and not chances[row, allowed].isneginf().all():
                 chances[row, ~allowed] = -torch.inf

@@ -105,7 +105,7 @@ class RunBits:
             raise ConfigError(told if str(place) in told else f"{place}: {told}") from None
         effective = {s.id: s.effective for s in folder.samples() if not s.unfit}
         if not effective:
-            raise ConfigError(f"{path} has no finished samples that this version can read")
+            raise ConfigError(f"{path} has no finished samples")
         if not (path / "traces.jsonl.gz").exists():
             raise ConfigError(f"{path} has no traces: decode with trace=true")
         traces = folder.traces_of(effective.keys())

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from functools import cache
 
 from dllm.constraints.languages import LarkText, built_in
+from dllm.metrics.definitions import SampleResult
 from dllm.metrics.order import decoding_order
+from dllm.metrics.statistics import ratio_interval, wilson
 from dllm.report.bits import RunBits
 from dllm.report.cells import Cell
+from dllm.report.judged import perplexity, same_end
 from dllm.tasks.parallelbench.theory import Kind, lower_bound, sampled_accuracy
 
 
@@ -16,6 +19,15 @@ class Column:
     definition: str
     """A phrase for the page's legend."""
     show: Callable[[Cell], str]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Of a row and the table's first one, on the same samples."""
+
+    definition: str
+    show: Callable[[Cell, Cell], str]
+    """(the row's cell, the first row's)."""
 
 
 def _accuracy(cell: Cell) -> str:
@@ -125,6 +137,28 @@ def _verifier(cell: Cell) -> float:
     return sum(cell.metrics["other_forwards"].values())
 
 
+def _target(sample: SampleResult) -> int:
+    return sum(sample.other_forwards.values()) or sample.nfe
+
+
+def _saved(cell: Cell, first: Cell) -> str:
+    ours, theirs = ([_target(sample) for sample in one.samples] for one in (cell, first))
+    low, high = ratio_interval(ours, theirs)
+    return f"{sum(ours) / sum(theirs):.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _agreement(cell: Cell, first: Cell) -> str:
+    ours, theirs = ([sample.output for sample in one.samples] for one in (cell, first))
+    n, same = len(ours), same_end(ours, theirs)
+    low, high = wilson(same, n)
+    return f"{same / n:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _perplexity(cell: Cell) -> str:
+    value, low, high = perplexity(cell)
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
 COLUMNS = {
     "n": Column("samples", lambda cell: str(cell.metrics["n"])),
     "accuracy": Column("exact match with a 95 % Wilson interval", _accuracy),
@@ -144,9 +178,17 @@ COLUMNS = {
         "model's own",
         lambda cell: f"{_verifier(cell) or cell.nfe:.2f}",
     ),
+    "perplexity": Column(
+        "of the answers under the autoregressive base, with a 95 % bootstrap interval",
+        _perplexity,
+    ),
     "drafter": Column(
         "forwards of the drafting model per sample",
         lambda cell: f"{cell.nfe:.2f}" if _verifier(cell) else "0.00",
+    ),
+    "canvases": Column(
+        "canvases per sample, those of branches beside the first of each forward included",
+        lambda cell: f"{cell.nfe + cell.metrics['aux_forwards']:.2f}",
     ),
     "eNFE": Column(
         "rows computed per sample in whole canvases, drafts included",
@@ -227,3 +269,15 @@ COLUMNS = {
         _audited("audit_changed", "{:.1%}"),
     ),
 }
+
+BESIDE = {
+    "of the first": Beside(
+        "target over the first row's on the same samples, with a 95 % bootstrap interval", _saved
+    ),
+    "agreement": Beside(
+        "share of the answers that end with the same number as the first row's (say the same, "
+        "where there is none), with a 95 % Wilson interval",
+        _agreement,
+    ),
+}
+"""Those that stand beside the table's first row."""

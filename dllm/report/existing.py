@@ -41,7 +41,7 @@ class Run:
         folder = RunFolder(path)
         samples = sorted(folder.samples(), key=lambda sample: sample.id)
         if not samples:
-            raise ConfigError(f"{path} has no samples that this version can read")
+            raise ConfigError(f"{path} has no finished samples")
         summary = folder.summary()
         if lacking := sorted({"label", "fingerprint", "task"} - summary.keys()):
             raise ConfigError(f"{path / 'summary.json'} holds no {lacking[0]}")

@@ -18,7 +18,7 @@ from dllm.metrics.statistics import ALPHA, Verdict
 from dllm.metrics.tradeoff import area, oracle, parallelisability, pareto
 from dllm.report.bits import RunBits, information_per_round
 from dllm.report.cells import Cell, measure
-from dllm.report.columns import COLUMNS
+from dllm.report.columns import BESIDE, COLUMNS
 from dllm.report.exact import decoded, draw, of_cells, section
 from dllm.report.picture import speed_and_quality
 from dllm.report.suite import CONTROL, Chapter, Exact, Suite
@@ -136,7 +136,7 @@ def write_page(
         command += [option, *map(shlex.quote, names)] if names else []
     lines = [f"# {suite.title}", "", f"`{' '.join(command)}`", "", *wrap(suite.text, 100), ""]
     used = dict.fromkeys(name for measured in chapters for name in measured.chapter.columns)
-    lines += [f"- {name}: {COLUMNS[name].definition}." for name in used]
+    lines += [f"- {name}: {(COLUMNS | BESIDE)[name].definition}." for name in used]
     if any(measured.chapter.frontier for measured in chapters):
         lines += [
             "- frontier: no other row has as much accuracy with as few forwards, and more of one;",
@@ -294,9 +294,12 @@ def over_all(measured: Measured) -> str:
 
 
 def _figures(chapter: Chapter, cells: Mapping[str, Cell], cell: Cell) -> dict[str, str]:
-    found = {name: COLUMNS[name].show(cell) for name in chapter.columns}
+    first, found = next(iter(cells.values())), {}
+    for name in chapter.columns:
+        beside = name in BESIDE
+        found[name] = BESIDE[name].show(cell, first) if beside else COLUMNS[name].show(cell)
     if chapter.oracle is not None and chapter.oracle in cells:
-        start, end = next(iter(cells.values())).nfe, cells[chapter.oracle].nfe
+        start, end = first.nfe, cells[chapter.oracle].nfe
         found["gap closed"] = f"{(start - cell.nfe) / (start - end):.1%}" if start != end else ""
     return found
 

@@ -116,8 +116,7 @@ class _Run:
     def check(self) -> None:
         """Raises `ConfigError` for samples that can't be decoded, so that nobody waits for what is
         decoded beside the run to be told."""
-        known = [] if self.config.overwrite else self.folder.samples()
-        done = {result.id for result in known}
+        done = set() if self.config.overwrite else self.folder.finished()
         missing = [sample for sample in self.samples if sample.id not in done]
         if missing:
             # Any answer stands in for the references, which the baseline is yet to give.
@@ -148,7 +147,7 @@ class _Run:
             notes = folder.damaged(asdict(self.identity))
             vocabulary, alternatives = self.checkpoint.spec.vocab_size, config.alternatives or 0
             notes += folder.repair(order, vocabulary, config.trace, alternatives)
-            done = {result.id for result in folder.samples()}
+            done = folder.finished()
             missing = [sample for sample in self.samples if sample.id not in done]
             decoding = None
             if missing:

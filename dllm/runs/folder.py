@@ -135,10 +135,29 @@ class RunFolder:
         self._replace(path.name, json.dumps(environment, indent=2) + "\n")
         return [name for name, value in environment.items() if before.get(name) != value]
 
+    def finished(self) -> set[str]:
+        """Ids of the samples that need not be decoded again: those of sound lines."""
+        parsed = map(_parsed, self._lines())
+        return {result.id for result in parsed if isinstance(result, SampleResult)}
+
     def samples(self) -> list[SampleResult]:
-        """Finished samples; a line that is cut off or damaged does not count."""
-        parsed = [_parsed(line) for line in self._lines()]
-        return [result for result in parsed if isinstance(result, SampleResult)]
+        """Finished samples; a line that a kill cut off does not count.
+
+        Raises `ConfigError` for any other line that is not one sample's: what is made of a run is
+        made of all of it.
+        """
+        found: dict[str, SampleResult] = {}
+        for number, line in enumerate(self._lines(), start=1):
+            result = _parsed(line)
+            if isinstance(result, SampleResult) and result.id in found:
+                result = f"a second line of {result.id!r}"
+            if isinstance(result, str):
+                raise ConfigError(
+                    f"{self._samples}, line {number}: {result}; the run's own command decodes it "
+                    "again"
+                )
+            found[result.id] = result
+        return list(found.values())
 
     def _lines(self) -> list[bytes]:
         """Whole lines."""
@@ -167,7 +186,8 @@ class RunFolder:
     def traces_of(self, samples: Collection[str]) -> list[Trace]:
         """One of each of these samples.
 
-        Raises `ConfigError` where one is missing, with what is wrong with the file.
+        Raises `ConfigError` where one is missing, with what is wrong with the file, and for damage
+        behind them.
         """
         found: dict[str, Trace] = {}
         wrong = "the file ends before it"
@@ -176,6 +196,8 @@ class RunFolder:
                 found[trace.sample_id] = trace
             else:
                 wrong = trace
+        if not wrong.endswith((" is cut off", " before it")) and found.keys() >= set(samples):
+            raise ConfigError(f"{self._traces}, {wrong}: the run's own command mends it")
         if lost := [name for name in samples if name not in found]:
             raise ConfigError(
                 f"{self._traces} holds no trace of sample {lost[0]} ({wrong}): decode again, the "

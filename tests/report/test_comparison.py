@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 from written_runs import answers, write_run
 
+from dllm.errors import ConfigError
 from dllm.report.existing import read_runs
 from dllm.report.groups import grouped, words
+from dllm.report.replay.source import Recorded
 from dllm.runs.folder import SUPERSEDED
 from scripts.report import main
 
@@ -262,6 +265,21 @@ def test_a_damaged_file_is_one_line(
         assert report("diff", runs["threshold"], runs["localleap"]) == 2
         error = capsys.readouterr().err
         assert str(runs["threshold"] / name) in error and error.count("\n") == 1
+
+
+def test_a_damaged_sample_is_one_line(
+    runs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever reads the run: nothing is made of the rest of it."""
+    with open(runs["threshold"] / "samples.jsonl", "a") as file:
+        file.write("{}\n")
+    for command in (["diff", runs["threshold"], runs["localleap"]], [runs["threshold"]]):
+        assert report(*command) == 2
+        error = capsys.readouterr().err
+        assert re.search(r"samples.jsonl, line \d+: .* is missing", error)
+        assert error.count("\n") == 1
+    with pytest.raises(ConfigError, match=r"samples.jsonl, line \d+: .* is missing"):
+        Recorded(runs["threshold"])
 
 
 def test_a_damaged_sweep_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

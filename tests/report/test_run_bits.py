@@ -188,7 +188,10 @@ def test_runs_without_what_is_needed(
     assert "has no traces: decode with trace=true" in capsys.readouterr().err
     (silent.path / "samples.jsonl").write_text('{"id": "of another version"}\n')
     assert main([str(silent.path)]) == 2
-    assert "has no finished samples that this version can read" in capsys.readouterr().err
+    assert "line 1: aux_forwards is missing or unknown; the run's own" in capsys.readouterr().err
+    (silent.path / "samples.jsonl").write_text('{"id": "cut off by a kill"')
+    assert main([str(silent.path)]) == 2
+    assert "has no finished samples" in capsys.readouterr().err
     assert main([str(tmp_path)]) == 2
     assert "is no run folder" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="hold no probabilities"):
@@ -293,6 +296,23 @@ def test_files_of_a_run_that_are_damaged(
         traces.write_bytes(data)
         said = refused(folder, capsys)
         assert "traces.jsonl.gz" in said and wrong in said
+    for data in (b"no gzip", pack_traces([Trace("b", -4, 0)])):
+        traces.write_bytes(whole + data)
+        assert "traces.jsonl.gz, trace 3" in refused(folder, capsys)
+    traces.write_bytes(whole + whole[:20])  # what a kill leaves
+    assert main([str(folder.path)]) == 0
+    capsys.readouterr()
+    samples = folder.path / "samples.jsonl"
+    lines = samples.read_text()
+    for line, wrong in (
+        ("{", "no JSON"),
+        ("[]", "no object"),
+        ('{"id": "c"}', "aux_forwards is missing or unknown"),
+        (lines.splitlines()[0], "a second line of 'a'"),
+    ):
+        samples.write_text(f"{lines}{line}\n")
+        assert f"samples.jsonl, line 3: {wrong}; the run's own" in refused(folder, capsys)
+    samples.write_text(lines)
     traces.write_bytes(pack_traces([Trace("a", 4, 0), Trace("b", 4, 0)]))
     assert "hold no round in which anything was decided" in refused(folder, capsys)
     traces.write_bytes(whole)

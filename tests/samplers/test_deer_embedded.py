@@ -1,6 +1,7 @@
 """DEER with the embedded models: the verifier's own greedy tokens, and where bfloat16 departs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from dllm.models.loading import load_model
 from dllm.models.tokenizers import Tokenizer, load_tokenizer
 from dllm.models.transformer import Transformer
 from dllm.step.canvas import Prompt
+from dllm.step.eos import EosPolicy
 from dllm.step.outcome import Outcome
 from dllm.step.sampler import Sampler
 from dllm.tasks.suite import EmbeddedSuite
@@ -26,12 +28,14 @@ from dllm.tasks.suite import EmbeddedSuite
 
 WHOLE = "sampler.region.block_length=null"
 GEN_LENGTH = 32
+SMALL = {"d_model": 32, "n_layers": 1, "n_heads": 2, "n_kv_heads": 2, "head_dim": 16, "d_ff": 64}
+"""What is drafted at random need not be drafted at length."""
 
 
 @cache
 def model(name: str, dtype: torch.dtype = torch.float32) -> Transformer:
     if name == "random":
-        return random_model(load_model(EMBEDDED / "tiny-llada").spec, seed=1)
+        return random_model(replace(load_model(EMBEDDED / "tiny-llada").spec, **SMALL), seed=1)
     overrides = Overrides(mask_id=0) if name == "tiny-ar" else None
     return load_model(EMBEDDED / name, dtype, overrides=overrides)
 
@@ -54,11 +58,15 @@ def by_id(decoder: Decoder, prompts: Sequence[Prompt]) -> dict[str, tuple[int, .
 
 
 def alone(
-    prompts: Sequence[Prompt], dtype: torch.dtype = torch.float32, batch_size: int = 50
+    prompts: Sequence[Prompt],
+    dtype: torch.dtype = torch.float32,
+    batch_size: int = 50,
+    eos: EosPolicy = EosPolicy.NONE,
 ) -> dict[str, tuple[int, ...]]:
     rule = sampler("sampler=left_to_right", WHOLE)
     verifier = Predictor(model("tiny-ar", dtype))
-    return by_id(Decoder(verifier, rule, CausalCache(), batch_size=batch_size), prompts)
+    decoder = Decoder(verifier, rule, CausalCache(), eos=eos, batch_size=batch_size)
+    return by_id(decoder, prompts)
 
 
 def drafted(
@@ -67,13 +75,14 @@ def drafted(
     length: int,
     dtype: torch.dtype = torch.float32,
     batch_size: int = 50,
+    eos: EosPolicy = EosPolicy.NONE,
 ) -> dict[str, tuple[int, ...]]:
     rule: Sampler = sampler("sampler=deer", WHOLE, f"sampler.draft_length={length}")
     if drafter == "tiny-deer":
         rule = rule.with_tokenizer(tokenizer(EMBEDDED / drafter))
     served = {"verifier": Served(Predictor(model("tiny-ar", dtype)), CausalCache())}
     reading = Predictor(model(drafter))
-    decoder = Decoder(reading, rule, NoCache(), batch_size=batch_size, others=served)
+    decoder = Decoder(reading, rule, NoCache(), eos=eos, batch_size=batch_size, others=served)
     return by_id(decoder, prompts)
 
 
@@ -88,8 +97,16 @@ def test_greedy_tokens_are_the_verifier_s(drafter: str, length: int) -> None:
 @pytest.mark.parametrize("length", [1, 4, 8, 32])
 @pytest.mark.parametrize("drafter", ["tiny-deer", "random"])
 def test_three_hundred_prompts(drafter: str, length: int) -> None:
+    """Whole answers, up to their end tokens."""
     prompts = questions(300)
-    assert drafted(prompts, drafter, length) == alone(prompts)
+    found = drafted(prompts, drafter, length, eos=EosPolicy.CUT)
+    assert found == answers()
+    assert len({len(tokens) for tokens in found.values()}) > 5
+
+
+@cache
+def answers() -> dict[str, tuple[int, ...]]:
+    return alone(questions(300), eos=EosPolicy.CUT)
 
 
 def test_bfloat16_departs_at_near_ties_only() -> None:

@@ -52,9 +52,8 @@ class Recorded:
         return self.results[sample]
 
     def trace(self, sample: str) -> Trace:
-        for trace in reversed(self.folder.traces()):
-            if trace.sample_id == sample:
-                return trace
+        if (self.path / "traces.jsonl.gz").exists() and not self.results[sample].unfit:
+            return self.folder.traces_of([sample])[0]
         if self.results[sample].unfit:
             raise ConfigError(f"sample {sample} did not fit the model: nothing was decoded")
         command = command_of(self.config, self.sampler) or f"the run of {self.path / 'config.yaml'}"

@@ -1,0 +1,50 @@
+"""Answers of an adapted model under its own base, and which of them say the same."""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import torch
+
+from dllm.config import build
+from dllm.errors import ConfigError
+from dllm.metrics.statistics import ratio_interval
+from dllm.models.adapter import read_adapter
+from dllm.models.hub import ModelOptions, adapter_folder, open_model
+from dllm.models.tokenizers import Tokenizer
+from dllm.models.transformer import Transformer
+from dllm.report.adapted import last_number, surprise
+from dllm.report.cells import Cell
+
+
+@cache
+def _judge(name: str) -> tuple[Transformer, Tokenizer]:
+    return open_model(ModelOptions(name=name))
+
+
+@torch.inference_mode()
+def perplexity(cell: Cell) -> tuple[float, float, float]:
+    """Of all answer tokens under the base, with a 95 % bootstrap interval over the samples.
+
+    Raises `ConfigError` for prompts that the chat template alone does not give again.
+    """
+    options = build(cell.folder.config().model, "model", kind=ModelOptions)
+    folder = adapter_folder(options)
+    model, tokenizer = _judge(options.name if folder is None else read_adapter(folder).base)
+    nats, counts = [], []
+    for sample in cell.samples:
+        prompt, answer = tokenizer.chat(sample.prompt), sample.tokens[: sample.effective]
+        if len(prompt) != sample.prompt_length:
+            raise ConfigError(f"sample {sample.id}: its prompt is not known token by token")
+        if answer:
+            nats.append(surprise(model, prompt, answer).sum().item())
+            counts.append(len(answer))
+    low, high = np.exp(ratio_interval(nats, counts)).tolist()
+    return math.exp(sum(nats) / sum(counts)), low, high
+
+
+def same_end(ours: Sequence[str], theirs: Sequence[str]) -> int:
+    """How many texts end with the same number, or say the same where there is none."""
+    pairs = zip(ours, theirs, strict=True)
+    return sum((last_number(a) or a.strip()) == (last_number(b) or b.strip()) for a, b in pairs)

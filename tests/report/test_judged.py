@@ -1,0 +1,51 @@
+"""Columns that compare with the base and with the first row."""
+
+from collections.abc import Callable
+
+import pytest
+from sample_results import sample
+from written_runs import write_run
+
+from dllm.report.bits import RunBits
+from dllm.report.cells import Cell, measure
+from dllm.report.columns import BESIDE, COLUMNS
+from dllm.report.judged import perplexity, same_end
+from dllm.runs.folder import RunFolder
+
+
+def test_perplexity_is_that_of_the_probabilities(options: Callable[..., list[str]]) -> None:
+    """An autoregressive model's own greedy answers: its trace knows every probability."""
+    own = ["model=tiny-ar", "sampler=left_to_right", "cache=causal", "eos=cut", "trace=true"]
+    cell = measure(options("task=listops", "limit=3", *own))
+    tokens = sum(one.effective for one in cell.samples)
+    bits = RunBits.of(cell.folder).effective_bits * len(cell.samples)
+    value, low, high = perplexity(cell)
+    assert value == pytest.approx(2 ** (bits / tokens), rel=1e-3)
+    assert low <= value <= high
+    assert COLUMNS["perplexity"].show(cell).startswith(f"{value:.2f} [")
+
+
+def test_answers_that_end_with_the_same_number() -> None:
+    assert same_end(["It is 1,200.", "so 5", "Ada"], ["1200", "5 or 6", " Ada"]) == 2
+
+
+def test_columns_beside_the_first_row(tmp_path) -> None:
+    cells = []
+    for name, forwards, output in (("ar", [8, 8], "is 4"), ("deer", [2, 4], "is 4.")):
+        results = [
+            sample(
+                str(i),
+                output=output if i else "nothing",
+                forwards={"step": 9},
+                other_forwards={"verifier step": count} if name == "deer" else {},
+            )
+            for i, count in enumerate(forwards)
+        ]
+        if name == "ar":
+            results = [sample(str(i), output="is 4", forwards={"step": 8}) for i in range(2)]
+        folder = RunFolder(write_run(tmp_path, name, results))
+        cells.append(Cell.of(folder, folder.summary()))
+    first, other = cells
+    assert BESIDE["of the first"].show(other, first) == "0.38 [0.25, 0.50]"
+    assert BESIDE["agreement"].show(other, first).startswith("0.50 [")
+    assert COLUMNS["canvases"].show(other) == "9.00"
