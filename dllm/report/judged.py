@@ -19,8 +19,8 @@ from dllm.report.cells import Cell
 
 
 @cache
-def _judge(name: str) -> tuple[Transformer, Tokenizer]:
-    return open_model(ModelOptions(name=name))
+def _judge(name: str, path: str | None) -> tuple[Transformer, Tokenizer]:
+    return open_model(ModelOptions(name=name, path=path))
 
 
 @torch.inference_mode()
@@ -31,7 +31,8 @@ def perplexity(cell: Cell) -> tuple[float, float, float]:
     """
     options = build(cell.folder.config().model, "model", kind=ModelOptions)
     folder = adapter_folder(options)
-    model, tokenizer = _judge(options.name if folder is None else read_adapter(folder).base)
+    base = options.name if folder is None else read_adapter(folder).base
+    model, tokenizer = _judge(base, options.path)
     nats, counts = [], []
     for sample in cell.samples:
         prompt, answer = tokenizer.chat(sample.prompt), sample.tokens[: sample.effective]

@@ -15,7 +15,14 @@ from dllm.runs.folder import RunFolder
 
 def test_perplexity_is_that_of_the_probabilities(options: Callable[..., list[str]]) -> None:
     """An autoregressive model's own greedy answers: its trace knows every probability."""
-    own = ["model=tiny-ar", "sampler=left_to_right", "cache=causal", "eos=cut", "trace=true"]
+    own = [
+        "model=tiny-ar",
+        "model.path=null",
+        "sampler=left_to_right",
+        "cache=causal",
+        "eos=cut",
+        "trace=true",
+    ]
     cell = measure(options("task=listops", "limit=3", *own))
     tokens = sum(one.effective for one in cell.samples)
     bits = RunBits.of(cell.folder).effective_bits * len(cell.samples)
