@@ -37,6 +37,7 @@ TRUSTED = ("dllm.", "samplers.")
 WITHOUT_EFFECT = (
     "hydra",
     "tracker",
+    "executor",
     "output",
     "progress",
     "baseline",
@@ -52,7 +53,7 @@ WITHOUT_EFFECT = (
 """Top-level keys that cannot change a sample's result: not part of the fingerprint."""
 
 
-GROUPS = ("model", "sampler", "cache", "constraint", "task", "tracker")
+GROUPS = ("model", "sampler", "cache", "constraint", "task", "tracker", "executor")
 """Groups of which every run needs a choice."""
 
 

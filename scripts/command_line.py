@@ -18,6 +18,8 @@ from typing import TextIO
 # The import registers what conf/*.yaml interpolates, too.
 from dllm.config import check_choices, without_plus
 from dllm.errors import ConfigError, RunError
+from dllm.runs import stopping
+from dllm.runs.ranks import Ranks
 
 
 class CommandLine:
@@ -45,12 +47,16 @@ class CommandLine:
 
     def plain(self, run: Callable[[], int | None]) -> int:
         """Exit code of a command without Hydra: the same lines and codes as of a job."""
+        self._running = True
         self.speak()
+        return self._ended(lambda: self._plain(run))
+
+    def _plain(self, run: Callable[[], int | None]) -> int:
         try:
             return run() or 0
         except (ConfigError, RunError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2 if isinstance(error, ConfigError) else 1
+            self.failed(2 if isinstance(error, ConfigError) else 1, str(error))
+            return self._code
 
     def speak(self) -> None:
         """Each warning is one line, said once."""
@@ -60,10 +66,14 @@ class CommandLine:
 
     def failed(self, code: int, message: str) -> None:
         """Prints one line (once) and remembers the exit code; in a worker of a launcher the line is
-        left to the process that was started by the user."""
+        left to the process that was started by the user, and what is wrong with the command to the
+        first of several processes."""
         self._code = max(self._code, code)
-        if self._running:
-            self._say(f"error: {message}")
+        ranks = Ranks.of_environment()
+        if self._running and (ranks.first or code == 1):
+            self._say(
+                f"error: {message}" if ranks.first else f"error: process {ranks.rank}: {message}"
+            )
 
     def __reduce__(self) -> str:
         """A launcher's worker has a command line of its own."""
@@ -74,9 +84,30 @@ class CommandLine:
             self._reported.add(line)
             print(line, file=sys.stderr)
 
+    def _ended(self, command: Callable[[], int]) -> int:
+        """Exit code of a command that may be stopped by a signal, or lose the reader of its
+        output."""
+        stopping.listen()
+        try:
+            code = command()
+            sys.stdout.flush()
+            return code
+        except stopping.Stopped as stop:
+            self.failed(stop.code, str(stop))
+            return stop.code
+        except BrokenPipeError:
+            # Nobody reads on: Python's own farewell to the pipe would be a second failure.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+
     def run(self, entry: Callable[[], None]) -> int:
         """Exit code of a Hydra main function."""
         self._running = True
+        if sys.stderr is None:
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - closed with the process
+        return self._ended(lambda: self._run(entry))
+
+    def _run(self, entry: Callable[[], None]) -> int:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             entry()
             return self._code
@@ -85,14 +116,14 @@ class CommandLine:
         try:
             check_choices(sys.argv[1:])
         except ConfigError as error:
-            print(f"error: {error}", file=sys.stderr)
+            self.failed(2, str(error))
             return 2
         try:
             with redirect_stderr(self._held):
                 entry()
         except SystemExit as stop:
             if self._held.holding and stop.code in (1, 2):
-                print(f"error: {one_line(self._held.getvalue())}", file=sys.stderr)
+                self.failed(2, one_line(self._held.getvalue()))
                 return 2
             self._held.release()
             return max(self._code, stop.code if isinstance(stop.code, int) else 1)

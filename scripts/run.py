@@ -1,7 +1,7 @@
 """Decode a task and compare with one token per step: `python -m scripts.run sampler=localleap`.
 
 Exit code 0: done; 1: a failure during the run, of a sample too; 2: something in the command to
-mend. In a sweep (`-m`) every job runs, one table closes it, and the code is the worst of the jobs'.
+mend; 130 and 143: stopped by Ctrl-C and by SIGTERM, once what was begun is finished. In a sweep (`-m`) every job runs, one table closes it, and the code is the worst of the jobs'.
 """
 
 import json
@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from dllm.errors import ConfigError, RunError
+from dllm.runs.ranks import Ranks
 from scripts.command_line import COMMAND, with_prompt
 
 
@@ -35,13 +36,16 @@ def job(config: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     sweep = Path(hydra_config.sweep.dir) if hydra_config.mode == RunMode.MULTIRUN else None
     name = hydra_config.runtime.choices.get("sampler", "")  # refused where it was taken away
+    ranks = Ranks.of_environment()
     try:
         check_options(config)
         if config.dry:
-            return print("\n".join(plan(config, name)))
+            return print("\n".join(plan(config, name))) if ranks.first else None
         folder, summary = execute(config, name, *_sweep(sweep), exhibits=exhibits)
     except (ConfigError, RunError) as error:
         _failed(sweep, 2 if isinstance(error, ConfigError) else 1, str(error))
+        return None
+    if not ranks.first:
         return None
     for line in failures(summary):
         _failed(sweep, 1, line)
@@ -106,6 +110,11 @@ class SweepComparison(Callback):
         """Takes the sweep's folder: what an earlier sweep left there is no row of this one."""
         from dllm.runs.lock import locked
 
+        if Ranks.of_environment().several:
+            raise ConfigError(
+                "-m asks for many runs, several processes decode one run together: start the sweep "
+                "with a launcher of Hydra's, hydra/launcher=..."
+            )
         folder = Path(config.hydra.sweep.dir)
         try:
             folder.mkdir(parents=True, exist_ok=True)

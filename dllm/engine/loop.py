@@ -1,6 +1,6 @@
 """Decoding a stream of prompts: a session that is fed and emptied."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from dllm.engine.session import Session
@@ -12,18 +12,24 @@ from dllm.step.outcome import Outcome
 class Decoder(Setting):
     """Decodes prompts under one setting."""
 
-    def decode(self, prompts: Iterable[Prompt]) -> Iterator[Outcome]:
+    def decode(
+        self, prompts: Iterable[Prompt], stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[Outcome]:
         """Outcomes in the order in which sequences finish.
 
         Prompts are taken as places become free, so that their number may be endless; a list is
         checked as a whole before the first forward. Raises `ConfigError` for a prompt that can't be
         decoded; a sequence whose logits are not finite is reported as failed and the others go on.
+        Once `stopped` says so, what is in the batch is finished and no prompt enters any more.
         """
         session, coming = Session(self), iter(prompts)
         if isinstance(prompts, Sequence):
             for prompt in coming:
                 session.submit(prompt)
         while True:
+            if stopped():
+                session.close()
+                coming = iter(())
             for prompt in islice(coming, session.room):
                 session.submit(prompt)
             if not session.busy:

@@ -80,6 +80,10 @@ class Session:
         self._waiting = deque(entry for entry in self._waiting if entry.ticket != ticket)
         self._batch.cancel(ticket)
 
+    def close(self) -> None:
+        """Gives up every sequence that waits; those in the batch go on."""
+        self._waiting.clear()
+
     def trace(self, ticket: Ticket) -> Trace | None:
         """What is recorded so far of a sequence in the batch; None where nothing is."""
         return self._batch.trace(ticket)

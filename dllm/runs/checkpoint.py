@@ -18,6 +18,7 @@ from dllm.models.hub import (
     open_model,
     open_tokenizer,
 )
+from dllm.models.shape import shape_only
 
 
 _CHUNK = 1 << 24
@@ -54,6 +55,11 @@ class Checkpoint:
             return Predictor(beside(self._base.predictor.model, adapter))
         model, _ = open_model(self.options)
         return Predictor(model)
+
+    @property
+    def outline(self) -> Predictor:
+        """The model without its weights: what it can be asked, for one that is loaded elsewhere."""
+        return Predictor(shape_only(self.spec))
 
     @cached_property
     def contents(self) -> dict[str, str]:

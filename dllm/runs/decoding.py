@@ -3,8 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
 
 from omegaconf import DictConfig
 
@@ -16,14 +15,14 @@ from dllm.engine.setting import DoesNotFit
 from dllm.errors import ConfigError
 from dllm.metrics.definitions import SampleResult
 from dllm.runs.checkpoint import Checkpoint
-from dllm.runs.folder import RunFolder
 from dllm.runs.grading import answer_tokens, encoded, filled_in, grade, unfit
 from dllm.runs.others import served
 from dllm.runs.parts import Parts
-from dllm.runs.progress import Progress
+from dllm.runs.stopping import asked
 from dllm.step.canvas import Prompt
 from dllm.step.outcome import Outcome
 from dllm.step.sampler import Sampler
+from dllm.step.trace import Trace
 from dllm.tasks.base import Sample, Task
 
 
@@ -56,11 +55,13 @@ def decoder(
     parts: Parts,
     checkpoint: Checkpoint,
     others: Mapping[str, Checkpoint],
+    loaded: bool = True,
 ) -> Decoder:
-    """What decodes; the sampler is a fitting one."""
+    """What decodes; the sampler is a fitting one. Without its weights loaded it says what can be
+    decoded, and decodes nothing."""
     constraint = parts.constraint
     return Decoder(
-        checkpoint.predictor,
+        checkpoint.predictor if loaded else checkpoint.outline,
         parts.sampler,
         parts.cache,
         parts.eos,
@@ -69,7 +70,7 @@ def decoder(
         config.seed,
         record=config.trace,
         alternatives=config.alternatives or 0,
-        others={name: served(other) for name, other in others.items()},
+        others={name: served(other, loaded) for name, other in others.items()},
     )
 
 
@@ -124,28 +125,24 @@ class Decoding:
             raise next(iter(self.unfit.values()))
         self._prompt_of = {prompt.sample_id: prompt for prompt in self.prompts}
 
-    def run(self, folder: RunFolder, name: str, tell: Callable[[SampleResult], None]) -> None:
-        """Each sample is on disk before it is told, and before the next one is decoded."""
-        for sample_id, error in self.unfit.items():
-            print(f"note: {error}: counted as not correct", file=sys.stderr, flush=True)
-            result = unfit(self.samples[sample_id], self.lengths[sample_id])
-            folder.append(result)
-            tell(result)
+    def results(self, samples: Sequence[str]) -> Iterator[tuple[SampleResult, Trace | None]]:
+        """Each of the samples, graded, as it is finished; an end that is asked for ends them."""
+        prompts = [self._prompt_of[name] for name in samples if name in self._prompt_of]
+        for name in samples:
+            if (error := self.unfit.get(name)) is not None:
+                print(f"note: {error}: counted as not correct", file=sys.stderr, flush=True)
+                yield unfit(self.samples[name], self.lengths[name]), None
+        if not prompts:
+            return
         for checkpoint in (self.checkpoint, *self.others.values()):
-            checkpoint.warm_up(self.prompts[0].tokens, self.config.batch_size)
+            checkpoint.warm_up(prompts[0].tokens, self.config.batch_size)
         spec, tokenizer = self.checkpoint.spec, self.checkpoint.tokenizer
-        bar = Progress(name, len(self.samples)) if self.config.progress else nullcontext()
-        with bar as shown:
-            for outcome in self.decoder.decode(self.prompts):
-                self._score_sequential(outcome)
-                sample = self.samples[outcome.sample_id]
-                told = self.told[sample.id]
-                spent = self.spent[sample.id]
-                result = grade(outcome, sample, self.task, tokenizer, spec, told, spent)
-                folder.append(result, outcome.trace)
-                tell(result)
-                if shown is not None:
-                    shown.add(result)
+        for outcome in self.decoder.decode(prompts, asked):
+            self._score_sequential(outcome)
+            sample = self.samples[outcome.sample_id]
+            told, spent = self.told[sample.id], self.spent[sample.id]
+            result = grade(outcome, sample, self.task, tokenizer, spec, told, spent)
+            yield result, outcome.trace
 
     def _score_sequential(self, outcome: Outcome) -> None:
         """What the answer costs token by token, into its trace."""

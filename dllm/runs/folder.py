@@ -7,6 +7,8 @@ samples.jsonl     one line per finished sample, appended and flushed
 traces.jsonl.gz   every decision (optional)
 summary.json      written last, by replacing
 tracked.json      where the finished run was sent
+ranks/<n>/        the same files of samples and traces, of the n-th process of several, until the
+                  first one has gathered them
 """
 
 import json
@@ -33,6 +35,8 @@ from dllm.step.trace import Trace, pack_traces, parsed_traces, read_traces
 
 
 _TRACKED = "tracked.json"
+
+_RANKS = "ranks"
 
 SUPERSEDED = "superseded"
 """Beside the runs of a sampler: those of the same options that other code, another model or other
@@ -169,6 +173,32 @@ class RunFolder:
         """Forgets every finished sample."""
         for path in (self._samples, self._traces, self.path / "summary.json", self.path / _TRACKED):
             path.unlink(missing_ok=True)
+        shutil.rmtree(self.path / _RANKS, ignore_errors=True)
+
+    def share(self, rank: int) -> "RunFolder":
+        """Where one of several processes writes what it has decoded."""
+        folder = RunFolder(self.path / _RANKS / str(rank))
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{folder.path} can't be written: {error.strerror}") from None
+        return folder
+
+    def gather(self) -> list[SampleResult]:
+        """Moves to this run's samples what several processes have written beside them; returns
+        them. A kill in between loses and doubles nothing."""
+        known = {result.id for result in self.samples()}
+        found = []
+        for path in sorted(self.path.glob(f"{_RANKS}/*")):
+            shared = RunFolder(path)
+            traces = {trace.sample_id: trace for trace in shared.traces()}
+            for result in shared.samples():
+                if result.id not in known:
+                    known.add(result.id)
+                    self.append(result, traces.get(result.id))
+                    found.append(result)
+        shutil.rmtree(self.path / _RANKS, ignore_errors=True)
+        return found
 
     def append(self, sample: SampleResult, trace: Trace | None = None) -> None:
         """Adds a finished sample so that it survives a kill right after.

@@ -86,12 +86,13 @@ def _hash(value: Any) -> str:
 
 
 def targets(config: Any) -> Iterator[str]:
-    """Modules of all classes that a configuration names, but the tracker's."""
+    """Modules of all classes that a configuration names, but the tracker's and the
+    executor's."""
     if isinstance(config, DictConfig):
         if isinstance(target := config.get("_target_"), str):
             yield target.rsplit(".", 1)[0]
         for key in config:
-            if key != "tracker":
+            if key not in ("tracker", "executor"):
                 yield from targets(config[key])
 
 

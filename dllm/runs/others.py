@@ -31,10 +31,11 @@ def others(config: DictConfig, sampler: Sampler, own: Checkpoint) -> dict[str, C
     return found
 
 
-def served(checkpoint: Checkpoint) -> Served:
+def served(checkpoint: Checkpoint, loaded: bool = True) -> Served:
     """With the exact cache where the model's attention allows it."""
     causal = checkpoint.spec.attention == "causal"
-    return Served(checkpoint.predictor, CausalCache() if causal else NoCache())
+    predictor = checkpoint.predictor if loaded else checkpoint.outline
+    return Served(predictor, CausalCache() if causal else NoCache())
 
 
 def options_of(sampler: Sampler, name: str, config: DictConfig) -> ModelOptions:

@@ -11,7 +11,7 @@ import pytest
 from dllm import config as configuration
 from dllm.errors import ConfigError
 from dllm.metrics.definitions import Comparison, Summary
-from dllm.runs import execute as execute_module
+from dllm.runs import run as run_module
 from dllm.runs.execute import execute
 from dllm.runs.folder import RunFolder
 
@@ -131,7 +131,7 @@ def test_damaged_files_of_a_run_are_mended_aloud(options: Options, capsys, name:
     folder, summary = run(given)
     whole = (folder.path / name).read_bytes()
     (folder.path / name).write_bytes(whole[: len(whole) // 2])
-    execute_module._MADE_HERE.clear()
+    run_module._MADE_HERE.clear()
     capsys.readouterr()
     assert run(given)[1] == summary
     notes = capsys.readouterr().err.splitlines()
@@ -162,7 +162,7 @@ def test_a_task_that_cannot_give_so_many_samples_is_refused(options: Options) ->
 
     config = configuration.compose(options())
     with pytest.raises(ConfigError, match=r"limit=6: task copy: the test split has only about 9"):
-        execute_module._samples(Small(), config)
+        run_module._samples(Small(), config)
 
 
 @pytest.mark.parametrize(

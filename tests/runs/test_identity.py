@@ -156,7 +156,7 @@ def test_files_that_code_reads_or_runs_by_name_count(
 def test_reused_results_are_announced(
     options: Options, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dllm.runs import execute as module
+    from dllm.runs import run as module
 
     given = options("sampler=threshold", "baseline=false")
     folder = run(given)
