@@ -22,6 +22,7 @@ import samplers.threshold
 from dllm.metrics.definitions import SampleResult
 from dllm.runs.folder import RunFolder
 from scripts import run as script
+from scripts.command_line import CommandLine
 
 
 Options = Callable[..., list[str]]
@@ -122,15 +123,20 @@ def test_a_process_that_ends_ends_the_run_which_goes_on(options: Options, tmp_pa
     assert contents(one) == contents(two)
 
 
-def test_what_is_wrong_with_the_command_is_said_once(options: Options, tmp_path: Path) -> None:
-    for arguments in (["-m"], ["executor=ray"]):
-        ranks = started(options(*GIVEN, *arguments), tmp_path)
-        ended = [rank.ended() for rank in ranks]
-        assert [code for code, _ in ended] == [2, 2], ended
-        said = "".join(text for _, text in ended)
-        assert said.count("error: ") == said.count("\n") == 1, said
-        for rank in ranks:
-            rank.output.unlink()
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("argument", ["-m", "executor=ray", "sampler.threshold=1.5"])
+def test_what_is_wrong_with_the_command_is_said_by_the_first(
+    options: Options, monkeypatch: pytest.MonkeyPatch, capsys, rank: int, argument: str
+) -> None:
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setattr(script, "COMMAND", CommandLine())
+    with pytest.raises(SystemExit) as stop:
+        main(options("sampler=threshold", argument))
+    said = capsys.readouterr()
+    assert (stop.value.code, said.out) == (2, "")
+    assert said.err.count("error: ") == said.err.count("\n") == 1 - rank, said.err
 
 
 def launch(*arguments: str) -> subprocess.Popen[str]:
