@@ -79,6 +79,20 @@ class CommandLine:
         """A launcher's worker has a command line of its own."""
         return "COMMAND"
 
+    @contextmanager
+    def output(self) -> Iterator[None]:
+        """What is printed within it is the outcome; that nobody can read it is a failure."""
+        try:
+            yield
+            sys.stdout.flush()
+        except OSError as error:
+            self.failed(1, f"stdout can't be written: {error.strerror}")
+            self._mute()
+
+    def _mute(self) -> None:
+        """Python's own farewell to an output that is gone would be a second failure."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
     def _say(self, line: str) -> None:
         if line not in self._reported:
             self._reported.add(line)
@@ -87,17 +101,16 @@ class CommandLine:
     def _ended(self, command: Callable[[], int]) -> int:
         """Exit code of a command that may be stopped by a signal, or lose the reader of its
         output."""
-        stopping.listen()
         try:
-            code = command()
-            sys.stdout.flush()
+            with stopping.listening():
+                code = command()
+                sys.stdout.flush()
             return code
         except stopping.Stopped as stop:
             self.failed(stop.code, str(stop))
             return stop.code
         except BrokenPipeError:
-            # Nobody reads on: Python's own farewell to the pipe would be a second failure.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self._mute()
             return 1
 
     def run(self, entry: Callable[[], None]) -> int:

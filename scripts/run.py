@@ -52,7 +52,8 @@ def job(config: DictConfig) -> float | None:
         _failed(sweep, 1, line)
     if sweep is not None:
         _note(sweep, {"folder": str(folder), "summary": summary})
-    else:
+        return summary["metrics"][config.objective]
+    with COMMAND.output():
         if hydra_config.runtime.choices["task"] == "prompts":
             print_outputs(folder, build(config.task, "task").samples("test", config.limit))
         print_comparison([summary], [folder])
@@ -137,9 +138,9 @@ class SweepComparison(Callback):
             COMMAND.failed(failed["code"], failed["error"])
         done = [line for line in jobs if "folder" in line]
         if done:
-            print_comparison(
-                [line["summary"] for line in done], [Path(line["folder"]) for line in done]
-            )
+            folders = [Path(line["folder"]) for line in done]
+            with COMMAND.output():
+                print_comparison([line["summary"] for line in done], folders)
 
 
 def main() -> None:

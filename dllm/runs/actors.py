@@ -53,7 +53,7 @@ class RayActors:
                 ignore_reinit_error=True,
                 **own,
             )
-        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # what Ray raises where a cluster does not answer or start
             line = " ".join(str(error).split())
             raise ConfigError(f"executor.address={self.address}: {line}") from None
 

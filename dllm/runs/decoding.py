@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from omegaconf import DictConfig
 
@@ -55,13 +56,27 @@ def decoder(
     parts: Parts,
     checkpoint: Checkpoint,
     others: Mapping[str, Checkpoint],
-    loaded: bool = True,
 ) -> Decoder:
-    """What decodes; the sampler is a fitting one. Without its weights loaded it says what can be
-    decoded, and decodes nothing."""
+    """What decodes; the sampler is a fitting one."""
+    return loaded(outline(config, parts, checkpoint, others), checkpoint, others)
+
+
+def loaded(outline: Decoder, checkpoint: Checkpoint, others: Mapping[str, Checkpoint]) -> Decoder:
+    """The decoder with its models' weights."""
+    beside = {name: served(other.predictor) for name, other in others.items()}
+    return replace(outline, predictor=checkpoint.predictor, others=beside)
+
+
+def outline(
+    config: DictConfig,
+    parts: Parts,
+    checkpoint: Checkpoint,
+    others: Mapping[str, Checkpoint],
+) -> Decoder:
+    """The decoder without weights: it says what can be decoded, and decodes nothing."""
     constraint = parts.constraint
     return Decoder(
-        checkpoint.predictor if loaded else checkpoint.outline,
+        checkpoint.outline,
         parts.sampler,
         parts.cache,
         parts.eos,
@@ -70,12 +85,13 @@ def decoder(
         config.seed,
         record=config.trace,
         alternatives=config.alternatives or 0,
-        others={name: served(other, loaded) for name, other in others.items()},
+        others={name: served(other.outline) for name, other in others.items()},
     )
 
 
 class Decoding:
-    """What refuses a sample does so on construction, before anything is written."""
+    """What refuses a sample does so on construction, before anything is written; for that the
+    decoder needs no weights (`outline`)."""
 
     def __init__(
         self,

@@ -49,13 +49,13 @@ def execute(
             if configuration.fingerprint(base) == configuration.fingerprint(config):
                 baseline = run
             else:
-                run.check(executor.here)
+                run.check()
                 baseline = Run(
                     base, BASELINE, build_parts(base), checkpoint, beside_it, "baseline"
                 ).complete(executor, ranks, group, exhibits)
         beside = control_of(config, sampler_name, parts.sampler)
         if beside is not None:
-            run.check(executor.here)
+            run.check()
             control = Run(
                 *beside, build_parts(beside[0]), checkpoint, beside_it, "control"
             ).complete(executor, ranks, group, exhibits, baseline)

@@ -16,7 +16,7 @@ import os
 import shutil
 import typing
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import MISSING, asdict, fields
 from math import isfinite
 from pathlib import Path
@@ -53,22 +53,28 @@ class RunFolder:
     def locked(self, wait_minutes: float) -> Iterator[None]:
         """Creates the folder and keeps other processes out, or waits until they have left.
 
-        Raises `ConfigError` if it can't be written, `RunError` if another process keeps it longer.
+        Raises `ConfigError` if it can't be written, `RunError` if another process keeps it longer
+        or the system refuses one of its files later.
         """
         lock = self.path.with_name(f".{self.path.name}.lock")
-        try:
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            with locked(lock, wait_minutes, str(self.path)):
+        with ExitStack() as held:
+            try:
+                lock.parent.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(lock, wait_minutes, str(self.path)))
                 self.path.mkdir(exist_ok=True)
-                try:
-                    yield
-                finally:
+            except OSError as error:
+                raise ConfigError(f"output={self.path} is not writable: {error.strerror}") from None
+            try:
+                yield
+            except OSError as error:
+                where = error.filename or self.path
+                raise RunError(f"{where} can't be used: {error.strerror or error}") from None
+            finally:
+                with suppress(OSError):
                     # A run that was refused before it began leaves no folder.
                     if not any(self.path.iterdir()):
                         self.path.rmdir()
                     lock.unlink(missing_ok=True)
-        except OSError as error:
-            raise ConfigError(f"output={self.path} is not writable: {error.strerror}") from None
 
     def supersede(self, identity: Mapping[str, Any]) -> Iterator[Path]:
         """Moves runs of the same options with another identity out of the way, so that what lies

@@ -9,6 +9,7 @@ from dllm.cache.causal import CausalCache
 from dllm.cache.none import NoCache
 from dllm.engine.setting import Served
 from dllm.errors import ConfigError
+from dllm.forward.predictor import Predictor
 from dllm.models.hub import ModelOptions
 from dllm.runs.checkpoint import Checkpoint
 from dllm.step.sampler import Sampler
@@ -31,10 +32,9 @@ def others(config: DictConfig, sampler: Sampler, own: Checkpoint) -> dict[str, C
     return found
 
 
-def served(checkpoint: Checkpoint, loaded: bool = True) -> Served:
+def served(predictor: Predictor) -> Served:
     """With the exact cache where the model's attention allows it."""
-    causal = checkpoint.spec.attention == "causal"
-    predictor = checkpoint.predictor if loaded else checkpoint.outline
+    causal = predictor.spec.attention == "causal"
     return Served(predictor, CausalCache() if causal else NoCache())
 
 

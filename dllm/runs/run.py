@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError, RunError
 from dllm.metrics.definitions import Comparison, SampleResult, Summary
 from dllm.runs.checkpoint import Checkpoint
-from dllm.runs.decoding import Decoding, decoder, fitting
+from dllm.runs.decoding import Decoding, fitting, loaded, outline
 from dllm.runs.environment import describe
 from dllm.runs.executor import Executor, Work
 from dllm.runs.folder import RunFolder
@@ -69,17 +70,13 @@ class Run:
         self.identity = Identity.of(config, sampler, contents, self.samples)
         self.folder = RunFolder(Path(config.output) / name / self.identity.mark)
         self._order = {sample.id: index for index, sample in enumerate(self.samples)}
-        self._decoders: dict[bool, Decoder] = {}
 
-    def _decoder(self, loaded: bool) -> Decoder:
-        """Keeps what the constraint has compiled; the model is loaded where it is asked for."""
-        if loaded not in self._decoders:
-            self._decoders[loaded] = decoder(
-                self.config, self.parts, self.checkpoint, self.others, loaded
-            )
-        return self._decoders[loaded]
+    @cached_property
+    def _outline(self) -> Decoder:
+        """Keeps what the constraint has compiled."""
+        return outline(self.config, self.parts, self.checkpoint, self.others)
 
-    def check(self, loaded: bool) -> None:
+    def check(self) -> None:
         """Raises `ConfigError` for samples that can't be decoded, so that nobody waits for what is
         decoded beside the run to be told."""
         known = [] if self.config.overwrite else self.folder.samples()
@@ -88,18 +85,22 @@ class Run:
         if missing:
             # Any answer stands in for the references, which the baseline is yet to give.
             some = (self.checkpoint.spec.pad_id,)
-            self.decoding(missing, {sample.id: some for sample in missing}, loaded)
+            self.decoding(missing, {sample.id: some for sample in missing}, False)
 
     def decoding(
         self,
         missing: Sequence[Sample],
         references: Mapping[str, Sequence[int]],
-        loaded: bool = True,
+        here: bool = True,
     ) -> Decoding:
-        task, made_by = self.parts.task, self._decoder(loaded)
-        return Decoding(
-            self.config, task, self.checkpoint, self.others, made_by, missing, references
+        """Only where it is to decode `here` the model is loaded, once nothing refuses a sample."""
+        task, checkpoint, others = self.parts.task, self.checkpoint, self.others
+        decoding = Decoding(
+            self.config, task, checkpoint, others, self._outline, missing, references
         )
+        if here:
+            decoding.decoder = loaded(self._outline, checkpoint, others)
+        return decoding
 
     def complete(
         self,

@@ -26,12 +26,18 @@ class _Request:
 _REQUEST = _Request()
 
 
-def listen() -> None:
-    """From now on the signals are requests. Only for a command: a program that uses the package
-    has its own ways."""
+@contextmanager
+def listening() -> Iterator[None]:
+    """Within it the signals are requests. Only for a command: a program that uses the package has
+    its own ways."""
     _REQUEST.number, _REQUEST.graceful = None, False
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _asked)
+    before = {number: signal.signal(number, _asked) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        _REQUEST.number = None
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _asked(number: int, frame: FrameType | None) -> None:

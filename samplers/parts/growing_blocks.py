@@ -26,7 +26,8 @@ def growing_layout(prompt: Prompt, spec: ModelSpec, initial_length: int) -> Layo
     """
     if spec.attention != "full":
         raise ConfigError(
-            f"a growing canvas needs full attention; the {spec.family} model's is {spec.attention}"
+            f"region=growing: a growing canvas needs full attention; the {spec.family} model's is "
+            f"{spec.attention}"
         )
     full = plain_layout(prompt, spec).capacity
     length = len(prompt.tokens) + min(initial_length, prompt.gen_length)

@@ -1,25 +1,17 @@
 """Several processes decode one run: what they write is what one process would have written."""
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from forked import Forked, forked
-from hydra.core.global_hydra import GlobalHydra
+from whole_runs import contents, main
 
-import dllm.report.exhibits
-import dllm.report.tables
-import dllm.runs.execute
-import samplers.low_confidence
-import samplers.threshold
-from dllm.metrics.definitions import SampleResult
 from dllm.runs.folder import RunFolder
 from scripts import run as script
 from scripts.command_line import CommandLine
@@ -28,18 +20,6 @@ from scripts.command_line import CommandLine
 Options = Callable[..., list[str]]
 ROOT = Path(__file__).parents[2]
 GIVEN = ("sampler=threshold", "sampler/proposer=gumbel", "limit=9")
-
-
-def main(arguments: Sequence[str]) -> None:
-    """The entry point, as a process of its own would find it."""
-    GlobalHydra.instance().clear()
-    sys.argv = ["run", *arguments]
-    script.main()
-
-
-# What a command imports on its way, so that no forked process need do it.
-assert dllm.report.exhibits and dllm.report.tables and dllm.runs.execute
-assert samplers.low_confidence and samplers.threshold
 
 
 def started(
@@ -62,26 +42,6 @@ def started(
         forked(rank(number), folder / f"rank-{number}", {**shared, "RANK": str(number)})
         for number in (0, 1)
     ]
-
-
-def timeless(result: SampleResult) -> SampleResult:
-    measured = ("seconds", "model_seconds", "latency", "other_seconds", "peak_memory_mb")
-    return replace(result, **dict.fromkeys(measured, 0.0))
-
-
-def contents(root: Path, sampler: str = "threshold") -> tuple[dict[str, SampleResult], dict]:
-    """Samples and summary without what a clock decides."""
-    (path,) = root.glob(f"{sampler}/*/summary.json")
-    folder = RunFolder(path.parent)
-    summary = json.loads(path.read_text())
-    for metrics in (summary["metrics"], summary.get("baseline", {}).get("metrics", {})):
-        for name in [n for n in metrics if n.startswith(("tokens_per_second", "latency", "peak"))]:
-            del metrics[name]
-    results = folder.samples()
-    assert len({result.id for result in results}) == len(results)
-    assert {trace.sample_id for trace in folder.traces()} == {result.id for result in results}
-    assert not (path.parent / "ranks").exists()
-    return {result.id: timeless(result) for result in results}, summary
 
 
 def test_two_processes_write_what_one_writes(options: Options, tmp_path: Path) -> None:
