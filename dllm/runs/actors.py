@@ -5,6 +5,7 @@ import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from dllm.errors import ConfigError, RunError
@@ -39,13 +40,11 @@ class RayActors:
     def check(self) -> None:
         if importlib.util.find_spec("ray") is None:
             raise ConfigError('executor=ray needs Ray: pip install "dllm-decode[ray]"')
-        import ray
-
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # A cluster has what it has; one of our own has what the actors need.
         own = {"num_cpus": self.workers * self.cpus} if self.address is None else {}
         try:
-            ray.init(
+            _ray().init(
                 self.address,
                 include_dashboard=False if self.address is None else None,
                 logging_level="ERROR",
@@ -58,9 +57,7 @@ class RayActors:
             raise ConfigError(f"executor.address={self.address}: {line}") from None
 
     def results(self, work: Work, decoding: Decoding, samples: Sequence[str]) -> Iterator[Finished]:
-        import ray
-        from ray.exceptions import RayError, RayTaskError
-
+        ray = _ray()
         known, waiting = ray.put(work), list(_parts(samples, decoding.config.batch_size))
         pool, running = self._pool(), {}
         try:
@@ -73,12 +70,12 @@ class RayActors:
                 (ready, *_), _ = ray.wait(list(running))
                 running.pop(ready)
                 yield from ray.get(ready)
-        except RayTaskError as error:
+        except ray.exceptions.RayTaskError as error:
             cause = error.cause
             if isinstance(cause, (ConfigError, RunError)):
                 raise type(cause)(*cause.args) from None
             raise
-        except RayError as error:
+        except ray.exceptions.RayError as error:
             raise RunError(
                 f"a Ray actor was lost for good (executor.restarts={self.restarts}): "
                 f"{type(error).__name__}; what is finished is kept, the same command goes on"
@@ -86,25 +83,31 @@ class RayActors:
 
     def _pool(self) -> Sequence[Any]:
         """The command's actors, started when the first samples come."""
-        import ray
-
+        # The worker decodes runs, which are given this executor.
         from dllm.runs.worker import Worker
 
         if not _ACTORS:
-            made = ray.remote(Worker).options(
-                num_cpus=self.cpus,
-                num_gpus=self.gpus,
-                max_restarts=self.restarts,
-                max_task_retries=self.restarts,
+            made = (
+                _ray()
+                .remote(Worker)
+                .options(
+                    num_cpus=self.cpus,
+                    num_gpus=self.gpus,
+                    max_restarts=self.restarts,
+                    max_task_retries=self.restarts,
+                )
             )
             _ACTORS.extend(made.remote() for _ in range(self.workers))
         return _ACTORS
 
     def finish(self) -> None:
-        import ray
-
         _ACTORS.clear()
-        ray.shutdown()
+        _ray().shutdown()
+
+
+def _ray() -> Any:
+    """Not imported by who does without."""
+    return import_module("ray")
 
 
 _ACTORS: list[Any] = []
