@@ -193,13 +193,13 @@ class RunFolder:
     def gather(self) -> list[SampleResult]:
         """Moves to this run's samples what several processes have written beside them; returns
         them. A kill in between loses and doubles nothing."""
-        known = {result.id for result in self.samples()}
+        known = self.finished()
         found = []
         for path in sorted(self.path.glob(f"{_RANKS}/*")):
             shared = RunFolder(path)
             traces = {trace.sample_id: trace for trace in shared.traces()}
-            for result in shared.samples():
-                if result.id not in known:
+            for result in map(_parsed, shared._lines()):
+                if isinstance(result, SampleResult) and result.id not in known:
                     known.add(result.id)
                     self.append(result, traces.get(result.id))
                     found.append(result)

@@ -79,8 +79,7 @@ class Run:
     def check(self) -> None:
         """Raises `ConfigError` for samples that can't be decoded, so that nobody waits for what is
         decoded beside the run to be told."""
-        known = [] if self.config.overwrite else self.folder.samples()
-        done = {result.id for result in known}
+        done = set() if self.config.overwrite else self.folder.finished()
         missing = [sample for sample in self.samples if sample.id not in done]
         if missing:
             # Any answer stands in for the references, which the baseline is yet to give.
@@ -224,7 +223,7 @@ class Run:
                 raise RunError(f"{self._done()}: the same command goes on")
 
     def _missing(self) -> list[Sample]:
-        done = {result.id for result in self.folder.samples()}
+        done = self.folder.finished()
         return [sample for sample in self.samples if sample.id not in done]
 
     def _results(self) -> list[SampleResult]:
