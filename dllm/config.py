@@ -70,9 +70,13 @@ def compose(overrides: Sequence[str] = (), config_name: str = "config") -> DictC
 
 
 def check_choices(overrides: Sequence[str]) -> None:
-    """Raises `ConfigError` for a group set to null, of which Hydra does not say the name."""
+    """Raises `ConfigError` for a group set to null, of which Hydra does not say the name, and for a
+    class in Hydra's own part."""
     for override in overrides:
         group, _, value = override.lstrip("+").partition("=")
+        if group.split(".")[0] == "hydra" and "_target_" in override:
+            # Hydra builds its own parts before anything of ours could look at them.
+            raise ConfigError(f"{override}: Hydra's parts are chosen by name (hydra/launcher=...)")
         if value == "null" and (known := choices(group.split("@")[0])):
             raise ConfigError(f"{group}=null needs a choice: one of {', '.join(known)}")
 
@@ -117,6 +121,7 @@ def build(config: DictConfig, option: str, allow_external: bool = False, kind: A
             raise ConfigError(f"{option}.{name} is no option of {option}=none")
         return None
     _check(config, option, allow_external, kind)
+    _check_targets(config, option, allow_external)
     try:
         return instantiate(config, _convert_="all")
     except InstantiationException as error:
@@ -295,15 +300,30 @@ def _top_level(config_name: str) -> dict[str, Any]:
     return found
 
 
-def _check(config: Mapping[str, Any], option: str, allow_external: bool, kind: Any) -> None:
-    """Class of one object, types and names of its fields, its parts included."""
-    target = config["_target_"]
+def _check_targets(config: Any, option: str, allow_external: bool) -> None:
+    """Raises `ConfigError` for a class outside the trusted packages wherever it stands: what is
+    built builds all that it holds, in lists and mappings, too."""
+    for key in range(len(config)) if isinstance(config, ListConfig) else list(config):
+        value, path = config[key], f"{option}.{key}"
+        if OmegaConf.is_config(value):
+            _check_targets(value, path, allow_external)
+        elif key == "_target_":
+            _check_target(value, option, allow_external)
+
+
+def _check_target(target: Any, option: str, allow_external: bool) -> None:
     if not isinstance(target, str):
         raise ConfigError(f"{option}._target_={target} is not the name of a class")
     if not allow_external and not target.startswith(TRUSTED):
         raise ConfigError(
             f"{option}._target_={target} is outside {', '.join(TRUSTED)}: needs allow_external=true"
         )
+
+
+def _check(config: Mapping[str, Any], option: str, allow_external: bool, kind: Any) -> None:
+    """Class of one object, types and names of its fields, its parts included."""
+    target = config["_target_"]
+    _check_target(target, option, allow_external)
     try:
         cls = get_class(target)
     except (ImportError, ValueError) as error:

@@ -18,6 +18,7 @@ from typing import TextIO
 # The import registers what conf/*.yaml interpolates, too.
 from dllm.config import check_choices, without_plus
 from dllm.errors import ConfigError, RunError
+from dllm.printable import printable
 from dllm.runs import stopping
 from dllm.runs.ranks import Ranks
 
@@ -96,7 +97,7 @@ class CommandLine:
     def _say(self, line: str) -> None:
         if line not in self._reported:
             self._reported.add(line)
-            print(line, file=sys.stderr)
+            print(printable(line), file=sys.stderr)
 
     def _ended(self, command: Callable[[], int]) -> int:
         """Exit code of a command that may be stopped by a signal, or lose the reader of its

@@ -4,7 +4,7 @@ import re
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal, get_origin
+from typing import Any, Literal, get_origin
 
 import pytest
 import yaml
@@ -21,7 +21,7 @@ from dllm.step.eos import EosPolicy
 
 
 CONF = Path(configuration.__file__).parents[1] / "conf"
-GROUPS = ("sampler", "cache", "constraint", "task", "tracker", "model")
+GROUPS = ("sampler", "cache", "constraint", "task", "tracker", "model", "executor")
 
 
 GIVEN = {"prompts": ["task.prompt=text"]}
@@ -131,6 +131,22 @@ def test_a_class_of_another_package_needs_permission() -> None:
     with pytest.raises(ConfigError, match="needs allow_external=true"):
         configuration.build(config, "task")
     assert configuration.build(config, "task", allow_external=True) == {}
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: [x], lambda x: {"deeper": [x]}])
+def test_no_class_of_another_package_hides(wrap: Callable[[dict], Any]) -> None:
+    """In a list or a mapping of an option, too: what is built builds all that it holds."""
+    texts = dict.fromkeys(("id", "task", "prompt", "answer"), "text")
+    evil = {"d": wrap({"_target_": "os.system", "command": "true"})}
+    config = OmegaConf.create({"_target_": "dllm.tasks.base.Sample", **texts, "meta": evil})
+    with pytest.raises(ConfigError, match=r"part\.meta\..*_target_=os\.system is outside"):
+        configuration.build(config, "part")
+
+
+def test_hydra_s_own_parts_name_no_class() -> None:
+    for override in ("+hydra.callbacks.x._target_=os.system", "hydra.x={_target_: os.system}"):
+        with pytest.raises(ConfigError, match=r"chosen by name \(hydra/launcher"):
+            configuration.check_choices([override])
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ FLOORS = (
     "dllm.metrics",
     "dllm.config",
     "dllm.errors",
+    "dllm.printable",
 )
 """Top to bottom. A file may import its own floor and those below it."""
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dllm.errors import ConfigError
+from dllm.printable import printable
 from dllm.report.bits import RunBits
 from dllm.runs.folder import RunFolder
 
@@ -76,8 +77,8 @@ def cells(run: Mapping[str, Any]) -> tuple[str, ...]:
         forwards += f" + {count:.1f} {name}"
     versus = run.get("versus_baseline")
     return (
-        run["label"],
-        run["task"],
+        printable(run["label"]),
+        printable(run["task"]),
         str(m["n"]),
         accuracy,
         forwards,
@@ -152,7 +153,8 @@ def comparison(
 
 
 def print_comparison(runs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> None:
-    console = Console(width=None if Console().is_terminal else 140)
+    # Labels and paths are texts: their brackets are no styles.
+    console = Console(width=None if Console().is_terminal else 140, markup=False, emoji=False)
     bits = bits_of(runs, folders)
     console.print(comparison(runs, bits))
     console.print(FOOTNOTE, style="dim", highlight=False)
@@ -161,4 +163,4 @@ def print_comparison(runs: Sequence[Mapping[str, Any]], folders: Sequence[Path])
     if bits:
         console.print(BITS_FOOTNOTE, style="dim", highlight=False)
     for folder in folders:
-        console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
+        console.print(printable(f"run folder: {folder}"), highlight=False, soft_wrap=True)

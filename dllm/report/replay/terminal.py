@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from dllm.printable import printable
 from dllm.report.replay.film import MASK, Cell, Film, Frame
 
 
@@ -91,7 +92,7 @@ def _canvas(film: Film, cells: Sequence[Cell], frame: Frame | None) -> Text:
 def _visible(word: str) -> str:
     """On one line, and without characters that a terminal would obey."""
     shown = word.replace("\n", "↵").replace("\t", "⇥").strip() or "␣"
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in shown)
+    return printable(shown)
 
 
 def _style(probability: float | None) -> str:
