@@ -101,7 +101,10 @@ class CommandLine:
 
     def _ended(self, command: Callable[[], int]) -> int:
         """Exit code of a command that may be stopped by a signal, or lose the reader of its
-        output."""
+        output. Another one in this process has its own code and words."""
+        self._code, self._reported = 0, set()
+        if sys.stderr is None:
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - closed with the process
         try:
             with stopping.listening():
                 code = command()
@@ -117,8 +120,6 @@ class CommandLine:
     def run(self, entry: Callable[[], None]) -> int:
         """Exit code of a Hydra main function."""
         self._running = True
-        if sys.stderr is None:
-            sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - closed with the process
         return self._ended(lambda: self._run(entry))
 
     def _run(self, entry: Callable[[], None]) -> int:
