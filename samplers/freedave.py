@@ -131,7 +131,10 @@ class FreeDave(Wrapper):
         limit = self.verify.drafts(self.draft_steps, canvas.batch)
         token = state["draft_token"].cpu().numpy()
         score = state["draft_score"].cpu().numpy()
-        orders = [self._order(canvas, eligible, score, row)[:limit] for row in range(canvas.batch)]
+        orders = [
+            _allowed(canvas, row, self._order(canvas, eligible, score, row)[:limit], token[row])
+            for row in range(canvas.batch)
+        ]
         counts = [len(order) for order in orders]
         if self.official_forwards:
             still_open = state["open"].cpu().numpy() * (canvas.step_in_block > 0)
@@ -207,6 +210,22 @@ class FreeDave(Wrapper):
             return complete
         # A complete block is verified once more, which also predicts the blocks ahead.
         return complete and canvas.step_in_block[row] == 0
+
+
+def _allowed(
+    canvas: Canvas, row: int, order: Int[np.ndarray, "n"], token: Int[np.ndarray, "canvas"]
+) -> Int[np.ndarray, "m"]:
+    """The drafts before the first that a constraint would refuse on top of those before it: the
+    rule would go on with another token."""
+    if canvas.legality[row] is None:
+        return order
+    drafted = canvas.take(row)
+    for number, position in enumerate(order.tolist()):
+        allowed = drafted.allowed(0, position)
+        if allowed is not None and not allowed[token[position]]:
+            return order[:number]
+        drafted.tokens[0, position] = token[position]
+    return order
 
 
 def _leftmost_block(view: View) -> Bool[Tensor, "batch rows"]:

@@ -120,3 +120,20 @@ class Rewriting(Watching):
         start = int(max(canvas.block_start[0], canvas.prompt_length[0]))
         end = int(min(canvas.block_end[0], canvas.length[0]))
         return Replacement(dict.fromkeys(range(start, end), self.token))
+
+
+class Strict(Forbidding):
+    """Says what it lets stand before it is proposed, too; notes what it was proposed."""
+
+    def __init__(self, tokens: set[int], vocabulary: int):
+        super().__init__(tokens)
+        self.vocabulary = vocabulary
+        self.proposed: list[tuple[int, ...]] = []
+
+    def allowed(self, canvas: Canvas, position: int) -> Allowed:
+        assert canvas.batch == 1 and canvas.tokens[0, position] == canvas.mask_id
+        return Allowed(~np.isin(np.arange(self.vocabulary), list(self.tokens)), checks=3)
+
+    def review(self, view: View, proposal: Proposal) -> Verdict:
+        self.proposed.append(tuple(commit.token for commit in proposal.commits))
+        return super().review(view, proposal)

@@ -6,6 +6,7 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from tiny_checkpoints import tiny_model
 
@@ -102,6 +103,18 @@ class CountingPredictor(Predictor):
     def predict(self, plan: Plan, store: KVStore | None) -> Prediction | None:
         self.calls += 1
         self.row_calls += int((plan.fed > 0).sum())
+        return super().predict(plan, store)
+
+
+class Spying(Predictor):
+    """Notes the canvases that it is fed."""
+
+    def __init__(self, model: Transformer):
+        super().__init__(model)
+        self.fed: list[np.ndarray] = []
+
+    def predict(self, plan: Plan, store: KVStore | None) -> Prediction | None:
+        self.fed += [row[row >= 0].numpy() for row in plan.tokens]
         return super().predict(plan, store)
 
 

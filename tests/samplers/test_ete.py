@@ -4,12 +4,11 @@ import re
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from constraining import Forbidding
+from constraining import Forbidding, Strict
 from scripted import built
-from tiny_decoding import SPEC, decode, ragged_prompts, random_model, sampler
+from tiny_decoding import SPEC, Spying, decode, ragged_prompts, random_model, sampler
 from toy_model import decoded, rounds, text
 
 from dllm.cache.none import NoCache
@@ -23,10 +22,9 @@ from dllm.forward.store import KVStore
 from dllm.models.hub import EMBEDDED
 from dllm.models.loading import load_model
 from dllm.models.tokenizers import load_tokenizer
-from dllm.models.transformer import Transformer
 from dllm.report.bits import SequenceBits
 from dllm.step.canvas import Canvas, Layout, Prompt
-from dllm.step.constraint import Accepted, Allowed, Proposal, Verdict, Vetoes
+from dllm.step.constraint import Accepted, Proposal, Verdict, Vetoes
 from dllm.step.eos import EosPolicy
 from dllm.step.outcome import Outcome
 from dllm.step.plan import Plan
@@ -418,34 +416,6 @@ def test_values_that_a_constraint_refuses(base: str, options: dict[str, Any]) ->
     assert tried
 
 
-class Strict(Forbidding):
-    """Says what it lets stand before it is proposed, too; notes what it was proposed."""
-
-    def __init__(self, tokens: set[int]):
-        super().__init__(tokens)
-        self.proposed: list[tuple[int, ...]] = []
-
-    def allowed(self, canvas: Canvas, position: int) -> Allowed:
-        assert canvas.batch == 1 and canvas.tokens[0, position] == canvas.mask_id
-        return Allowed(~np.isin(np.arange(SPEC.vocab_size), list(self.tokens)), checks=3)
-
-    def review(self, view: View, proposal: Proposal) -> Verdict:
-        self.proposed.append(tuple(commit.token for commit in proposal.commits))
-        return super().review(view, proposal)
-
-
-class Spying(Predictor):
-    """Notes the canvases that it is fed."""
-
-    def __init__(self, model: Transformer):
-        super().__init__(model)
-        self.fed: list[np.ndarray] = []
-
-    def predict(self, plan: Plan, store: KVStore | None) -> Prediction | None:
-        self.fed += [row[row >= 0].numpy() for row in plan.tokens]
-        return super().predict(plan, store)
-
-
 @pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
 @pytest.mark.parametrize("options", [{}, {"explore_after_refresh": "true"}, {"temperature": 1.0}])
 def test_no_canvas_is_spent_on_what_a_constraint_refuses(
@@ -457,7 +427,7 @@ def test_no_canvas_is_spent_on_what_a_constraint_refuses(
     rule = ete(branches=3, allow_end="true", **more, **options)
     for prompt in ragged_prompts(4):
         prompt = replace(prompt, tokens=(2, 3, 4))
-        strict, spy = Strict(refused), Spying(random_model())
+        strict, spy = Strict(refused, SPEC.vocab_size), Spying(random_model())
         policy = build(compose([f"cache={cache}"]).cache, "cache")
         decoder = Decoder(spy, rule, policy, constraint=strict, record=True)
         (outcome,) = decoder.decode([prompt])

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from constraining import Forbidding
+from constraining import Forbidding, Strict
 from scripted import built
-from tiny_decoding import SPEC, canvas_of, random_model
+from tiny_decoding import SPEC, Spying, canvas_of, decode, ragged_prompts, random_model, sampler
 from torch import Tensor
 from written import PROMPT, Cell, step_of
 
@@ -342,3 +342,23 @@ def test_constraints_reach_every_branch() -> None:
         )
         assert 5 not in drafted.tokens
         assert len(drafted.tokens) == len(plain.tokens)
+
+
+@pytest.mark.parametrize("base", ["low_confidence", "threshold"])
+def test_no_draft_is_computed_that_a_constraint_refuses(base: str) -> None:
+    """Tokens and order are those of the rule under the same constraint."""
+    refused = set(range(1, SPEC.vocab_size - 12))
+    options = [f"sampler.{'base.' if of else ''}region.block_length=4" for of in (False, True)]
+    plain = sampler(f"sampler={base}", options[0])
+    rule = built("sampler=freedave", f"sampler@sampler.base={base}", options[1])
+    drafts = 0
+    for prompt in ragged_prompts(6):
+        prompt = replace(prompt, tokens=(2, 3, 4))
+        strict, spy = Strict(refused, SPEC.vocab_size), Spying(random_model())
+        ours = decode(rule, [prompt], spy, constraint=strict, record=True)[prompt.sample_id]
+        theirs = decode(plain, [prompt], constraint=Forbidding(refused), record=True)
+        other = theirs[prompt.sample_id]
+        assert ours.tokens == other.tokens and ours.cost.nfe <= other.cost.nfe
+        assert not any(refused & set(canvas.tolist()) - {2, 3, 4} for canvas in spy.fed)
+        drafts += ours.cost.aux_forwards
+    assert drafts > 0
