@@ -31,7 +31,7 @@ class NoCache:
             return [self._up_to_the_block(canvas, request)]
         width = canvas.width
         tokens, wanted, fed = canvas.tokens[:, :width], request.positions, canvas.length
-        slots = np.broadcast_to(np.arange(width), tokens.shape)
+        slots = np.tile(np.arange(width), (canvas.batch, 1))
         padded = bool((canvas.length < width).any())
         if padded:
             slots = np.where(slots < canvas.length[:, None], slots, -1)
@@ -66,17 +66,17 @@ class NoCache:
             fed = fed + (twin >= 0).sum(axis=1)
             padded = bool((slots < 0).any())
             wanted = np.where(decided, twin, wanted)
-        slots = torch.tensor(slots)
+        slots = torch.from_numpy(slots)
         return [
             Plan(
                 kind=ForwardKind.STEP,
-                tokens=torch.tensor(tokens),
-                positions=torch.tensor(positions),
+                tokens=torch.from_numpy(tokens),
+                positions=torch.from_numpy(positions),
                 slots=slots,
                 fed=fed.copy(),
                 padded=padded,
-                within=self._within(canvas, slots) if within is None else torch.tensor(within),
-                logits_for=torch.tensor(wanted),
+                within=self._within(canvas, slots) if within is None else torch.from_numpy(within),
+                logits_for=torch.from_numpy(wanted),
             )
         ]
 

@@ -20,19 +20,20 @@ def committed_probabilities(view: View, rows: Sequence[RowChanges]) -> list[list
     """
     found: list[list[float | None]] = []
     at, of, token = [], [], []
-    positions = view.positions.cpu().numpy()
+    positions = view.positions.tolist()
     branches = None if view.branches is None else view.branches.cpu().numpy()
     for b, changes in enumerate(rows):
-        found.append([changes.probabilities.get(int(p)) for p in changes.commit_positions])
-        for n, position in enumerate(changes.commit_positions):
+        row_of = {position: row for row, position in enumerate(positions[b])}
+        commits = changes.commit_positions.tolist()
+        found.append([changes.probabilities.get(position) for position in commits])
+        for n, position in enumerate(commits):
             branch = _masked_branch(branches, b, changes.adopt, position, view.canvas.mask_id)
-            row = np.flatnonzero(positions[b] == position)
-            if found[b][n] is None and branch is not None and row.size:
+            if found[b][n] is None and branch is not None and position in row_of:
                 of.append((b, n))
-                at.append((b, branch, int(row[0])))
+                at.append((b, branch, row_of[position]))
                 token.append(int(changes.commit_tokens[n]))
     if at:
-        b, branch, row = (list(index) for index in zip(*at, strict=True))
+        b, branch, row = view.positions.new_tensor(at).unbind(dim=1)
         logits = view.logits[:, None] if view.branch_logits is None else view.branch_logits
         chosen = logits[b, branch, row][None]
         tokens = view.positions.new_tensor(token)[None]

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dllm.forward.store import KVStore
-from dllm.models.transformer import Layer
+from dllm.models.transformer import Layer, take
 from dllm.step.plan import Plan
 
 
@@ -45,9 +45,9 @@ class PartialForward:
             chosen = self.partial.whole.to(x.device) | self._changed(attn.values(normed), values)
         self.partial.chosen.append(chosen)
         rows, real = _picked(chosen)
-        own = _take(normed, rows)
+        own = take(normed, rows)
         cos, sin = tables
-        at = cos.gather(2, _like(rows, cos)), sin.gather(2, _like(rows, sin))
+        at = take(cos, rows), take(sin, rows)
         fresh = attn.values(own)
         _put(keys, rows, real, attn.keys(own, at))
         _put(values, rows, real, fresh)
@@ -58,7 +58,7 @@ class PartialForward:
         attended, forwarded = self.outputs[index]
         _put(attended[:, None], rows, real, out[:, None])
         x = x + attended[:, : self.width]
-        _put(forwarded[:, None], rows, real, layer.mlp(layer.mlp_norm(_take(x, rows)))[:, None])
+        _put(forwarded[:, None], rows, real, layer.mlp(layer.mlp_norm(take(x, rows)))[:, None])
         return x + forwarded[:, : self.width]
 
     def finish(self) -> None:
@@ -99,18 +99,9 @@ def _picked(chosen: Bool[Tensor, "batch rows"]) -> tuple[Tensor, Tensor | None]:
     return rows, torch.arange(width, device=rows.device) < count[:, None]
 
 
-def _like(rows: Tensor, tensor: Tensor) -> Tensor:
-    """Row indices broadcast to gather from a tensor [batch, heads, rows, width]."""
-    return rows[:, None, :, None].expand(len(rows), tensor.shape[1], -1, tensor.shape[3])
-
-
-def _take(x: Tensor, rows: Tensor) -> Tensor:
-    return x.gather(1, rows[..., None].expand(-1, -1, x.shape[-1]))
-
-
 def _put(target: Tensor, rows: Tensor, real: Tensor | None, fresh: Tensor) -> None:
     """Writes rows of a tensor [batch, heads, slots, width] in place."""
-    index = _like(rows, target)
+    index = rows[:, None, :, None].expand(-1, target.shape[1], -1, target.shape[3])
     if real is not None:
         fresh = fresh.where(real[:, None, :, None], target.gather(2, index))
     target.scatter_(2, index, fresh)

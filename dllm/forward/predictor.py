@@ -2,13 +2,13 @@
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm.forward.partial import PartialForward
 from dllm.forward.rollout import AttentionRollout
 from dllm.forward.store import KVStore
-from dllm.models.transformer import Reading, Transformer
+from dllm.models.transformer import Reading, Transformer, take
 from dllm.step.plan import Plan
 from dllm.step.prediction import Prediction
 
@@ -30,9 +30,14 @@ class Predictor:
         """
         plan = plan.to(self.model.device)
         store = self._nothing if store is None else store
+        rows, valid = plan.slots[:, :0], None
+        if plan.logits_for is not None:
+            rows, valid = self._sources(plan, plan.logits_for)
+        confidence_of = None if plan.taps is None else plan.taps.confidence_of
+        wanted = rows if confidence_of is None else None
         if plan.partial is not None:
             run = PartialForward(plan, store, self.model.spec.d_model)
-            hidden = self.model.hidden(plan.tokens, plan.positions, run=run.layer)
+            hidden = self.model.hidden(plan.tokens, plan.positions, run=run.layer, rows=wanted)
             run.finish()
         else:
             opened = store.open(plan)
@@ -42,19 +47,29 @@ class Predictor:
                 rollout = AttentionRollout(plan, exchange, mask)
             run = None if rollout is None else rollout.layer
             reading = self._reading(plan, opened.slots)
-            hidden = self.model.hidden(plan.tokens, plan.positions, mask, exchange, run, reading)
+            hidden = self.model.hidden(
+                plan.tokens, plan.positions, mask, exchange, run, reading, wanted
+            )
             if plan.taps is not None and rollout is not None:
                 plan.taps.influence = rollout.influence()
-        if plan.taps is not None and plan.taps.confidence_of is not None:
-            plan.taps.confidence = self._confidence(plan, plan.taps.confidence_of, hidden)
-        if plan.logits_for is None:
-            return None
-        picked, valid = self._pick(plan, plan.logits_for, hidden)
-        logits = self.model.logits(picked)
-        if valid is not None:
-            # A row that was not computed has no logits, above all not those of another row.
-            logits.masked_fill_(~valid[..., None], torch.nan)
-        return Prediction(logits, valid)
+        if plan.taps is not None and confidence_of is not None:
+            plan.taps.confidence = self._confidence(plan, confidence_of, hidden)
+            hidden = take(hidden, rows)
+        return None if plan.logits_for is None else self._predicted(hidden, valid)
+
+    def _predicted(
+        self,
+        states: Float[Tensor, "entries wanted d_model"],
+        valid: Bool[np.ndarray, "entries wanted"] | None,
+    ) -> Prediction:
+        if valid is None:
+            return Prediction(self.model.logits(states), None)
+        # A row that was not computed has no logits, above all not those of another row.
+        entry, row = (torch.from_numpy(index).to(states.device) for index in valid.nonzero())
+        known = self.model.logits(states[entry, row])
+        logits = known.new_full((*valid.shape, known.shape[-1]), torch.nan)
+        logits[entry, row] = known
+        return Prediction(logits, torch.from_numpy(valid).to(states.device))
 
     def _reading(self, plan: Plan, slots: Tensor) -> Reading | None:
         """What a model that tells the block from the rest must know; `slots`: of the keys."""
@@ -69,20 +84,22 @@ class Predictor:
     def _confidence(self, plan: Plan, wanted: Tensor, hidden: Tensor) -> Tensor:
         """Highest probability of each wanted slot; a few rows at a time, since the logits of a
         whole canvas may not fit."""
-        picked, valid = self._pick(plan, wanted, hidden)
+        rows, valid = self._sources(plan, wanted)
+        picked = take(hidden, rows)
         tops = [self.model.logits(part).softmax(-1).amax(-1) for part in picked.split(32, dim=1)]
         top = torch.cat(tops, dim=1)
-        return top if valid is None else top * valid
+        return top if valid is None else top * torch.from_numpy(valid).to(top.device)
 
-    def _pick(self, plan: Plan, wanted: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
-        """States [entries, wanted, d_model] that predict the wanted slots, and which of them were
-        fed; None = all."""
+    def _sources(
+        self, plan: Plan, wanted: Int[Tensor, "entries wanted"]
+    ) -> tuple[Int[Tensor, "entries wanted"], Bool[np.ndarray, "entries wanted"] | None]:
+        """Fed row that predicts each wanted slot, any where none does; and where one does, None =
+        everywhere."""
         rows, valid = self._rows(plan.slots.cpu().numpy(), wanted.cpu().numpy()), None
         fed = rows >= 0
         if not fed.all():
-            rows, valid = np.maximum(rows, 0), torch.from_numpy(fed).to(hidden.device)
-        index = torch.from_numpy(rows).to(hidden.device)[..., None]
-        return hidden.gather(1, index.expand(-1, -1, hidden.shape[-1])), valid
+            rows, valid = np.maximum(rows, 0), fed
+        return torch.from_numpy(rows).to(wanted.device), valid
 
     def _rows(
         self, slots: Int[np.ndarray, "entries rows"], wanted: Int[np.ndarray, "entries wanted"]

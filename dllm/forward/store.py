@@ -250,10 +250,12 @@ class KVStore:
         valid = self.valid
         if len(plan.slots) != len(valid):
             valid = valid.repeat(len(plan.slots) // len(valid), 1)
-        replaced = torch.zeros(
-            (len(valid), self.slots + 1), dtype=torch.bool, device=valid.device
-        ).scatter_(1, plan.slots.where(plan.slots >= 0, self.slots), True)
-        stored = plan.visible & valid & ~replaced[:, :-1]
+        stored = plan.visible & valid
+        if plan.padded:
+            fed = plan.slots.where(plan.slots >= 0, self.slots)
+            stored = F.pad(stored, (0, 1)).scatter_(1, fed, False)[:, :-1]
+        else:
+            stored.scatter_(1, plan.slots, False)
         used = stored.any(dim=0).nonzero()
         return stored, int(used[-1]) + 1 if len(used) else 0
 

@@ -24,6 +24,7 @@ from dllm.models.transformer import (
     Transformer,
     rotary_tables,
     rotate,
+    take,
 )
 
 
@@ -178,6 +179,7 @@ class DiffusionGemma(Transformer):
         exchange: KeyValueExchange | None = None,
         run: LayerRun | None = None,
         reading: Reading | None = None,
+        rows: Int[Tensor, "batch wanted"] | None = None,
     ) -> Tensor:
         """As the plain transformer's; `reading` is needed, `run` is not supported."""
         assert positions is not None and reading is not None and run is None
@@ -195,6 +197,8 @@ class DiffusionGemma(Transformer):
         for index, layer in enumerate(self.layers):
             kind = full if index in two.full_layers else sliding
             x = layer(x, *kind, index, exchange, block)
+        if rows is not None:
+            x = take(x, rows.to(x.device))
         return self.norm(x).to(token_ids.device)
 
     def logits(self, hidden: Tensor) -> Tensor:

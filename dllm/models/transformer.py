@@ -86,6 +86,14 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, fp32: bool) -> Tensor:
     return torch.cat((turned, kept), dim=-1) if kept.shape[-1] else turned
 
 
+def take(x: Tensor, rows: Int[Tensor, "batch wanted"]) -> Tensor:
+    """Rows of x [batch or 1, rows, width] or [batch or 1, heads, rows, width], each sequence's
+    own."""
+    index = rows[:, :, None] if x.dim() == 3 else rows[:, None, :, None]
+    heads = x.shape[1:-2]
+    return x.expand(len(rows), *x.shape[1:]).gather(-2, index.expand(-1, *heads, -1, x.shape[-1]))
+
+
 class Attention(nn.Module):
     def __init__(self, spec: ModelSpec):
         super().__init__()
@@ -106,8 +114,14 @@ class Attention(nn.Module):
         mask: Tensor | None,
         layer: int,
         exchange: KeyValueExchange | None,
+        rows: Tensor | None = None,
     ) -> Tensor:
-        q, k, v = self.queries(x, tables), self.keys(x, tables), self.values(x)
+        k, v = self.keys(x, tables), self.values(x)
+        if rows is not None:
+            x, tables = take(x, rows), (take(tables[0], rows), take(tables[1], rows))
+            if mask is not None and mask.shape[2] > 1:
+                mask = take(mask, rows)
+        q = self.queries(x, tables)
         if exchange is not None:
             k, v = exchange(layer, k, v)
         return self.attend(q, k, v, mask)
@@ -153,8 +167,12 @@ class Layer(nn.Module):
         mask: Tensor | None,
         layer: int,
         exchange: KeyValueExchange | None,
+        rows: Tensor | None = None,
     ) -> Tensor:
-        x = x + self.attn(self.attn_norm(x), tables, mask, layer, exchange)
+        """States of all rows, or of those in `rows` [batch, wanted]; either way the keys and values
+        of all are computed."""
+        attended = self.attn(self.attn_norm(x), tables, mask, layer, exchange, rows)
+        x = attended + (x if rows is None else take(x, rows))
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -205,8 +223,10 @@ class Transformer(nn.Module):
         exchange: KeyValueExchange | None = None,
         run: LayerRun | None = None,
         reading: Reading | None = None,
+        rows: Int[Tensor, "batch wanted"] | None = None,
     ) -> Tensor:
-        """Final normed states [batch, rows, d_model] of the fed rows.
+        """Final normed states [batch, rows, d_model] of the fed rows, or of those in `rows` alone:
+        the last layer then computes no others.
 
         `token_ids` int64 [batch, rows]; `positions` int64 [batch, rows], rotary positions, default
         0..rows-1; `mask` bool broadcastable to [batch, 1, rows, keys], None = all; `run` computes
@@ -220,12 +240,15 @@ class Transformer(nn.Module):
         x = self.embed(token_ids)
         # What is called in the layer's stead has no hooks that bring its inputs to it.
         devices = [] if run is None else self.layer_devices
+        last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             if run is None:
-                x = layer(x, tables, mask, index, exchange)
+                x = layer(x, tables, mask, index, exchange, rows if index == last else None)
             else:
                 cos, sin = (table.to(devices[index]) for table in tables)
                 x = run(index, cast(Layer, layer), x.to(devices[index]), (cos, sin))
+        if run is not None and rows is not None:
+            x = take(x, rows.to(x.device))
         # Spread over devices, the last layers may live elsewhere; otherwise nothing moves.
         return self.norm(x).to(token_ids.device)
 

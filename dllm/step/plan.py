@@ -152,6 +152,8 @@ class Plan:
         slots = self.slots[row].cpu().numpy()
         fed = slots >= 0 if self.partial is None else self.partial.whole[row].cpu().numpy()
         slots = np.sort(slots[fed])
+        if slots.size and slots[-1] - slots[0] == slots.size - 1:
+            return [(int(slots[0]), int(slots[-1]) + 1)]
         ends = (np.diff(slots) != 1).nonzero()[0] + 1
         return [(int(run[0]), int(run[-1]) + 1) for run in np.split(slots, ends) if run.size]
 

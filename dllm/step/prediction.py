@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from dllm.step import scores
 from dllm.step.canvas import Canvas
 
 
@@ -58,7 +59,7 @@ class View:
     @cached_property
     def top(self) -> tuple[Tensor, Tensor]:
         """Largest logit and its token, each [batch, rows]; the lowest id wins exact ties."""
-        return tuple(self.logits.max(dim=-1))  # type: ignore[return-value]
+        return scores.highest(self.logits)
 
     @cached_property
     def tokens(self) -> Int[Tensor, "batch rows"]:

@@ -51,6 +51,48 @@ def test_large_and_forbidden_logits_do_not_overflow() -> None:
     assert scores.confidence(logits, torch.tensor([[2]]), "float32").item() == 0.0
 
 
+def plain(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Largest probability, margin and entropy, read off the whole distribution."""
+    p = logits.double().softmax(dim=-1)
+    two = p.topk(2, dim=-1).values
+    return two[..., 0], two[..., 0] - two[..., 1], -torch.special.xlogy(p, p).sum(dim=-1)
+
+
+@pytest.mark.parametrize("vocabulary", [854, 16 * 512 + 3, 40_000])
+@pytest.mark.parametrize("rows", [1, 5, 37])
+def test_scores_do_not_depend_on_how_many_rows_are_computed_at_a_time(
+    vocabulary: int, rows: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(2, rows, vocabulary, generator=generator)
+    logits[:, :, 5] = -math.inf
+    logits[1, rows // 2 :] = math.nan  # rows that no forward has computed
+    probability, difference, nats = plain(logits)
+    top, token = scores.highest(logits)
+    expected = (
+        (scores.top_confidence(logits, top, "float64"), probability),
+        (scores.confidence(logits, token, "float64"), probability),
+        (scores.margin(logits, "float64"), difference),
+        (scores.entropy(logits, "float64"), nats),
+    )
+    for found, right in expected:
+        torch.testing.assert_close(found, right, atol=1e-12, rtol=1e-9, equal_nan=True)
+
+
+@pytest.mark.parametrize("vocabulary", [854, 16 * 512 + 3, 40_000])
+def test_the_highest_logit_is_the_first_of_the_largest_ones(vocabulary: int) -> None:
+    places = [(0,), (511, 512), (vocabulary - 1,), (vocabulary - 2, 3), (600, vocabulary - 1, 601)]
+    logits = torch.zeros(1, len(places), vocabulary)
+    for row, at in enumerate(places):
+        logits[0, row, list(at)] = 2.0
+        logits[0, row, 700] = 1.0
+    value, token = scores.highest(logits)
+    assert value.tolist() == [[2.0] * len(places)]
+    assert token.tolist() == [[min(at) for at in places]]
+    once = torch.tensor([len(at) == 1 for at in places])
+    assert torch.equal(scores.margin(logits, "float64")[0] > 0, once)
+
+
 def test_ties_go_to_the_lower_position() -> None:
     score = torch.tensor([[0.5, 0.9, 0.9, 0.5]])
     assert scores.rank_order(score).tolist() == [[1, 2, 0, 3]]
