@@ -1,8 +1,9 @@
 """Performance figures as ratios: `python -m scripts.bench loop|memory|imports|samplers|caches|
-constraints [key=value ...]`.
+constraints|naive|forward [key=value ...]`.
 
 Every figure compares two sides in one process on one machine; single absolute times depend on the
-machine and are printed for orientation only. Options after the name are those of `scripts.run`.
+machine and are printed for orientation only. Options after the name are those of `scripts.run`;
+samplers takes names of samplers, naive names of its models (tiny-llada, 8x512).
 """
 
 import argparse
@@ -96,6 +97,39 @@ def constraints(overrides: Sequence[str]) -> None:
         )
 
 
+def naive(overrides: Sequence[str]) -> None:
+    """Overrides name models; none = both."""
+    from dllm.bench import naive as bench
+
+    if unknown := [name for name in overrides if name not in bench.MODELS]:
+        raise ConfigError(f"{unknown[0]} is not one of {', '.join(bench.MODELS)}")
+    for name in overrides or bench.MODELS:
+        model, prompts = bench.MODELS[name]()
+        for found in bench.measure(model, prompts):
+            t = found.timing
+            print(
+                f"naive: {name}: {found.name}: same tokens in {found.forwards} forwards; "
+                f"the engine is {t.ratio:.2f}x faster (pairs from {t.low:.2f} to {t.high:.2f}), "
+                f"{t.reference / found.forwards * 1e3:.2f} ms per forward",
+                flush=True,
+            )
+
+
+def forward(overrides: Sequence[str], device: str = "cpu") -> None:
+    from dllm.bench import forward as bench
+
+    for speed in bench.measure(device):
+        t = speed.timing
+        print(
+            f"forward: {device} {str(speed.dtype).removeprefix('torch.')}, {speed.rows} rows: "
+            f"{100 / t.ratio:.0f} % of its products' speed (pairs from {100 / t.high:.0f} to "
+            f"{100 / t.low:.0f} %); products {speed.flops / t.reference / 1e9:.0f} GFLOP/s, "
+            f"weights at {speed.bytes / t.ours / 1e9:.1f} GB/s, "
+            f"{speed.rows / t.ours:.0f} rows/s",
+            flush=True,
+        )
+
+
 BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "loop": loop,
     "memory": memory,
@@ -103,10 +137,12 @@ BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "samplers": samplers,
     "caches": caches,
     "constraints": constraints,
+    "naive": naive,
+    "forward": forward,
 }
 
 
-OPTIONLESS = ("imports", "caches", "constraints")
+OPTIONLESS = ("imports", "caches", "constraints", "forward")
 """What they measure is fixed."""
 
 
@@ -118,6 +154,9 @@ def main() -> int:
     )
     parser.add_argument("bench", choices=sorted(BENCHES))
     parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), help="of forward: cuda = LLaDA-8B's shape on a GPU"
+    )
     arguments = parser.parse_args()
     return COMMAND.plain(lambda: _run(arguments))
 
@@ -125,7 +164,11 @@ def main() -> int:
 def _run(arguments: argparse.Namespace) -> None:
     if arguments.bench in OPTIONLESS and arguments.overrides:
         raise ConfigError(f"{arguments.overrides[0]}: {arguments.bench} takes no options")
-    BENCHES[arguments.bench](arguments.overrides)
+    if arguments.device is None:
+        return BENCHES[arguments.bench](arguments.overrides)
+    if arguments.bench != "forward":
+        raise ConfigError(f"--device={arguments.device}: {arguments.bench} runs on the CPU")
+    forward(arguments.overrides, arguments.device)
 
 
 if __name__ == "__main__":

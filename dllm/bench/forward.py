@@ -1,0 +1,89 @@
+"""How much of a bare matrix product's speed the transformer's layers reach, without cache and head.
+
+A layer's products are timed by themselves on inputs of the same shape, in turn with the layers that
+contain them: norms, rotation, attention and whatever else a layer does is what is missing to 100 %.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dllm.bench.caches import SPEC
+from dllm.bench.ratio import Ratio, alternate
+from dllm.errors import ConfigError
+from dllm.models.loading import dummy_model, spec_from_config
+from dllm.models.presets import preset_config
+from dllm.models.spec import ModelSpec
+from dllm.models.transformer import Transformer
+
+
+ROWS = (32, 64, 384, 2048)
+
+
+@dataclass(frozen=True)
+class Speed:
+    rows: int
+    dtype: torch.dtype
+    timing: Ratio
+    """The layers over their bare products."""
+    flops: float
+    """Of the products, in one forward."""
+    bytes: float
+    """Of the layers' weights, which one forward reads."""
+
+
+def spec_for(device: str) -> ModelSpec:
+    """16 layers of 512 on the host, LLaDA-8B's shape on a GPU. Raises `ConfigError` where there is
+    none."""
+    if device == "cpu":
+        return SPEC
+    if device != "cuda" or not torch.cuda.is_available():
+        raise ConfigError(f"--device={device}: no such device here; cpu, or cuda with a GPU")
+    return spec_from_config(preset_config("llada-8b"), source="preset llada-8b")
+
+
+def measure(device: str = "cpu", repeats: int = 7) -> Iterator[Speed]:
+    """float32 and bfloat16 on the host, bfloat16 on a GPU."""
+    spec = spec_for(device)
+    for dtype in (torch.float32, torch.bfloat16) if device == "cpu" else (torch.bfloat16,):
+        model = dummy_model(spec, dtype, device)
+        weights = [p for p in model.layers.parameters() if p.dim() == 2]
+        elements = sum(weight.numel() for weight in weights)
+        for rows in ROWS:
+            layers, products = _layers(model, rows), _products(weights, rows)
+            timing = alternate(layers, products, repeats)
+            yield Speed(rows, dtype, timing, 2.0 * rows * elements, elements * dtype.itemsize)
+
+
+def _layers(model: Transformer, rows: int) -> Callable[[], None]:
+    tokens = torch.arange(2, 2 + rows, device=model.device)[None]
+
+    @torch.inference_mode()
+    def run() -> None:
+        _wait(model.hidden(tokens))
+
+    return run
+
+
+def _products(weights: Sequence[Tensor], rows: int) -> Callable[[], None]:
+    inputs = {
+        width: torch.ones(rows, width, dtype=weights[0].dtype, device=weights[0].device)
+        for width in {weight.shape[1] for weight in weights}
+    }
+
+    @torch.inference_mode()
+    def run() -> None:
+        for weight in weights:
+            out = F.linear(inputs[weight.shape[1]], weight)
+        _wait(out)
+
+    return run
+
+
+def _wait(result: Tensor) -> None:
+    """Until a GPU has computed it."""
+    if result.is_cuda:
+        torch.cuda.synchronize()

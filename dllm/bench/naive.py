@@ -1,0 +1,177 @@
+"""The public decoding loops, written down plainly, and the engine against them on the same model.
+
+LLaDA's static schedule (arXiv 2502.09992), Fast-dLLM's threshold without a cache and with its
+prefix and dual caches (arXiv 2505.22618), LocalLeap (arXiv 2510.07081); one sequence, greedy. As in
+the published codes a forward gives the logits of every row that it feeds, and confidences are the
+softmax of all of them. What is compared is the loop: both sides run the same transformer, so that
+modelling code slower than it adds nothing here.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dllm.bench.caches import SPEC
+from dllm.bench.ratio import Ratio, alternate
+from dllm.config import build, compose
+from dllm.engine.loop import Decoder
+from dllm.errors import RunError
+from dllm.forward.predictor import Predictor
+from dllm.models.hub import open_model
+from dllm.models.loading import dummy_model
+from dllm.models.transformer import KeyValueExchange, Transformer
+from dllm.step.canvas import Prompt
+
+
+BLOCK = 32
+Cache = Literal["none", "prefix", "dual"]
+Rule = Callable[[Float[Tensor, "rows"], Bool[Tensor, "rows"]], Bool[Tensor, "rows"]]
+"""Rows to commit, of the confidences and the candidates."""
+
+
+def one(confidence: Tensor, candidates: Tensor) -> Tensor:
+    """LLaDA's schedule with as many steps as positions: the surest candidate."""
+    best = confidence.masked_fill(~candidates, -torch.inf).argmax()
+    return torch.arange(len(candidates), device=candidates.device) == best
+
+
+def threshold(confidence: Tensor, candidates: Tensor) -> Tensor:
+    """Fast-dLLM: the surest one and all from 0.9."""
+    return one(confidence, candidates) | (candidates & (confidence >= 0.9))
+
+
+def localleap(confidence: Tensor, candidates: Tensor) -> Tensor:
+    """0.75 is enough within four positions of an anchor, which has 0.9."""
+    anchors = candidates & (confidence >= 0.9)
+    near = F.max_pool1d(anchors.float()[None, None], 9, 1, 4)[0, 0] > 0
+    sure = confidence >= torch.where(near, 0.75, 0.9)
+    return one(confidence, candidates) | (candidates & sure)
+
+
+class Kept:
+    """Keys and values of one block's full forward, joined with what later forwards compute."""
+
+    def __init__(self, cache: Cache, start: int, end: int):
+        self.cache, self.start, self.end = cache, start, end
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def exchange(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        if layer not in self.layers:
+            self.layers[layer] = (k.clone(), v.clone())
+            return k, v
+        old_k, old_v = self.layers[layer]
+        if self.cache == "prefix":
+            prefix_k, prefix_v = old_k[:, :, : self.start], old_v[:, :, : self.start]
+            return torch.cat((prefix_k, k), dim=2), torch.cat((prefix_v, v), dim=2)
+        old_k[:, :, self.start : self.end], old_v[:, :, self.start : self.end] = k, v
+        return old_k, old_v
+
+
+@torch.inference_mode()
+def decode(
+    model: Transformer,
+    prompt: Sequence[int],
+    gen_length: int,
+    rule: Rule,
+    cache: Cache,
+    dtype: torch.dtype,
+) -> tuple[list[int], int]:
+    """The answer and the forwards made; `dtype`: of the softmax."""
+    mask = model.spec.mask_id
+    x = torch.tensor([[*prompt, *[mask] * gen_length]], device=model.device)
+    length, forwards = x.shape[1], 0
+    for start in range(len(prompt), length, BLOCK):
+        end, kept = start + BLOCK, None
+        while (x[0, start:end] == mask).any():
+            first, last = (0, length) if kept is None else (start, end)
+            if cache == "prefix":
+                last = length
+            if kept is None and cache != "none":
+                kept = Kept(cache, start, end)
+            logits = _logits(model, x, first, last, None if kept is None else kept.exchange)
+            forwards += 1
+            tokens = logits.argmax(dim=-1)
+            p = logits.to(dtype).softmax(dim=-1)
+            confidence = p.gather(-1, tokens[:, None])[:, 0]
+            row = torch.arange(first, last, device=x.device)
+            candidates = (x[0, first:last] == mask) & (row < end)
+            commit = rule(confidence, candidates)
+            x[0, first:last] = torch.where(commit, tokens, x[0, first:last])
+    return x[0, len(prompt) :].tolist(), forwards
+
+
+def _logits(
+    model: Transformer,
+    x: Int[Tensor, "1 canvas"],
+    first: int,
+    last: int,
+    exchange: KeyValueExchange | None,
+) -> Float[Tensor, "rows vocab"]:
+    positions = torch.arange(first, last, device=x.device)[None]
+    return model.logits(model.hidden(x[:, first:last], positions, None, exchange))[0]
+
+
+LOOPS: dict[str, tuple[list[str], Rule, Cache, torch.dtype]] = {
+    "LLaDA, one token per step": (["sampler=low_confidence"], one, "none", torch.float32),
+    "Fast-dLLM threshold": (["sampler=threshold"], threshold, "none", torch.float64),
+    "Fast-dLLM prefix": (["sampler=threshold", "cache=prefix"], threshold, "prefix", torch.float64),
+    "Fast-dLLM dual": (["sampler=threshold", "cache=dual"], threshold, "dual", torch.float64),
+    "LocalLeap": (["sampler=localleap"], localleap, "none", torch.float64),
+}
+
+
+@dataclass(frozen=True)
+class Against:
+    """One loop of the table."""
+
+    name: str
+    forwards: int
+    timing: Ratio
+    """The plain loop over the engine: above 1 the engine is faster."""
+
+
+def tiny() -> tuple[Transformer, list[Prompt]]:
+    """tiny-llada on twelve of its tasks: a small vocabulary, where the loop itself costs most."""
+    config = compose([])
+    model, tokenizer = open_model(config.model)
+    samples = build(config.task, "task").samples("test", 12, config.seed)
+    return model, [Prompt(s.id, tuple(tokenizer.chat(s.prompt)), 64) for s in samples]
+
+
+def large() -> tuple[Transformer, list[Prompt]]:
+    """Random weights, 8 layers of 512, LLaDA's vocabulary; prompt 128, generation 128."""
+    model = dummy_model(replace(SPEC, n_layers=8, vocab_size=126_464))
+    assert model.head is not None
+    model.head.weight.mul_(40)  # about half of the predictions are sure, as a trained model's are
+    return model, [Prompt("bench", tuple(range(2, 130)), 128)]
+
+
+MODELS: dict[str, Callable[[], tuple[Transformer, list[Prompt]]]] = {
+    "tiny-llada": tiny,
+    "8x512": large,
+}
+
+
+def measure(model: Transformer, prompts: Sequence[Prompt], repeats: int = 5) -> Iterator[Against]:
+    """Every loop in turn with the engine, once both have given the same tokens in the same number
+    of forwards. Raises `RunError` where they do not."""
+    for name, (options, rule, cache, dtype) in LOOPS.items():
+        config = compose(options)
+        sampler, policy = build(config.sampler, "sampler"), build(config.cache, "cache")
+        decoder = Decoder(Predictor(model), sampler, policy)
+
+        def plain(rule: Rule = rule, cache: Cache = cache, dtype: torch.dtype = dtype) -> list:
+            return [decode(model, p.tokens, p.gen_length, rule, cache, dtype) for p in prompts]
+
+        def ours(decoder: Decoder = decoder) -> list:
+            return [(list(o.tokens), o.cost.nfe) for o in decoder.decode(prompts)]
+
+        found, expected = ours(), plain()
+        if found != expected:
+            raise RunError(f"{name}: the engine and the plain loop do not decode the same")
+        yield Against(name, sum(made for _, made in found), alternate(plain, ours, repeats))

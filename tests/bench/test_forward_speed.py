@@ -1,0 +1,31 @@
+"""What the bench of the forward measures, and where it can't."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dllm.bench import forward
+from dllm.errors import ConfigError
+
+
+def test_every_product_of_the_layers_is_timed_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = replace(forward.SPEC, d_model=16, n_layers=2, n_heads=2, n_kv_heads=1, head_dim=8)
+    monkeypatch.setattr(forward, "SPEC", replace(small, d_ff=24, vocab_size=4096))
+    monkeypatch.setattr(forward, "ROWS", (3,))
+    found = list(forward.measure(repeats=1))
+    assert [speed.dtype for speed in found] == [torch.float32, torch.bfloat16]
+    per_layer = 16 * 16 + 2 * 16 * 8 + 16 * 16 + 3 * 16 * 24
+    assert found[0].flops == 2 * 3 * 2 * per_layer
+    assert found[0].bytes == 4 * 2 * per_layer
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--device=cuda: no such device"):
+        next(forward.measure("cuda"))
+
+
+def test_the_shape_on_a_gpu_is_llada_8b(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert forward.spec_for("cuda").n_layers == 32
