@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import kendalltau, spearmanr
+import scipy
 
 
 @dataclass(frozen=True)
@@ -28,5 +28,8 @@ def decoding_order(steps: Sequence[int], effective: int | None = None) -> Decodi
     if len({step for _, step in kept}) < 2:
         return DecodingOrder(None, None)
     positions, committed = zip(*kept, strict=True)
-    tau, rho = (np.asarray(of(positions, committed))[0] for of in (kendalltau, spearmanr))
+    tau, rho = (
+        np.asarray(of(positions, committed))[0]
+        for of in (scipy.stats.kendalltau, scipy.stats.spearmanr)
+    )
     return DecodingOrder(float(tau), float(rho))

@@ -12,8 +12,7 @@ from math import sqrt
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.optimize import bisect
-from scipy.stats import binom, binomtest, bootstrap, norm
+import scipy  # its parts are loaded when they are used: they take longer than all of ours
 
 
 ALPHA = 0.05
@@ -21,14 +20,14 @@ ALPHA = 0.05
 
 def wilson(correct: int, n: int) -> tuple[float, float]:
     """95 % Wilson score interval of a proportion, both ends in [0, 1]."""
-    interval = binomtest(correct, n).proportion_ci(method="wilson")
+    interval = scipy.stats.binomtest(correct, n).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def mcnemar(ours: Sequence[bool], theirs: Sequence[bool]) -> float:
     """Exact two-sided McNemar p-value of paired gradings; 1 if they never disagree."""
     gained, lost = _discordant(ours, theirs)
-    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    return float(scipy.stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
 def not_worse(ours: Sequence[bool], theirs: Sequence[bool], margin: float) -> float:
@@ -49,7 +48,7 @@ def not_worse(ours: Sequence[bool], theirs: Sequence[bool], margin: float) -> fl
     c = -lost * difference * (1 - difference)
     p_lost = (sqrt(b * b - 8 * n * c) - b) / (4 * n)
     variance = n * (2 * p_lost + difference * (1 - difference))
-    return float(norm.sf((gained - lost - n * difference) / sqrt(variance)))
+    return float(scipy.stats.norm.sf((gained - lost - n * difference) / sqrt(variance)))
 
 
 def equivalence(ours: Sequence[bool], theirs: Sequence[bool], margin: float) -> float:
@@ -144,18 +143,18 @@ def minimum_detectable_effect(n: int, discordant: float, power: float = 0.8) -> 
     if not ALPHA < power < 1:
         raise ValueError(f"power={power} is outside ({ALPHA}, 1)")
     counts = np.arange(n + 1)
-    likely = binom.pmf(counts, n, discordant)
+    likely = scipy.stats.binom.pmf(counts, n, discordant)
     # the largest minority that is significant among d disagreements, -1 if none is
-    critical = binom.ppf(ALPHA / 2, counts, 0.5) - 1
+    critical = scipy.stats.binom.ppf(ALPHA / 2, counts, 0.5) - 1
 
     def found(effect: float) -> float:
         minority = (1 - effect / discordant) / 2
-        tails = binom.cdf(critical, counts, minority) + binom.cdf(critical, counts, 1 - minority)
-        return float(likely @ tails)
+        below = scipy.stats.binom.cdf(critical, counts, [[minority], [1 - minority]])
+        return float(likely @ below.sum(axis=0))
 
     if found(discordant) < power:
         return None
-    return bisect(lambda effect: found(effect) - power, 0, discordant)  # type: ignore[return-value]
+    return scipy.optimize.bisect(lambda effect: found(effect) - power, 0, discordant)  # type: ignore[return-value]
 
 
 def difference_interval(
@@ -179,7 +178,7 @@ def _resampled(
         raise ValueError(f"{len(ours)} and {len(theirs)} samples are no pairs")
     if len(ours) < 2:
         raise ValueError(f"{len(ours)} samples have no spread: an interval needs at least 2")
-    found = bootstrap(
+    found = scipy.stats.bootstrap(
         (np.asarray(ours, float), np.asarray(theirs, float)),
         statistic,
         paired=True,

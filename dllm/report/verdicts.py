@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import permutation_test
+import scipy
 
 from dllm.metrics.statistics import (
     Paired,
@@ -80,7 +80,7 @@ def _sign_flip(gains: np.ndarray) -> float:
     moved = gains[np.abs(gains) > 1e-12]
     if moved.size < 2:  # either sign is as likely
         return 1.0
-    found = permutation_test(
+    found = scipy.stats.permutation_test(
         (moved, np.zeros_like(moved)),
         lambda a, b, axis: (a - b).mean(axis=axis),
         permutation_type="samples",
