@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from scripted import built
 from tiny_decoding import NOISE, SPEC, ragged_prompts, random_model
+from torch import Tensor
 
 from dllm.config import build, compose
 from dllm.engine.loop import Decoder
@@ -55,6 +56,14 @@ class Checked(Predictor):
         assert plan.padded == (not real.all())
         assert (plan.positions >= 0).all()
         assert ((plan.tokens >= 0) & (plan.tokens < self.spec.vocab_size)).all()
+        if isinstance(plan.within, Tensor):
+            assert plan.within.shape == (*plan.slots.shape, plan.slots.shape[1])
+        else:
+            assert plan.within in ("full", "causal")
+        if isinstance(plan.write, Tensor):
+            assert plan.write.shape == plan.slots.shape and not plan.write[~real].any()
+        else:
+            assert plan.write in ("none", "all")
         for slots, own in zip(plan.slots, real, strict=True):
             assert slots[own].unique().numel() == own.sum()
         if plan.partial is None:
