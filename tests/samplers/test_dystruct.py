@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from constraining import Forbidding
-from scripted import built
+from scripted import Script, built
 from tiny_decoding import EOS, MASK, SPEC, decode, random_model
 
 from dllm.forward.predictor import Predictor
@@ -192,3 +192,24 @@ def test_a_weld_stays_where_what_it_replaced_is_refused():
         assert outcome.failure is None
         assert MASK not in outcome.tokens
     assert constraint.refused > 0
+
+
+@pytest.mark.parametrize(("sure", "length"), [(1.0, 11), (0.06, 2)])
+def test_a_window_is_as_long_as_the_one_before_was_stable(sure: float, length: int):
+    """The most probable lengths of Poisson priors: 8 for the first window, then 12 where
+    all was sure, 2.7 where little was; of two that are equally likely the shorter one."""
+    rule = built(
+        "sampler=dystruct",
+        "sampler.delimiter_ids=[4]",
+        "sampler.structure.length_mode=prior",
+        "sampler.structure.min_block=1",
+        "sampler.region.smallest_window=2",
+        "sampler.region.largest_window=12",
+        "sampler.region.first_window=8",
+        "sampler.threshold=0.0",
+        "sampler.weld_radius=0",
+    )
+    prompt = Prompt("one", (5, 6, 7), 24)
+    script = Script([[(9, sure)] * 24], 3)
+    outcome = decode(rule, [prompt], script, record=True)["one"]
+    assert windows(outcome)[:3] == [(0, 7), (7, 7 + length), (7 + length, min(24, 7 + 2 * length))]
