@@ -101,11 +101,11 @@ def trials(module: str, function: str) -> tuple[tuple[str, ...], ...]:
             return 4
         if path.stem == f"test_{module.rpartition('.')[2]}":
             return 0
-        if f"from {module} import" in path.read_text():
+        if path in siblings:
             return 1
-        if path in siblings or path.stem.removeprefix("test_") in {
-            part for user in users for part in user.split(".")
-        }:
+        if f"from {module} import" in path.read_text():
+            return 2
+        if path.stem.removeprefix("test_") in {part for user in users for part in user.split(".")}:
             return 2
         return 3
 
