@@ -6,6 +6,7 @@ leads to acceptance. Bytes that no transition tells apart share a class, so that
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from dllm.constraints.clock import NEVER, Deadline
 from dllm.constraints.errors import EmptyLanguage, GrammarError
@@ -68,6 +69,14 @@ class Dfa:
     rows: tuple[tuple[int, ...], ...]
     """Next state by class, `DEAD` where there is none."""
     accepting: tuple[bool, ...]
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        # Of a large automaton it takes as long as the steps that it is asked for.
+        return hash((self.classes, self.rows, self.accepting))
 
     @property
     def nullable(self) -> bool:

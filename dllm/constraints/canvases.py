@@ -47,7 +47,7 @@ class CanvasChecker:
         units = tokens(tables, vocabulary)
         self._lengths = Lengths(tables, self.chart.lexer, units, longest, deadline)
         self._checker = Checker(self.chart, self._lengths)
-        self._endings = Endings(tables, self._lengths)
+        self._endings = Endings(self.chart, self._lengths)
         self.vocabulary, self.longest, self.counted = vocabulary, longest, counted
         self.mask_id, self.ends = mask_id, frozenset(ends)
         self._texts: list[bytes] | None = None

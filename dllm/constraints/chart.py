@@ -5,11 +5,14 @@ open constituents began instead of positions, so that equal situations are one o
 comma of a list the same frame. Frames remember their successors; a text that has been read once, in
 whatever canvas, costs one look-up per piece. Exact for every grammar: ambiguous, left-recursive,
 nullable, cyclic.
+
+Items are plain integers: they are many, and the garbage collector has no business with them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dllm.constraints.clock import NEVER, Deadline
@@ -17,26 +20,37 @@ from dllm.constraints.lexer import Lexemes, Lexer
 from dllm.constraints.tables import END, Tables
 
 
+Item = int
+"""A dotted rule and where it began: the origin's number times the count of dotted rules, plus the
+rule's; one more is the same rule with the dot one symbol further."""
+OWN, SENTENCE = 0, 1
+"""Numbers of two origins that are no objects: the frame that holds the item, and the whole text."""
+
+
 class Origin(Protocol):
     """Where a constituent began."""
 
-    def waiting(self, symbol: int) -> Iterable[Item]:
-        """The dotted rules that wait for a symbol begun there."""
+    closures: dict[int, Closure] | None
+    """What follows from the end of a symbol begun there."""
+
+    def behind(self, symbol: int) -> Iterable[Item]:
+        """The dotted rules that waited for a symbol begun there, with the dot behind it."""
         ...
 
 
-Item = tuple[int, "Origin | None"]
-"""A dotted rule and where it began; None = in the frame that holds it."""
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """What follows from items within one frame."""
+
+    items: frozenset[Item]
+    """None of them complete."""
+    expected: frozenset[int]
+    """Their symbols after the dot."""
+    root: bool
+    """Whether the whole text is complete."""
 
 
-class Sentence:
-    """Origin of the whole text: nothing waits for it."""
-
-    def waiting(self, symbol: int) -> Iterable[Item]:
-        raise AssertionError("the root is no part of a rule")
-
-
-SENTENCE = Sentence()
+NOTHING = Closure(frozenset(), frozenset(), False)
 Begun = Mapping[int, list[int]]
 """Dotted rules by the symbol after the dot."""
 Restricted = tuple[tuple[frozenset[int], "Frame"], ...]
@@ -46,54 +60,73 @@ class Frame:
     """One interned situation."""
 
     __slots__ = (
-        "_waiting",
+        "_begun",
+        "_behind",
+        "_items",
+        "_tables",
         "anything",
-        "begun",
+        "closures",
         "gaps",
         "lex",
         "next",
+        "number",
         "restricted",
         "root",
-        "texts",
-        "wait",
     )
 
     def __init__(
         self,
-        lex: tuple[tuple[Origin | None, Lexemes], ...],
-        wait: dict[int, list[Item]],
+        number: int,
+        tables: Tables,
+        lex: tuple[tuple[int, Lexemes], ...],
+        items: frozenset[Item],
         begun: Begun,
         root: bool,
         restricted: Restricted,
-        classes: int,
     ) -> None:
+        self.number = number
+        """As an origin."""
+        self._tables = tables
         self.lex = lex
-        """Lexemes in progress by where they began."""
-        self.wait = wait
-        """What began before, or anywhere in a gap of any text, by the symbol after the dot."""
-        self.begun = begun
+        """Lexemes in progress by the number of where they began."""
+        self._items = items
+        self._begun = begun
         """What can begin here, by the symbol after the dot; nothing in a gap of any text."""
         self.root = root
         """Whether the text may end here."""
         self.restricted = restricted
         """By the terminals that the next byte may not follow: the frame where they do not end."""
-        self.next: list[Frame | bool | None] = [False] * classes
-        self.texts: dict[bytes, Frame | None] = {}
-        """Successors by class string."""
+        self.next: dict[int | bytes, Frame | None] = {}
+        """Successors by class and by class string."""
         self.anything: Frame | None = None
-        self.gaps: dict[object, Any] = {}
+        # Most frames need none of these.
+        self.gaps: dict[object, Any] | None = None
         """What counted gaps after this frame may hold, by the kind of unit."""
+        self.closures: dict[int, Closure] | None = None
+        self._behind: dict[int, tuple[Item, ...]] | None = None
 
-        self._waiting: dict[int, list[Item]] = {}
+    @property
+    def items(self) -> frozenset[Item]:
+        """What began before, or anywhere in a gap of any text."""
+        return self._items
 
-    def waiting(self, symbol: int) -> Iterable[Item]:
-        found = self._waiting.get(symbol)
-        if found is None:
-            # Items that say where they began are shared, not made anew.
-            found = [item if item[1] else (item[0], self) for item in self.wait.get(symbol, ())]
-            found += [(d, self) for d in self.begun.get(symbol, ())]
-            self._waiting[symbol] = found
-        return found
+    @property
+    def own(self) -> int:
+        """Number of the origin of what began in this frame and can have gone on since."""
+        return self.number if self.anything is self else OWN
+
+    def behind(self, symbol: int) -> Iterable[Item]:
+        if self._behind is None:
+            width, after = len(self._tables.after), self._tables.after
+            base = self.number * width
+            found: dict[int, list[Item]] = {}
+            for item in self._items:
+                advanced = item + 1 if item >= width else base + item + 1
+                found.setdefault(after[item % width], []).append(advanced)
+            for waited, rules in self._begun.items():
+                found.setdefault(waited, []).extend(base + d + 1 for d in rules)
+            self._behind = {waited: tuple(items) for waited, items in found.items()}
+        return self._behind.get(symbol, ())
 
 
 class Chart:
@@ -102,20 +135,30 @@ class Chart:
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
         self.lexer = Lexer(tables)
-        self._frames: dict[object, Frame] = {}
+        self.width = len(tables.after)
+        """Of the dotted rules' numbers."""
         self._predicted: dict[frozenset[int], tuple[Begun, Lexemes | None]] = {}
         self._blocked = tuple(blocked for blocked in set(self.lexer.blocks) if blocked)
         self.deadline: Deadline = NEVER
         """Looked at before every new frame."""
-        self.initial = self.close([(0, SENTENCE)], [], tables.nullable[tables.root])
+        self.forget()
 
     def __len__(self) -> int:
         return len(self._frames)
 
     def forget(self) -> None:
         """Drops all frames but the first: those held elsewhere must not be used any more."""
-        self._frames.clear()
-        self.initial = self.close([(0, SENTENCE)], [], self.tables.nullable[self.tables.root])
+        self._frames: dict[object, Frame] = {}
+        self.origins: list[Any] = [None, None]
+        """By number; nothing waits for the whole text, and what a frame holds as its own is taken
+        as begun in that frame."""
+        start = self.closure([SENTENCE * self.width])
+        self.initial = self.frame(start, [], self.tables.nullable[self.tables.root])
+
+    def numbered(self, origin: Origin) -> int:
+        """The number of a new origin."""
+        self.origins.append(origin)
+        return len(self.origins) - 1
 
     def read(self, frame: Frame, text: bytes) -> Frame | None:
         """The frame after a text, None if the text can't go on like this.
@@ -123,21 +166,21 @@ class Chart:
         Raises `Undecided` at the deadline.
         """
         classes = text.translate(self.lexer.classes)
-        found = frame.texts.get(classes, False)
+        found = frame.next.get(classes, False)
         if found is False:
             found = frame
             for cls in classes:
                 found = self.step(found, cls)
                 if found is None:
                     break
-            frame.texts[classes] = found
+            frame.next[classes] = found
         return found  # type: ignore[return-value]
 
     def step(self, frame: Frame, cls: int) -> Frame | None:
         """The frame after one byte of a class."""
         if frame.restricted:
             frame = dict(frame.restricted).get(self.lexer.blocks[cls], frame)
-        found = frame.next[cls]
+        found = frame.next.get(cls, False)
         if found is False:
             self.deadline.check()
             found = frame.next[cls] = self._advance(frame, cls)
@@ -147,65 +190,105 @@ class Chart:
         """The frame after a gap of any text, the empty one included."""
         if frame.anything is None:
             self.deadline.check()
-            lex, seeds = [], []
+            lex, seeds = [], list(frame.items)
             for origin, lexemes in frame.lex:
                 lex.append((origin, self.lexer.anything(lexemes)))
-                if origin is not None:
+                if origin != OWN:
                     # Automata are trimmed: every lexeme in progress can end within the gap.
                     for t in {t for t, _ in lexemes.key}:
-                        seeds += [(d + 1, o) for d, o in origin.waiting(t)]
-            for items in frame.wait.values():
-                seeds += items
-            frame.anything = self.close(seeds, lex, frame.root, anything=True)
+                        seeds += self.origins[origin].behind(t)
+            whole = self.closure(seeds, anything=True)
+            frame.anything = self.frame(whole, lex, frame.root, anything=True)
             frame.anything.anything = frame.anything
         return frame.anything
 
-    def close(
-        self,
-        seeds: Iterable[Item],
-        lex: list[tuple[Origin | None, Lexemes]],
-        root: bool,
-        anything: bool = False,
-        restricted: Restricted = (),
-    ) -> Frame:
-        """The frame of the given items and lexemes with all that follows from them.
+    def ended(self, origin: int, symbol: int) -> Closure:
+        """What follows from the end of a symbol."""
+        begun = self.origins[origin]
+        if begun.closures is None:
+            begun.closures = {}
+        found = begun.closures.get(symbol)
+        if found is None:
+            found = begun.closures[symbol] = self.closure(begun.behind(symbol))
+        return found
+
+    def closure(self, seeds: Iterable[Item], anything: bool = False) -> Closure:
+        """All that follows from items within the frame that holds them.
 
         With `anything`, any text may be read without leaving the frame.
         """
+        width, origins = self.width, self.origins
         after, left, nullable = self.tables.after, self.tables.left, self.tables.nullable
         seen = set(seeds)
         waiting = list(seen)
         items: list[Item] = []
         expected: set[int] = set()
-        completed: set[tuple[int, Origin]] = set()
+        completed: set[tuple[int, int]] = set()
+        root = False
         while waiting:
-            d, origin = item = waiting.pop()
+            item = waiting.pop()
+            origin, d = divmod(item, width)
             symbol = after[d]
-            found: list[Item] = []
             if symbol != END:
                 items.append(item)
                 if symbol not in expected:
                     expected.add(symbol)
                     if anything:
-                        found += [(rule, None) for rule in self.tables.first[symbol]]
-                if anything or nullable[symbol]:
-                    found.append((d + 1, origin))
-            elif origin is SENTENCE:
+                        for rule in self.tables.first[symbol]:
+                            if rule not in seen:
+                                seen.add(rule)
+                                waiting.append(rule)
+                if (anything or nullable[symbol]) and item + 1 not in seen:
+                    seen.add(item + 1)
+                    waiting.append(item + 1)
+            elif origin == SENTENCE:
                 root = True
-            elif origin is not None and (left[d], origin) not in completed:
+            elif origin != OWN and (left[d], origin) not in completed:
                 # What began in this frame is empty or within the gap: advanced over right away.
                 completed.add((left[d], origin))
-                found += [(other + 1, o) for other, o in origin.waiting(left[d])]
-            for item in found:
-                if item not in seen:
-                    seen.add(item)
-                    waiting.append(item)
-        begun, lexemes = self._begun(frozenset(expected))
+                begun = origins[origin]
+                known = None if anything else (begun.closures or {}).get(left[d])
+                if known is not None:
+                    fresh = known.items - seen
+                    seen |= fresh
+                    items += fresh
+                    expected |= known.expected
+                    root |= known.root
+                    continue
+                for further in begun.behind(left[d]):
+                    if further not in seen:
+                        seen.add(further)
+                        waiting.append(further)
+        return Closure(frozenset(items), frozenset(expected), root)
+
+    def frame(
+        self,
+        held: Closure,
+        lex: list[tuple[int, Lexemes]],
+        root: bool,
+        anything: bool = False,
+        restricted: Restricted = (),
+    ) -> Frame:
+        """The frame of what has been closed and of the given lexemes, with what can begin there."""
+        begun, lexemes = self._begun(held.expected)
         if lexemes is not None:
             if anything:
                 lexemes = self.lexer.anything(lexemes)
-            lex = [*lex, (None, lexemes)]
-        return self._intern(items, {} if anything else begun, lex, root, restricted)
+            lex = [*lex, (OWN, lexemes)]
+        key = held.items, frozenset(lex), root or held.root, restricted
+        found = self._frames.get(key)
+        if found is None:
+            found = self._frames[key] = Frame(
+                len(self.origins),
+                self.tables,
+                tuple(set(lex)),
+                held.items,
+                {} if anything else begun,
+                root or held.root,
+                restricted,
+            )
+            self.origins.append(found)
+        return found
 
     def _begun(self, expected: frozenset[int]) -> tuple[Begun, Lexemes | None]:
         """What can begin where these symbols are expected."""
@@ -220,44 +303,34 @@ class Chart:
         return found
 
     def _advance(self, frame: Frame, cls: int) -> Frame | None:
-        lex: list[tuple[Origin | None, Lexemes]] = []
-        seeds: list[Item] = []
-        bare: dict[int, list[Item]] = {}
+        lex: list[tuple[int, Lexemes]] = []
+        ends: list[Closure] = []
+        bare: dict[int, list[Closure]] = {}
         for origin, lexemes in frame.lex:
             stepped = self.lexer.step(lexemes, cls)
             if stepped is None:
                 continue
-            origin = origin or frame
+            origin = origin or frame.number
             lex.append((origin, stepped))
             for t in stepped.accepts:
-                ended = bare.setdefault(t, []) if t in stepped.bare else seeds
-                ended += [(d + 1, o) for d, o in origin.waiting(t)]
+                ended = bare.setdefault(t, []) if t in stepped.bare else ends
+                ended.append(self.ended(origin, t))
         if not lex:
             return None
-        if not seeds and not bare:
-            return self._intern([], {}, lex, False, ())
         restricted = []
         for blocked in self._blocked:
             if not blocked.isdisjoint(bare):
-                others = [item for t, items in bare.items() if t not in blocked for item in items]
-                restricted.append((blocked, self.close([*seeds, *others], lex, False)))
-        seeds += [item for items in bare.values() for item in items]
-        return self.close(seeds, lex, False, restricted=tuple(restricted))
+                others = [one for t, closed in bare.items() if t not in blocked for one in closed]
+                restricted.append((blocked, self.frame(_union([*ends, *others]), lex, False)))
+        ends += [one for closed in bare.values() for one in closed]
+        return self.frame(_union(ends), lex, False, restricted=tuple(restricted))
 
-    def _intern(
-        self,
-        items: list[Item],
-        begun: Begun,
-        lex: list[tuple[Origin | None, Lexemes]],
-        root: bool,
-        restricted: Restricted,
-    ) -> Frame:
-        key = frozenset(items), frozenset(lex), root, restricted
-        frame = self._frames.get(key)
-        if frame is None:
-            wait: dict[int, list[Item]] = {}
-            for item in items:
-                wait.setdefault(self.tables.after[item[0]], []).append(item)
-            frame = Frame(tuple(set(lex)), wait, begun, root, restricted, self.lexer.count)
-            self._frames[key] = frame
-        return frame
+
+def _union(closures: list[Closure]) -> Closure:
+    if len(closures) < 2:
+        return closures[0] if closures else NOTHING
+    return Closure(
+        frozenset().union(*(one.items for one in closures)),
+        frozenset().union(*(one.expected for one in closures)),
+        any(one.root for one in closures),
+    )

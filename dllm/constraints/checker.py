@@ -76,6 +76,8 @@ class Checker:
     def gap(self, frame: Frame, count: int) -> Gap:
         """What a hole of so many units after a frame may hold; one object for similar counts."""
         most = min(max(4, 1 << (count - 1).bit_length()), self.lengths.longest)
+        if frame.gaps is None:
+            frame.gaps = {}
         found = frame.gaps.get((self.lengths, most))
         if found is None:
             found = frame.gaps[self.lengths, most] = Gap(self.chart, self.lengths, frame, most)

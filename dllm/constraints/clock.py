@@ -8,17 +8,23 @@ from dllm.constraints.errors import Undecided
 
 @dataclass(frozen=True)
 class Deadline:
-    """A moment by the monotonic clock."""
+    """A moment by the processor time of the thread that computes: what else the machine does at
+    the same time changes no answer."""
 
     at: float
 
     @classmethod
     def after(cls, seconds: float) -> "Deadline":
-        return cls(time.monotonic() + seconds)
+        return cls(time.thread_time() + seconds)
+
+    @property
+    def left(self) -> float:
+        """Seconds; negative once it has passed."""
+        return self.at - time.thread_time()
 
     def check(self) -> None:
         """Raises `Undecided` once the moment has passed."""
-        if time.monotonic() > self.at:
+        if time.thread_time() > self.at:
             raise Undecided
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dllm.constraints.chart import SENTENCE, Chart, Frame, Item, Origin
+from dllm.constraints.chart import OWN, SENTENCE, Chart, Closure, Frame, Item
 from dllm.constraints.lengths import Lengths, bits, sums
 from dllm.constraints.lexer import Lexemes
 from dllm.constraints.tables import END
@@ -26,12 +26,13 @@ class Gap:
         self._chart, self._lengths, self._frame = chart, lengths, frame
         self._mask = (2 << most) - 1
         # What began in the frame is expected anew at count 0, unless it can have gone on since.
-        self._own = frame if frame.anything is frame else None
+        self._own = frame.own
         self._starts: dict[int, Start] = {}
         self._after: dict[int, Frame | None] = {}
-        self.open: dict[int, dict[Item, int]] = {}
-        """Constituents begun before the gap, by the symbol they wait for: counts at which they
-        do."""
+        self.open: dict[Item, int] = {}
+        """Constituents begun before the gap that wait for a symbol: counts at which they do."""
+        self._waiting: dict[int, list[Item]] = {}
+        """Those by the symbol."""
         self._ends = int(frame.root)
         """Counts at which the text may end."""
         self._enter()
@@ -49,18 +50,19 @@ class Gap:
             found = self._after[count] = self._close(count)
         return found  # type: ignore[return-value]
 
-    def start(self, counts: int) -> Start:
-        """The origin of what began at one of the counts."""
+    def start(self, counts: int) -> int:
+        """The number of the origin of what began at one of the counts."""
         found = self._starts.get(counts)
         if found is None:
             found = self._starts[counts] = Start(self, counts)
-        return found
+            found.number = self._chart.numbered(found)
+        return found.number
 
-    def waiting(self, symbol: int, counts: int) -> Iterable[Item]:
-        """What waits for a symbol begun at one of the counts."""
-        tables, lengths = self._chart.tables, self._lengths
+    def behind(self, symbol: int, counts: int) -> Iterable[Item]:
+        """What waited for a symbol begun at one of the counts, with the dot behind it."""
+        tables, lengths, width = self._chart.tables, self._lengths, self._chart.width
         found: list[Item] = [
-            item for item, where in self.open.get(symbol, {}).items() if where & counts
+            item + 1 for item in self._waiting.get(symbol, ()) if self.open[item] & counts
         ]
         for d in tables.users[symbol]:
             expected = self.expected.get(tables.left[d], 0)
@@ -69,54 +71,58 @@ class Gap:
                 for count in bits(counts):
                     before |= lengths.starts(lengths.before[d], count)
                 if expected & before:
-                    found.append((d, self.start(expected & before)))
-        return found
+                    found.append(self.start(expected & before) * width + d + 1)
+        return tuple(found)
 
     def _enter(self) -> None:
         """Follows the constituents begun before the gap through it."""
-        tables, lengths = self._chart.tables, self._lengths
-        after, left, mask = tables.after, tables.left, self._mask
-        # Dotted rules, and ~symbol for what is complete, however it came about.
-        reached: dict[Item, int] = {}
-        waiting: dict[Item, int] = {}
+        tables, lengths, origins = self._chart.tables, self._lengths, self._chart.origins
+        after, left, mask, width = tables.after, tables.left, self._mask, self._chart.width
+        # Items, and ~(origin * width + symbol) for what is complete, however it came about.
+        reached: dict[int, int] = {}
+        waiting: dict[int, int] = {}
 
-        def add(d: int, origin: Origin | None, counts: int) -> None:
-            key = (d if after[d] != END else ~left[d], origin)
+        def add(item: Item, counts: int) -> None:
+            d = item % width
+            key = item if after[d] != END else ~(item - d + left[d])
             known = reached.get(key, 0)
             new = counts & ~known
             if new:
                 reached[key] = known | new
                 waiting[key] = waiting.get(key, 0) | new
 
-        for items in self._frame.wait.values():
-            for d, origin in items:
-                if origin or self._own:
-                    add(d, origin or self._own, 1)
+        for item in self._frame.items:
+            if item >= width:
+                add(item, 1)
+            elif self._own != OWN:
+                add(self._own * width + item, 1)
         for origin, lexemes in self._frame.lex:
             origin = origin or self._own
-            if origin is not None:
+            if origin != OWN:
                 for t, counts in lengths.ends(lexemes).items():
                     if counts & mask:
-                        for d, o in origin.waiting(t):
-                            add(d + 1, o, counts & mask)
+                        for item in origins[origin].behind(t):
+                            add(item, counts & mask)
         while waiting:
             self._chart.deadline.check()
             # First come, first served: what is popped late has gathered more counts.
-            d, origin = key = next(iter(waiting))
+            key = next(iter(waiting))
             counts = waiting.pop(key)
-            assert origin is not None
-            if d >= 0:
-                further = sums(counts, lengths.symbol[after[d]] & mask, mask)
+            if key >= 0:
+                further = sums(counts, lengths.symbol[after[key % width]] & mask, mask)
                 if further:
-                    add(d + 1, origin, further)
-            elif origin is SENTENCE:
+                    add(key + 1, further)
+                continue
+            origin, symbol = divmod(~key, width)
+            if origin == SENTENCE:
                 self._ends |= counts
             else:
-                for other, o in origin.waiting(~d):
-                    add(other + 1, o, counts)
+                for item in origins[origin].behind(symbol):
+                    add(item, counts)
         for item, counts in reached.items():
-            if item[0] >= 0:
-                self.open.setdefault(after[item[0]], {})[item] = counts
+            if item >= 0:
+                self.open[item] = counts
+                self._waiting.setdefault(after[item % width], []).append(item)
 
     def _expected(self) -> dict[int, int]:
         tables, lengths = self._chart.tables, self._lengths
@@ -130,9 +136,9 @@ class Gap:
                 found[symbol] = found.get(symbol, 0) | new
                 waiting[symbol] = waiting.get(symbol, 0) | new
 
-        for symbol, items in self.open.items():
-            for counts in items.values():
-                add(symbol, counts)
+        for symbol, items in self._waiting.items():
+            for item in items:
+                add(symbol, self.open[item])
         while waiting:
             self._chart.deadline.check()
             symbol = next(iter(waiting))
@@ -146,18 +152,13 @@ class Gap:
         return found
 
     def _close(self, count: int) -> Frame | None:
-        tables, lengths, lexer = self._chart.tables, self._lengths, self._chart.lexer
+        tables, lengths, width = self._chart.tables, self._lengths, self._chart.width
         inside = (1 << count) - 1
-        seeds: list[Item] = [
-            item
-            for items in self.open.values()
-            for item, counts in items.items()
-            if counts >> count & 1
-        ]
-        lex: list[tuple[Origin | None, Lexemes]] = []
+        seeds: list[Item] = [item for item, counts in self.open.items() if counts >> count & 1]
+        lex: list[tuple[int, Lexemes]] = []
         for origin, lexemes in self._frame.lex:
             origin = origin or self._own
-            if origin is not None:
+            if origin != OWN:
                 left = lengths.after(lexemes, count)
                 if left is not None:
                     lex.append((origin, left))
@@ -171,33 +172,36 @@ class Gap:
                     d += 1
                     starts = counts & lengths.starts(lengths.before[d], count)
                     if starts and tables.after[d] != END:
-                        seeds.append((d, self.start(starts)))
+                        seeds.append(self.start(starts) * width + d)
             if symbol < len(tables.terminals):
                 for state, leading in lengths.within[symbol]:
                     starts = counts & lengths.starts(leading, count)
                     if starts:
                         begun.setdefault(starts, set()).add((symbol, state))
         for starts, positions in begun.items():
-            lexemes = lexer.intern(frozenset(positions))
+            lexemes = self._chart.lexer.intern(frozenset(positions))
             assert lexemes is not None
             lex.append((self.start(starts), lexemes))
         root = bool(self._ends >> count & 1)
         if not seeds and not lex and not root:
             return None
-        return self._chart.close(seeds, lex, root)
+        return self._chart.frame(self._chart.closure(seeds), lex, root)
 
 
 class Start:
     """The origin of constituents begun at one of several counts inside a gap."""
 
-    __slots__ = ("_counts", "_found", "_gap")
+    __slots__ = ("_behind", "_counts", "_gap", "closures", "number")
 
     def __init__(self, gap: Gap, counts: int) -> None:
         self._gap, self._counts = gap, counts
-        self._found: dict[int, Iterable[Item]] = {}
+        self._behind: dict[int, Iterable[Item]] = {}
+        self.closures: dict[int, Closure] | None = None
+        self.number = OWN
+        """As an origin, once it is one."""
 
-    def waiting(self, symbol: int) -> Iterable[Item]:
-        found = self._found.get(symbol)
+    def behind(self, symbol: int) -> Iterable[Item]:
+        found = self._behind.get(symbol)
         if found is None:
-            found = self._found[symbol] = self._gap.waiting(symbol, self._counts)
+            found = self._behind[symbol] = self._gap.behind(symbol, self._counts)
         return found

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from dllm.constraints.clock import Deadline
@@ -19,18 +19,19 @@ PROCESS = Path(__file__).with_name("trial_process.py")
 def tried(deadline: Deadline, **given: object) -> None:
     """Returns once the process has done what it was given (`trial_process.py`).
 
-    Raises `Undecided` if it is not done at the deadline and `GrammarError` if it died of it.
+    Raises `Undecided` if it takes more processor time than is left, in whole seconds, and `GrammarError` if it died of it.
     """
-    left = deadline.at - time.monotonic()
-    try:
-        done = subprocess.run(
-            [sys.executable, "-I", str(PROCESS)],
-            input=json.dumps(given).encode(),
-            capture_output=True,
-            timeout=None if math.isinf(left) else max(left, 0.0),
-        )
-    except subprocess.TimeoutExpired:
-        raise Undecided from None
+    left = deadline.left
+    if left <= 0:
+        raise Undecided
+    seconds = None if math.isinf(left) else math.ceil(left)
+    done = subprocess.run(
+        [sys.executable, "-I", str(PROCESS)],
+        input=json.dumps({**given, "seconds": seconds}).encode(),
+        capture_output=True,
+    )
+    if done.returncode == -signal.SIGXCPU:
+        raise Undecided
     if done.returncode < 0:
         raise GrammarError(f"the process that compiled it was ended by signal {-done.returncode}")
     if done.returncode:

@@ -1,4 +1,4 @@
-"""What `trial.py` runs in a process of its own: reads {"kind", "text", ...} from its input and does
+"""What `trial.py` runs in a process of its own: reads {"kind", "text", "seconds", ...} from its input and does
 with it what might not return. Knows nothing of the package, so that it starts quickly."""
 
 import json
@@ -15,6 +15,9 @@ STEPS = 16
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     given = json.load(sys.stdin)
+    if given["seconds"] is not None:
+        # A second more is the hard limit, which ends the process otherwise.
+        resource.setrlimit(resource.RLIMIT_CPU, (given["seconds"], given["seconds"] + 1))
     if given["kind"] == "lark":
         _load(given["text"], given["start"])
     else:

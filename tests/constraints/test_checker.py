@@ -208,7 +208,7 @@ def endings_agree(checker: Checker, canvas: list[Piece]) -> bool:
         if following is None:
             return True
         frame = following
-    ends = Endings(checker.chart.tables, checker.lengths).of(frame)
+    ends = Endings(checker.chart, checker.lengths).of(frame)
     expected = [frame.root]
     for count in range(1, 7):
         after = checker.after(frame, Hole(count))
