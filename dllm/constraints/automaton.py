@@ -157,6 +157,7 @@ def concatenation(parts: Sequence[Dfa], deadline: Deadline = NEVER) -> Dfa:
 
 def repetition(one: Dfa, least: int, most: int | None) -> Dfa:
     """`least` to `most` (None = any number) texts of `one`, none of which begins another."""
+    one = _minimal(one)
     last = least if most is None else most
     size = len(one.rows)
     if (last + 1) * size > MAX_STATES:
@@ -240,6 +241,27 @@ def _product(left: Dfa, right: Dfa, subtract: bool, deadline: Deadline) -> Dfa:
             row.append(index[c, d])
         rows.append(row)
     return _trimmed(classes, rows, accepting)
+
+
+def _minimal(dfa: Dfa) -> Dfa:
+    """The same texts with as few states as possible (Moore's refinement, for small automata)."""
+    block = [int(accepts) for accepts in dfa.accepting]
+    while True:
+        known: dict[object, int] = {}
+        finer = [
+            known.setdefault((block[s], *(t if t == DEAD else block[t] for t in row)), len(known))
+            for s, row in enumerate(dfa.rows)
+        ]
+        if len(known) == len(set(block)):
+            break
+        block = finer
+    # The start's block comes first.
+    first = {number: block.index(number) for number in sorted(set(block), key=block.index)}
+    rename = {number: i for i, number in enumerate(first)} | {DEAD: DEAD}
+    block.append(DEAD)  # what a transition to nowhere, -1, leads to
+    kept = first.values()
+    rows = tuple(tuple(rename[block[target]] for target in dfa.rows[s]) for s in kept)
+    return Dfa(dfa.classes, rows, tuple(dfa.accepting[s] for s in kept))
 
 
 def _trimmed(classes: bytes, rows: list[list[int]], accepting: list[bool]) -> Dfa:

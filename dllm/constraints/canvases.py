@@ -121,6 +121,7 @@ class CanvasChecker:
     @uncollected()
     def finished(self, canvas: np.ndarray) -> bool:
         """Whether the answer is valid as it stands, nothing being written any more."""
+        self.chart.deadline = NEVER
         end = self._end(canvas)
         text = canvas[:end]
         while len(text) and text[-1] == self.mask_id:
@@ -131,24 +132,32 @@ class CanvasChecker:
         return frame is not None and frame.root
 
     @uncollected()
-    def allowed(self, canvas: np.ndarray, position: int, deadline: Deadline) -> np.ndarray:
-        """Ids that can stand at a masked position, as a mask over the vocabulary.
-
-        Raises `Undecided` at the deadline.
-        """
+    def allowed(
+        self, canvas: np.ndarray, position: int, deadline: Deadline
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ids that can stand at a masked position, and those that are not decided at the deadline,
+        as masks over the vocabulary."""
+        self.chart.deadline = deadline
         found = np.zeros(len(self.vocabulary.texts), dtype=bool)
-        for end in self.ends:
-            changed = canvas.copy()
-            changed[position] = end
-            found[end] = self._fits(self.start, changed)
-        before = self._walk(self.start, canvas[:position])
-        if before is None:  # behind the end
-            return found
-        rest = canvas[position + 1 :]
-        for frame, ids in self._followers(before):
-            if self._fits(frame, rest):
-                found[ids] = True
-        return found
+        left = np.ones_like(found)
+        try:
+            for end in self.ends:
+                changed = canvas.copy()
+                changed[position] = end
+                found[end] = self._fits(self.start, changed)
+                left[end] = False
+            before = self._walk(self.start, canvas[:position])
+            followers = [] if before is None else self._followers(before)  # None: behind the end
+            left[:] = False
+            for _, ids in followers:
+                left[ids] = True
+            rest = canvas[position + 1 :]
+            for frame, ids in followers:
+                found[ids] = self._fits(frame, rest)
+                left[ids] = False
+        except Undecided:
+            pass
+        return found, left
 
     def _fits(self, frame: Frame, canvas: np.ndarray) -> bool:
         if self._behind(canvas):
@@ -236,5 +245,7 @@ class CanvasChecker:
                 found.setdefault(path[-1], []).extend(self._members[text])
                 at += 1
         result = [(following, np.array(ids)) for following, ids in found.items()]
+        # What most tokens lead to comes first, for those who have little time.
+        result.sort(key=lambda pair: -len(pair[1]))
         self._options[frame] = result
         return result

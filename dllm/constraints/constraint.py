@@ -69,9 +69,8 @@ class GrammarConstraint(ABC):
             if value is not None and value < 0:
                 raise ConfigError(f"constraint.{name}={value} must be >= 0")
 
-    @property
     @abstractmethod
-    def option(self) -> str:
+    def option(self, prompt: Prompt) -> str:
         """The option that says what is valid, for messages."""
 
     @abstractmethod
@@ -103,12 +102,13 @@ class JsonSchemaConstraint(GrammarConstraint):
     """A file; None = each sample's own schema."""
     unsupported: Literal["refuse", "ignore"]
 
-    @property
-    def option(self) -> str:
-        return f"constraint.schema={self.schema or 'null'}"
+    def option(self, prompt: Prompt) -> str:
+        if self.schema is None:
+            return f"constraint.schema=null (sample {prompt.sample_id})"
+        return f"constraint.schema={self.schema}"
 
     def language(self, prompt: Prompt) -> Language:
-        text = prompt.schema if self.schema is None else _read(self.schema, self.option)
+        text = prompt.schema if self.schema is None else _read(self.schema, self.option(prompt))
         if text is None:
             raise ConfigError(
                 "constraint.schema=null: the task's samples have no schema; name a file"
@@ -124,15 +124,14 @@ class LarkConstraint(GrammarConstraint):
     """A file, or one of the built-in grammars."""
     start: str
 
-    @property
-    def option(self) -> str:
+    def option(self, prompt: Prompt) -> str:
         return f"constraint.grammar={self.grammar}"
 
     def language(self, prompt: Prompt) -> Language:
         if self.grammar in BUILT_IN:
             text = built_in(self.grammar)
         else:
-            text = _read(self.grammar, self.option, f"; built in are {', '.join(BUILT_IN)}")
+            text = _read(self.grammar, self.option(prompt), f"; built in are {', '.join(BUILT_IN)}")
         return LarkText(text, self.start)
 
 
@@ -142,8 +141,7 @@ class RegexConstraint(GrammarConstraint):
 
     pattern: str
 
-    @property
-    def option(self) -> str:
+    def option(self, prompt: Prompt) -> str:
         return f"constraint.pattern={self.pattern}"
 
     def language(self, prompt: Prompt) -> Language:
@@ -161,18 +159,18 @@ class BoundGrammar:
         self._checkers: dict[tuple[Language, frozenset[int]], CanvasChecker] = {}
 
     def check(self, prompt: Prompt) -> None:
-        option = self.options.option
+        option = self.options.option(prompt)
         language = self.options.language(prompt)
         ends = (*self.spec.eos_ids, *prompt.stop_ids)
-        checker = self._checker(language, frozenset(ends), prompt.gen_length)
+        checker = self._checker(language, frozenset(ends), prompt.gen_length, option)
         if self.options.method == "lave":
-            self._parser(language)
+            self._parser(language, option)
         shortest = checker.shortest()
         if shortest is not None and shortest <= prompt.gen_length:
             return
         if not checker.spellable():
             raise ConfigError(f"{option}: the tokenizer's tokens can't spell any valid answer")
-        checker = self._checker(language, frozenset(ends), LONGEST)
+        checker = self._checker(language, frozenset(ends), LONGEST, option)
         shortest = checker.shortest()
         least = f"more than {LONGEST}" if shortest is None else f"{shortest}"
         raise ConfigError(
@@ -184,15 +182,15 @@ class BoundGrammar:
         prompt = canvas.prompts[row]
         start = int(canvas.prompt_length[row])
         longest = int(min(canvas.kept[row], canvas.limit[row])) - start
-        language = self.options.language(prompt)
-        checker = self._checker(language, frozenset(canvas.ends(row)), longest)
+        option, language = self.options.option(prompt), self.options.language(prompt)
+        checker = self._checker(language, frozenset(canvas.ends(row)), longest, option)
         given = (checker, self.options.conduct, language, self.tokenizer, prompt.sample_id, start)
         if self.options.method == "cfg":
             return CfgReviewer(*given)
         return LaveReviewer(
             *given,
             lookahead=Lookahead(
-                self._parser(language),
+                self._parser(language, option),
                 canvas.mask_id,
                 frozenset(canvas.ends(row)),
                 self.options.top_k,
@@ -203,28 +201,28 @@ class BoundGrammar:
             random=Random(canvas.generators[row].initial_seed()),
         )
 
-    def _parser(self, language: Language) -> PrefixParser:
+    def _parser(self, language: Language, option: str) -> PrefixParser:
         if language not in self._parsers:
-            option = f"{self.options.option} with constraint.method=lave"
+            option = f"{option} with constraint.method=lave"
             try:
                 given = (language.guidance(), self.tokenizer, self.spec.eos_ids)
                 if isinstance(language, LarkText):
                     try_masks(*given, self._deadline())
-                self._parsers[language] = PrefixParser(*given)
+                self._parsers[language] = PrefixParser(*given, self.options.prefix)
             except GrammarError as error:
                 raise ConfigError(f"{option}: {error}") from None
             except Undecided:
                 raise ConfigError(f"{option} {self._late()}") from None
         return self._parsers[language]
 
-    def _checker(self, language: Language, ends: frozenset[int], longest: int) -> CanvasChecker:
+    def _checker(
+        self, language: Language, ends: frozenset[int], longest: int, option: str
+    ) -> CanvasChecker:
         checker = self._checkers.get((language, ends))
         if checker is not None and len(checker.chart) > FRAMES:
             checker.forget()
         if checker is None or checker.longest < longest:
-            checker = self._checkers[language, ends] = self._built(
-                language, ends, longest, self._deadline()
-            )
+            checker = self._checkers[language, ends] = self._built(language, ends, longest, option)
         return checker
 
     def _deadline(self) -> Deadline:
@@ -235,9 +233,9 @@ class BoundGrammar:
         return f"is not compiled within constraint.compile_timeout={seconds:g} seconds"
 
     def _built(
-        self, language: Language, ends: frozenset[int], longest: int, deadline: Deadline
+        self, language: Language, ends: frozenset[int], longest: int, option: str
     ) -> CanvasChecker:
-        option = self.options.option
+        deadline = self._deadline()
         try:
             if language not in self._grammars:
                 self._grammars[language] = language.grammar(deadline)

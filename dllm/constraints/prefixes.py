@@ -23,16 +23,21 @@ def try_masks(guidance: str, tokenizer: Tokenizer, ends: Sequence[int], deadline
 class PrefixParser:
     """One language on one tokenizer's tokens; asked about whole prefixes, remembers nothing."""
 
-    def __init__(self, guidance: str, tokenizer: Tokenizer, ends: Sequence[int]) -> None:
-        """`guidance` is a grammar in llguidance's notation.
+    def __init__(
+        self, guidance: str, tokenizer: Tokenizer, ends: Sequence[int], begun: str
+    ) -> None:
+        """`guidance` is a grammar in llguidance's notation; `begun` stands before all prefixes.
 
-        Raises `GrammarError` for a grammar that it refuses.
+        Raises `GrammarError` for a grammar that it refuses or whose answers don't begin like this.
         """
         text = tokenizer.base.backend_tokenizer.to_str()
         known = llguidance.LLTokenizer(text, eos_token=ends[0])
         self._fresh = llguidance.LLMatcher(known, guidance, log_level=0)
         if self._fresh.is_error():
             raise GrammarError(str(self._fresh.get_error()).strip().splitlines()[0])
+        ids = known.tokenize_str(begun)
+        if self._fresh.try_consume_tokens(ids) != len(ids):
+            raise GrammarError(f"its parser takes no answer that begins with {begun!r}")
 
     def viable(self, prefix: Sequence[int]) -> bool:
         """Whether an answer can begin like this, as far as the lexer sees."""

@@ -45,6 +45,8 @@ _NAMES: dict[Any, str] = {
     sre.GROUPREF: "a back-reference",
 }
 """What people call Python's operations."""
+_BEGIN = (sre.AT_BEGINNING, sre.AT_BEGINNING_STRING)
+_END = (sre.AT_END, sre.AT_END_STRING)
 
 
 def utf8(low: int, high: int) -> list[tuple[ByteRange, ...]]:
@@ -100,9 +102,7 @@ def compile_search(text: str, encode: Encode, deadline: Deadline = NEVER) -> Dfa
     parsed = _parse(text)
     nfa = Nfa()
     start, end = nfa.state(), nfa.state()
-    for branch in _branches(list(parsed)):
-        begins, branch = _anchored(branch, 0, (sre.AT_BEGINNING, sre.AT_BEGINNING_STRING))
-        ends, branch = _anchored(branch, -1, (sre.AT_END, sre.AT_END_STRING))
+    for branch, begins, ends in _branches(list(parsed)):
         builder = _Builder(nfa, encode, parsed.state.flags, deadline)
         here = start if begins else builder.anything(start)
         here = builder.sequence(branch, here)
@@ -126,30 +126,33 @@ def _shown(text: str) -> str:
 
 def _automaton(items: Sequence[Any], flags: int, encode: Encode, deadline: Deadline) -> Dfa:
     nfa = Nfa()
-    start = nfa.state()
+    start, end = nfa.state(), nfa.state()
+    builder = _Builder(nfa, encode, flags, deadline)
     try:
-        end = _Builder(nfa, encode, flags, deadline).sequence(items, start)
+        # The whole text is matched, so that anchors at its ends say nothing new.
+        for branch, _, _ in _branches(list(items)):
+            nfa.empty[builder.sequence(branch, start)].append(end)
     except RecursionError:
         raise GrammarError("a regular expression is nested too deeply") from None
     return determinise(nfa, start, {end}, deadline)
 
 
-def _branches(items: list[Any]) -> list[list[Any]]:
-    """Alternatives at the top of an expression, each of which has anchors of its own."""
+def _branches(
+    items: list[Any], begins: bool = False, ends: bool = False
+) -> list[tuple[list[Any], bool, bool]]:
+    """The alternatives of an expression without the anchors at their ends: whether each has to
+    stand at the begin, and at the end, of the text."""
+    while items and items[0][0] is sre.AT and items[0][1] in _BEGIN:
+        begins, items = True, items[1:]
+    while items and items[-1][0] is sre.AT and items[-1][1] in _END:
+        ends, items = True, items[:-1]
     if len(items) == 1:
         kind, value = items[0]
         if kind is sre.BRANCH:
-            return [branch for option in value[1] for branch in _branches(list(option))]
+            return [one for option in value[1] for one in _branches(list(option), begins, ends)]
         if kind is sre.SUBPATTERN and not value[1] and not value[2]:
-            return _branches(list(value[3]))
-    return [items]
-
-
-def _anchored(items: list[Any], at: int, anchors: tuple[Any, ...]) -> tuple[bool, list[Any]]:
-    """Whether the sequence has one of the anchors at that end, and the rest of it."""
-    if items and items[at][0] is sre.AT and items[at][1] in anchors:
-        return True, items[1:] if at == 0 else items[:-1]
-    return False, items
+            return _branches(list(value[3]), begins, ends)
+    return [(items, begins, ends)]
 
 
 def _words(assertion: Any, encode: Encode, deadline: Deadline) -> Dfa:

@@ -131,7 +131,7 @@ class CfgReviewer:
             if not 0 <= position - self.start < len(region):
                 continue
             self.counts["checks"] += 1
-            allowed = self.checker.allowed(region, position - self.start, NEVER)
+            allowed, _ = self.checker.allowed(region, position - self.start, NEVER)
             if not allowed.any():
                 return self.given_up(f"nothing fits at {position}")
             token = int(np.flatnonzero(allowed)[0])
@@ -211,12 +211,14 @@ class CfgReviewer:
         self.counts["checks"] += 1
         if not 0 <= position - self.start < len(region):
             return None
-        try:
-            deadline = Deadline.after(self.conduct.check_timeout)
-            return self.checker.allowed(region, position - self.start, deadline)
-        except Undecided:
+        deadline = Deadline.after(self.conduct.check_timeout)
+        allowed, left = self.checker.allowed(region, position - self.start, deadline)
+        if left.any():
             self.counts["timeouts"] += 1
-            return None
+            # What is proven fits; with nothing proven, what is open is left to single checks.
+            if self.conduct.on_timeout == "accept" or not allowed.any():
+                allowed |= left
+        return allowed
 
     def _kind(self, proposal: Proposal) -> Kind | None:
         """The change beside tokens to try without first, of those not left out yet."""

@@ -19,7 +19,8 @@ PROCESS = Path(__file__).with_name("trial_process.py")
 def tried(deadline: Deadline, **given: object) -> None:
     """Returns once the process has done what it was given (`trial_process.py`).
 
-    Raises `Undecided` if it takes more processor time than is left, in whole seconds, and `GrammarError` if it died of it.
+    Raises `Undecided` if it takes more processor time than is left, in whole seconds, and
+    `GrammarError` if it died of it.
     """
     left = deadline.left
     if left <= 0:

@@ -1,5 +1,6 @@
-"""What `trial.py` runs in a process of its own: reads {"kind", "text", "seconds", ...} from its input and does
-with it what might not return. Knows nothing of the package, so that it starts quickly."""
+"""What `trial.py` runs in a process of its own: reads {"kind", "text", "seconds", ...} from its
+input and does with it what might not return. Knows nothing of the package, so that it starts
+quickly."""
 
 import json
 import resource

@@ -2,6 +2,7 @@
 intersection worked out in another way."""
 
 import random
+import time
 
 import pytest
 from intersections import completable
@@ -242,6 +243,12 @@ def test_an_answer_too_late_is_unknown(objects: Checker) -> None:
     assert checker.completable([b"{", Hole()], True, Deadline.after(-1)) is Verdict.UNKNOWN
     # and nothing half worked out is kept
     assert checker.completable([b"{", Hole()], True) is Verdict.YES
+
+
+def test_other_work_of_the_machine_makes_no_answer_late() -> None:
+    deadline = Deadline.after(0.05)
+    time.sleep(0.1)
+    deadline.check()
 
 
 @pytest.mark.parametrize(

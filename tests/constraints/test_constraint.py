@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 from tiny_decoding import random_model
 
 from dllm.cache.none import NoCache
 from dllm.config import build, compose
-from dllm.constraints.clock import NEVER
+from dllm.constraints.clock import NEVER, Deadline
 from dllm.constraints.constraint import BoundGrammar
 from dllm.constraints.errors import GrammarError
 from dllm.constraints.languages import JsonSchema
@@ -145,6 +146,46 @@ def test_the_last_token_that_fits_is_used(method: str) -> None:
         assert answer(outcome).keys() == {"name", "age"}
 
 
+def test_of_the_samples_own_schemas_the_bad_one_is_named() -> None:
+    run = decoder("constraint=json_schema")
+    with pytest.raises(ConfigError, match=r"schema=null \(sample s0\): .* nothing satisfies #"):
+        next(run.decode(prompts({"type": "integer", "minimum": 2, "maximum": 1})))
+
+
+@pytest.mark.parametrize("method", ["cfg", "lave"])
+def test_what_stands_in_the_prompt_is_part_of_the_answer(method: str) -> None:
+    begun = '{"name":"x'
+    options = (f"constraint.method={method}", f"constraint.prefix='{begun}'")
+    run = decoder("sampler=threshold", "constraint=json_schema", *options)
+    assert isinstance(run.constraint, BoundGrammar)
+    for outcome in run.decode(prompts()[:1]):
+        assert outcome.failure is None
+        tokens = [t for t in outcome.tokens if t not in spec().eos_ids]
+        text = begun + tokenizer().decode(tokens, skip_special_tokens=False)
+        jsonschema.validate(json.loads(text), SCHEMA)
+    if method == "lave":
+        # Its lookahead reads on from there: a letter may follow, a brace is no beginning.
+        (parser,) = run.constraint._parsers.values()
+        assert parser.viable(tokenizer().encode('y"'))
+
+
+def test_what_is_not_decided_in_time_is_refused_where_something_else_fits() -> None:
+    bound = decoder("constraint=json_schema").constraint
+    assert isinstance(bound, BoundGrammar)
+    bound.check(prompts()[0])
+    (checker,) = bound._checkers.values()
+    canvas = np.full(32, spec().mask_id)
+    allowed, left = checker.allowed(canvas, 0, NEVER)
+    assert allowed.any() and not left.any()
+    _, left = checker.allowed(canvas, 0, Deadline.after(-1))
+    assert left.all() or not left.any()  # nothing new had to be worked out
+    checker.forget()
+    fresh, left = checker.allowed(canvas, 0, Deadline.after(-1))
+    assert not fresh.any() and left.all()
+    # A limit of one check does not outlive it.
+    assert checker.finished(canvas) is False
+
+
 def test_a_vocabulary_that_cannot_spell_the_grammar() -> None:
     bound = decoder("constraint=regex", "constraint.pattern=ab").constraint
     assert isinstance(bound, BoundGrammar)
@@ -188,7 +229,7 @@ def test_built_in_grammars(grammar: str) -> None:
 @pytest.mark.parametrize(
     ("schema", "complaint"),
     [
-        ("false", "no text can be derived"),
+        ("false", "no value is valid: nothing satisfies #"),
         ('{"typo": 1}', "unknown keyword typo"),
         ('{"type": ', "not valid JSON"),
         ("[" * 100_000, "nested too deeply"),

@@ -101,6 +101,80 @@ SCHEMAS: list[tuple[Any, list[Any], list[Any]]] = [
         [1],
     ),
     ({"not": {"type": "object"}, "type": ["object", "null"]}, [None], [{}]),
+    ({"not": {"const": 1}}, ["a", None, True, {}], [1, 1.0]),
+    ({"type": "string", "not": {"enum": ["a", 1]}}, ["b", ""], ["a"]),
+    ({"type": "string", "not": {"pattern": "[$]"}}, ["b"], ["a$"]),
+    ({"not": {"required": ["a", "b"]}}, [{}, {"a": 1}, {"b": 1}], [{"a": 1, "b": 1}]),
+    (
+        {"required": ["c"], "not": {"anyOf": [{"required": ["a"]}, {"required": ["b"]}]}},
+        [{"c": 1}],
+        [{"a": 1, "c": 1}, {"b": 1, "c": 1}],
+    ),
+    (
+        {
+            "properties": {"a": {"enum": [1, 2]}},
+            "required": ["a"],
+            "not": {"properties": {"a": {"const": 1}}},
+        },
+        [{"a": 2}],
+        [{"a": 1}],
+    ),
+    (
+        {
+            "properties": {"a": {"enum": [1, 2]}, "b": {"type": "null"}},
+            "required": ["a"],
+            "if": {"properties": {"a": {"const": 1}}},
+            "then": {"required": ["b"]},
+            "else": {"properties": {"b": False}},
+        },
+        [{"a": 1, "b": None}, {"a": 2}],
+        [{"a": 1}, {"a": 2, "b": None}],
+    ),
+    (
+        {
+            "properties": {"a": {"type": "null"}, "b": {"type": "null"}},
+            "dependencies": {"a": {"required": ["b"]}},
+        },
+        [{}, {"b": None}, {"a": None, "b": None}],
+        [{"a": None}],
+    ),
+    (
+        {"properties": {"a": {"type": "null"}}, "dependentSchemas": {"a": {"maxProperties": 1}}},
+        [{"a": None}, {"b": 1, "c": 2}],
+        [{"a": None, "b": 1}],
+    ),
+    (
+        {"type": "array", "items": {"type": "integer"}, "contains": {"minimum": 5}},
+        [[5], [6, 1]],
+        [[], [4]],
+    ),
+    (
+        {"type": "array", "items": {"enum": ["a", "b", "c"]}, "uniqueItems": True, "minItems": 2},
+        [["a", "b"], ["c", "b"]],
+        [["a"], ["a", "a"]],
+    ),
+    (
+        {
+            "type": "object",
+            "oneOf": [
+                {"properties": {"a": {"type": "integer"}}},
+                {"properties": {"b": {"type": "integer"}}},
+            ],
+        },
+        [{"a": 1, "b": "x"}, {"b": 1, "a": "x"}],
+        [{}, {"a": 1, "b": 1}],
+    ),
+    (
+        {
+            "properties": {name: {"type": "null"} for name in "abcd"},
+            "oneOf": [
+                {"anyOf": [{"required": ["a", "b"]}, {"required": ["a", "c"]}]},
+                {"anyOf": [{"required": ["d", "b"]}, {"required": ["d", "c"]}]},
+            ],
+        },
+        [{"a": None, "c": None}, {"b": None, "d": None}],
+        [{"b": None, "c": None}, {"a": None, "b": None, "d": None}],
+    ),
 ]
 
 
@@ -133,15 +207,21 @@ def test_what_is_derived_is_valid(schema: Any, valid: list[Any], invalid: list[A
 @pytest.mark.parametrize(
     ("schema", "complaint"),
     [
-        (False, "no text can be derived"),
-        ({"type": "integer", "minimum": 3, "maximum": 2}, "no text can be derived"),
-        ({"type": "object", "required": ["a"], "properties": {"a": False}}, "no text"),
+        (False, "no value is valid: nothing satisfies #$"),
+        ({"type": "integer", "minimum": 3, "maximum": 2}, "nothing satisfies #$"),
+        ({"type": "object", "required": ["a"], "properties": {"a": False}}, "no value is valid"),
+        (
+            {"required": ["a"], "properties": {"a": {"minLength": 3, "maxLength": 2}}},
+            "nothing satisfies #/properties/a$",
+        ),
+        ({"properties": {"a": {"$ref": "#"}}, "required": ["a"]}, "no value is valid"),
         ({"$ref": "#"}, "refers to itself"),
         ({"$ref": "#/$defs/a", "$defs": {"a": {"allOf": [{}, {"$ref": "#"}]}}}, "refers to itself"),
         ({"$ref": "#/definitions/a"}, "points at nothing"),
         ({"$ref": "http://example.org/a"}, "is not within the schema"),
         ({"properties": {"a": {"typo": 1}}}, "#/properties/a: unknown keyword typo"),
-        ({"if": {}, "then": {}}, "keyword if is not supported"),
+        ({"contains": {}, "maxContains": 1}, "keyword (contains|maxContains) is not supported"),
+        ({"not": {"minimum": 1}}, "this use of not is not supported"),
         ({"type": "text"}, "text is no type"),
         ([1], "is no schema"),
         ({"type": 5}, "#: type needs a type or a list of types, not 5"),

@@ -33,7 +33,7 @@ def texts(count: int) -> list[str]:
     return ["".join(rng.choices(ALPHABET, k=rng.randint(0, 6))) for _ in range(count)]
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("pattern", [*PATTERNS, r"^a|b\Z", "^(^ab$|a+)$"])
 def test_whole_matches(pattern: str) -> None:
     dfa, python = compile_pattern(pattern).dfa, re.compile(pattern, re.ASCII)
     for text in [*texts(1000), "abb", "-1.5e+3", "aaa", "ababc", "éé", "üx", "ABc", "a@b"]:

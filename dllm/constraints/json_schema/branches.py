@@ -1,4 +1,5 @@
-"""Branches of `oneOf` that keep clear of each other: a value may satisfy one of them only."""
+"""What can be said in other words: branches of `oneOf` that keep clear of each other, negations,
+conditions."""
 
 from __future__ import annotations
 
@@ -6,25 +7,104 @@ from collections.abc import Mapping
 from typing import Any
 
 from dllm.constraints.errors import GrammarError
-from dllm.constraints.json_schema.merging import both, of_member, types
+from dllm.constraints.json_schema.merging import Schema, both, of_member, types
 
 
-def exclusive(branches: list[Any], where: str) -> list[Any]:
-    """The branches, each narrowed until no other one holds too; those that can't be are left out.
+TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
+
+
+def exclusive(branches: list[list[Any]], where: str) -> list[Any]:
+    """The branches, each a list of alternatives, narrowed until no other branch holds too; what
+    can't be is left out.
 
     Raises `GrammarError` if none is left.
     """
     kept = []
-    for i, branch in enumerate(branches):
-        narrowed = branch
-        for j, other in enumerate(branches):
-            if i != j and narrowed is not None:
-                narrowed = _without(narrowed, other, where)
-        if narrowed is not None:
-            kept.append(narrowed)
+    for i, options in enumerate(branches):
+        others = [other for j, branch in enumerate(branches) if i != j for other in branch]
+        for option in options:
+            narrowed = option
+            for other in others:
+                if narrowed is not None:
+                    narrowed = _without(narrowed, other, where)
+            if narrowed is not None:
+                kept.append(narrowed)
     if not kept:
         raise GrammarError(f"{where}: the branches of oneOf can't be told apart")
     return kept
+
+
+def spelled_out(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With alternatives in place of conditions (`if`, dependencies on a schema) and first items in
+    place of `contains`."""
+    told = dict(schema)
+    condition = told.pop("if", None)
+    then, otherwise = told.pop("then", True), told.pop("else", True)
+    conditions: list[list[Schema]] = []
+    if condition is not None:
+        conditions.append(
+            [{"allOf": [condition, then]}, {"allOf": [{"not": condition}, otherwise]}]
+        )
+    dependent = {**told.get("dependencies", {}), **told.pop("dependentSchemas", {})}
+    if dependent:
+        told["dependencies"] = {n: names for n, names in dependent.items() if _is_list(names)}
+    for name, wanted in dependent.items():
+        if not _is_list(wanted):
+            without: Schema = {"properties": {name: False}}
+            conditions.append([without, {"allOf": [{"required": [name]}, wanted]}])
+    if "contains" in told and not {"prefixItems", "maxContains"} & told.keys():
+        items, count = told.get("items", True), told.pop("minContains", 1)
+        if not _is_list(items) and count <= told.get("maxItems", count):
+            told["prefixItems"] = [{"allOf": [told.pop("contains"), items]}] * count
+            told["minItems"] = max(told.get("minItems", 0), count)
+    if conditions:
+        told["allOf"] = [*told.get("allOf", []), *({"anyOf": options} for options in conditions)]
+    return told
+
+
+def negations(refused: Schema) -> list[Schema]:
+    """Schemas whose values `refused` does not accept, as far as they can be told."""
+    if isinstance(refused, bool):
+        return [] if refused else [True]
+    found: list[Schema] = []
+    if "type" in refused:
+        given = types(refused["type"])
+        rest = [t for t in TYPES if t not in given and not _overlap([t], given)]
+        found.append({"type": rest})
+    # What holds for objects only is not violated by anything else.
+    for name in refused.get("required", ()):
+        found.append({"type": "object", "properties": {name: False}})
+    for name, held in refused.get("properties", {}).items():
+        if held is not True and held != {}:
+            bad = {"properties": {name: {"not": held}}, "required": [name]}
+            found.append({"type": "object", **bad})
+    for part in refused.get("allOf", ()):
+        found += negations(part)
+    if "anyOf" in refused:
+        whole: list[Schema] = [True]
+        for part in refused["anyOf"]:
+            whole = [both(old, new, "not") for old in whole for new in negations(part)]
+        found += whole
+    if "not" in refused:
+        found.append(refused["not"])
+    return found
+
+
+def kinds(value: Any) -> tuple[str, ...]:
+    """The types of which a value is."""
+    if isinstance(value, bool):
+        return ("boolean",)
+    if isinstance(value, int | float):
+        return ("integer", "number")
+    if isinstance(value, str):
+        return ("string",)
+    if value is None:
+        return ("null",)
+    return ("array",) if isinstance(value, list) else ("object",)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
 
 
 def _without(branch: Any, other: Any, where: str) -> Any | None:
@@ -54,7 +134,24 @@ def _without(branch: Any, other: Any, where: str) -> Any | None:
             for name in required:
                 if name not in other.get("properties", {}):
                     return {**branch, "type": "object"}
+    if given == ["object"]:
+        for name, held in other.get("properties", {}).items():
+            # An object whose member is of a type that the other branch does not want there.
+            for bad in negations({"type": held["type"]} if _typed(held) else {}):
+                own = {"type": "object", "required": [name], "properties": {name: bad}}
+                if all(_typed(one) is None or _meet(one, bad) for one in of_member(branch, name)):
+                    return both(branch, own, where)
     return None
+
+
+def _typed(schema: Schema) -> Any:
+    return schema.get("type") if isinstance(schema, Mapping) else None
+
+
+def _meet(left: Schema, right: Schema) -> bool:
+    """Whether the types of two schemas have one in common."""
+    assert isinstance(left, Mapping) and isinstance(right, Mapping)
+    return _overlap(_types(left), _types(right))
 
 
 def _disjoint(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:

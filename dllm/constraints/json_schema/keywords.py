@@ -54,6 +54,10 @@ UNDERSTOOD = frozenset(
         "maxProperties",
         "dependencies",
         "dependentRequired",
+        "dependentSchemas",
+        "if",
+        "then",
+        "else",
         "items",
         "prefixItems",
         "additionalItems",
@@ -72,13 +76,9 @@ UNDERSTOOD = frozenset(
 )
 STANDARD = frozenset(
     [
-        "if",
-        "then",
-        "else",
         "contains",
         "minContains",
         "maxContains",
-        "dependentSchemas",
         "unevaluatedProperties",
         "unevaluatedItems",
         "$dynamicRef",
@@ -131,6 +131,8 @@ _SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "propertyNames": ((lambda value: isinstance(value, Mapping | bool)), "a schema"),
     "dependencies": _OBJECT,
     "dependentRequired": _OBJECT,
+    "dependentSchemas": _OBJECT,
+    "minContains": _COUNT,
     "minProperties": _COUNT,
     "maxProperties": _COUNT,
     "minItems": _COUNT,

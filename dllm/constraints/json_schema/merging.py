@@ -128,5 +128,6 @@ _RULES: dict[str, Callable[[Any, Any], Any]] = {
     "items": lambda a, b: {"allOf": [a, b]},
     "allOf": lambda a, b: [*a, *b],
     "anyOf": lambda a, b: [{"allOf": [x, y]} for x in a for y in b],
+    "not": lambda a, b: {"anyOf": [a, b]},
     "dependencies": lambda a, b: {**a, **b},
 }

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -22,13 +23,12 @@ from dllm.constraints.clock import NEVER, Deadline
 from dllm.constraints.errors import EmptyLanguage, GrammarError
 from dllm.constraints.grammar import Grammar
 from dllm.constraints.json_schema import numbers, strings
-from dllm.constraints.json_schema.branches import exclusive
+from dllm.constraints.json_schema.branches import TYPES, exclusive, kinds, negations, spelled_out
 from dllm.constraints.json_schema.keywords import check, resolve, well_formed
 from dllm.constraints.json_schema.merging import Schema, both, of_member, types
-from dllm.constraints.regex import Pattern, compile_pattern
+from dllm.constraints.regex import Pattern, compile_pattern, compile_search
 
 
-TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 BLANKS = r"[ \t\n\r]*"
 MAX_ITEMS = 64
 """Longest array where the number of items is counted, without an upper bound of the schema."""
@@ -70,7 +70,11 @@ def read_json_schema(
         ("start", (blanks, value.plain)),
         ("start", (opening, value.text, closing)),
     ]
-    return Grammar.of("start", translator.rules, translator.lexemes, None, deadline)
+    try:
+        return Grammar.of("start", translator.rules, translator.lexemes, None, deadline)
+    except EmptyLanguage:
+        place = translator.empty[0] if translator.empty else "#"
+        raise EmptyLanguage(f"no value is valid: nothing satisfies {place}") from None
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,8 @@ class _Translator:
         self._values: dict[str, Value] = {}
         self._automata: dict[Dfa, str] = {}
         self._patterns: dict[str, Dfa] = {}
+        self.empty: list[str] = []
+        """Schemas that contradict themselves, by place."""
 
     def value(self, schema: Any, where: str) -> Value:
         """The symbols of a schema's values; equal schemas share them, which makes recursion end."""
@@ -108,7 +114,10 @@ class _Translator:
         if value is None:
             number = len(self._values)
             value = self._values[key] = Value(f"plain{number}", f"text{number}")
-            for is_text, body in self._alternatives(schema, where):
+            alternatives = self._alternatives(schema, where)
+            if not alternatives and schema is not False:
+                self.empty.append(where)
+            for is_text, body in alternatives:
                 self.rules.append((value.text if is_text else value.plain, body))
         return value
 
@@ -154,6 +163,8 @@ class _Translator:
         if schema is True:
             schema = {}
         assert isinstance(schema, Mapping)
+        well_formed(schema, where)
+        schema = spelled_out(schema)
         check(schema, where, self.ignore_unknown)
         if any(keyword in schema for keyword in _COMBINING):
             return self._combined(schema, where)
@@ -211,6 +222,8 @@ class _Translator:
                 continue
             if part is not schema:
                 if isinstance(part, Mapping):
+                    well_formed(part, where)
+                    part = spelled_out(part)
                     check(part, where, self.ignore_unknown)
                     own = {key: value for key, value in part.items() if key not in _COMBINING}
                 else:
@@ -236,14 +249,21 @@ class _Translator:
         )
         whole = [{"allOf": [s for s in (rest, branch, others) if s != {}]} for branch in branches]
         if kind == "oneOf" and len(branches) > 1:
-            flat = [self._flat(branch, where) for branch in whole]
-            whole = exclusive(flat, where)
+            whole = exclusive([self._options(branch, where) for branch in whole], where)
         found = []
         for i, branch in enumerate(whole):
             parts = branch.get("allOf", []) if isinstance(branch, Mapping) else []
             single = parts[0] if len(parts) == 1 else branch
             found += _either(self.value(single, f"{where}/{kind}/{i}"))
         return found
+
+    def _options(self, schema: Any, where: str) -> list[Any]:
+        """A branch as its own alternatives, each as flat as it goes."""
+        flat = self._flat(schema, where)
+        if not isinstance(flat, Mapping) or "anyOf" not in flat:
+            return [flat]
+        rest = {key: value for key, value in flat.items() if key != "anyOf"}
+        return [self._flat({"allOf": [rest, option]}, where) for option in flat["anyOf"]]
 
     def _flat(self, schema: Any, where: str) -> Any:
         """A branch with its references and `allOf` put together, as far as that goes."""
@@ -303,31 +323,54 @@ class _Translator:
     def _negated(self, schema: Mapping[str, Any], where: str) -> list[Body]:
         refused = schema["not"]
         rest = {key: value for key, value in schema.items() if key != "not"}
+        found: list[Body] = []
         if isinstance(refused, Mapping):
             well_formed(refused, f"{where}/not")
-            if refused.keys() == {"required"} and len(refused["required"]) == 1:
-                name = refused["required"][0]
-                return self._alternatives(both(rest, {"properties": {name: False}}, where), where)
-            if refused.keys() == {"type"}:
-                kept = [k for k in self._types(rest, where) if k not in types(refused["type"])]
-                return self._alternatives({**rest, "type": kept}, where)
-            if refused.keys() == {"enum"} and self._types(rest, where) == ["string"]:
-                names = [v for v in refused["enum"] if isinstance(v, str)]
-                return [(True, (self._string(rest, names),))]
-        raise GrammarError(f"{where}: this use of not is not supported")
+            if "const" in refused or "enum" in refused:
+                values = [refused["const"]] if "const" in refused else refused["enum"]
+                found += self._other(rest, values, where)
+            given = self._types(rest, where)
+            if "pattern" in refused and "string" in given:
+                content = compile_search(refused["pattern"], strings.characters, self.deadline)
+                with suppress(EmptyLanguage):
+                    found.append((True, (self._string(rest, content),)))
+        for option in negations(refused):
+            found += self._alternatives(both(rest, option, where), where)
+        if not found:
+            raise GrammarError(f"{where}: this use of not is not supported")
+        return found
+
+    def _other(self, rest: Mapping[str, Any], values: list[Any], where: str) -> list[Body]:
+        """Values that are none of those: other strings, and what is of another type."""
+        taken = {kind for value in values for kind in kinds(value)}
+        names = [value for value in values if isinstance(value, str)]
+        found: list[Body] = []
+        for kind in self._types(rest, where):
+            with suppress(EmptyLanguage):
+                if kind == "string":
+                    refused = self._spelled(names) if names else None
+                    found.append((True, (self._string(rest, refused),)))
+                elif kind not in taken:
+                    found.append(self._of_type(kind, rest, where))
+        return found
 
     # ---- values of one type ----
 
-    def _string(self, schema: Mapping[str, Any], refused: Sequence[str] = ()) -> str:
+    def _string(self, schema: Mapping[str, Any], refused: Dfa | None = None) -> str:
         patterns = [schema["pattern"]] if "pattern" in schema else []
         least, most = schema.get("minLength", 0), schema.get("maxLength")
         format_ = schema.get("format")
-        if not (patterns or format_ in strings.FORMATS or least or most is not None or refused):
+        if not (
+            patterns
+            or format_ in strings.FORMATS
+            or least
+            or most is not None
+            or refused is not None
+        ):
             return self.regex(strings.ANY)
         content = strings.texts(patterns, format_, least, most, self.deadline)
-        if refused:
-            names = [json.dumps(name, ensure_ascii=False)[1:-1] for name in refused]
-            content = difference(content, strings.one_of(names, self.deadline), self.deadline)
+        if refused is not None:
+            content = difference(content, refused, self.deadline)
         return self.terminal(content)
 
     def _number(self, kind: str, schema: Mapping[str, Any], where: str) -> str:
@@ -372,9 +415,15 @@ class _Translator:
         least, most = schema.get("minItems", 0), schema.get("maxItems")
         if schema.get("uniqueItems"):
             if least > 1:
-                raise GrammarError(f"{where}: uniqueItems with minItems={least} is not supported")
+                # Every place has values of its own.
+                values = rest.get("enum", []) if isinstance(rest, Mapping) else []
+                if items or len(values) < least:
+                    raise GrammarError(
+                        f"{where}: uniqueItems with minItems={least} is not supported"
+                    )
+                items = [{**rest, "enum": values[at::least]} for at in range(least)]
             # One item can't be there twice.
-            most = 1 if most is None else min(most, 1)
+            most = max(least, 1) if most is None else min(most, max(least, 1))
         if rest is False:
             most = len(items) if most is None else min(most, len(items))
         if most is not None:
@@ -423,8 +472,6 @@ class _Translator:
         found = list(dict.fromkeys(required))
         dependent = {**schema.get("dependencies", {}), **schema.get("dependentRequired", {})}
         for names in dependent.values():
-            if not isinstance(names, list):
-                raise GrammarError(f"{where}: dependencies on a schema are not supported")
             found += [name for name in names if name not in found]
         return found
 
