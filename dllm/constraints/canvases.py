@@ -14,9 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from dllm.constraints.chart import Chart, Frame
-from dllm.constraints.checker import Checker, Hole, Verdict
+from dllm.constraints.checker import Checker, Hole, Piece, Verdict
 from dllm.constraints.clock import NEVER, Deadline
 from dllm.constraints.collection import uncollected
+from dllm.constraints.completion import shortest_completion
 from dllm.constraints.endings import Endings
 from dllm.constraints.errors import Undecided
 from dllm.constraints.grammar import Grammar
@@ -158,6 +159,24 @@ class CanvasChecker:
         except Undecided:
             pass
         return found, left
+
+    def completion(self, canvas: np.ndarray, deadline: Deadline) -> str | None:
+        """The canvas with a shortest text in its gaps, each of any length, and behind it if it has
+        no end; without the prefix. None if there is none or it is not found in time."""
+        pieces: list[Piece] = [self.prefix]
+        end = self._end(canvas)
+        for token in canvas[:end].tolist():
+            piece = Hole() if token == self.mask_id else self.vocabulary.texts[token]
+            if piece is None:
+                return None
+            pieces.append(piece)
+        if end == len(canvas):
+            pieces.append(Hole())
+        try:
+            found = shortest_completion(self.chart.tables, pieces, deadline)
+            return None if found is None else found[len(self.prefix) :].decode()
+        except (Undecided, UnicodeDecodeError):
+            return None
 
     def _fits(self, frame: Frame, canvas: np.ndarray) -> bool:
         if self._behind(canvas):

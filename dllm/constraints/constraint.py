@@ -12,6 +12,8 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
+import numpy as np
+
 from dllm.constraints.canvases import CanvasChecker
 from dllm.constraints.clock import Deadline
 from dllm.constraints.errors import GrammarError, Undecided
@@ -167,16 +169,31 @@ class BoundGrammar:
             self._parser(language, option)
         shortest = checker.shortest()
         if shortest is not None and shortest <= prompt.gen_length:
+            self._check_given(checker, prompt, option)
             return
         if not checker.spellable():
             raise ConfigError(f"{option}: the tokenizer's tokens can't spell any valid answer")
-        checker = self._checker(language, frozenset(ends), LONGEST, option)
-        shortest = checker.shortest()
-        least = f"more than {LONGEST}" if shortest is None else f"{shortest}"
+        try:
+            checker = self._checker(language, frozenset(ends), LONGEST, option)
+            shortest = checker.shortest()
+            least = f"more than {LONGEST}" if shortest is None else f"{shortest}"
+        except ConfigError:  # no time left to find out by how much
+            least = f"more than {prompt.gen_length}"
         raise ConfigError(
             f"gen_length={prompt.gen_length} is too short for {option}: the shortest valid answer "
             f"takes {least} tokens"
         )
+
+    def _check_given(self, checker: CanvasChecker, prompt: Prompt, option: str) -> None:
+        """What is not masked at the start has to leave a valid answer."""
+        if prompt.region is None:
+            return
+        try:
+            fits = checker.fits(np.array(prompt.region), self._deadline())
+        except Undecided:
+            raise ConfigError(f"{option} {self._late()}") from None
+        if not fits:
+            raise ConfigError(f"{option}: the gaps of the given answer leave no valid one")
 
     def enter(self, canvas: Canvas, row: int) -> CfgReviewer:
         prompt = canvas.prompts[row]

@@ -163,9 +163,15 @@ class CfgReviewer:
         return other
 
     def leave(self, sequence: np.ndarray) -> str | None:
-        """Raises `RunError` if the finished answer is not valid after all."""
+        """A shortest valid text with what an unfinished answer holds; None for a finished one.
+
+        Raises `RunError` if the finished answer is not valid after all.
+        """
         if not self.finished:
-            return None
+            deadline = Deadline.after(self.conduct.check_timeout)
+            found = self.checker.completion(sequence[self.start :], deadline)
+            valid = found is not None and not self.language.complaint(self.conduct.prefix + found)
+            return found if valid else None
         tokens = []
         for token in sequence[self.start :].tolist():
             if token in self.checker.ends:

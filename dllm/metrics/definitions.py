@@ -76,8 +76,10 @@ class SampleResult:
     """No answer could be read from the output; it is not correct either."""
     unfit: bool = False
     """The prompt and the answer's positions exceed the model's: nothing was decoded."""
+    completion: str | None = None
+    """Of an answer that was given up: a shortest text with which the constraint would end it."""
     scores: dict[str, float] = field(default_factory=dict)
-    """The task's further metrics, in [0, 1]."""
+    """The task's further metrics, in [0, 1]; `completed` says whether the completion is correct."""
     other_forwards: dict[str, int] = field(default_factory=dict)
     """Forwards of further models (a verifier), by name and kind; no part of the NFE."""
 

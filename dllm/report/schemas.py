@@ -77,10 +77,10 @@ class Examiner:
 
     def finding(self, name: str, text: str) -> Finding:
         found = Finding(name, "too short", "", 0.0, 0, 0, 0.0)
+        bound = self.constraint.bind(self.checkpoint.tokenizer, self.checkpoint.spec)
+        started = time.thread_time()
         for length in LENGTHS:
             prompt = Prompt(name, self._question(), length, schema=text)
-            bound = self.constraint.bind(self.checkpoint.tokenizer, self.checkpoint.spec)
-            started = time.thread_time()
             try:
                 bound.check(prompt)
             except ConfigError as error:

@@ -92,6 +92,10 @@ def grade(
     given = task.assess(sample, text)
     if outcome.failure is not None and given.correct is not None:
         given = Grade(correct=False)
+    scores = dict(given.scores)
+    if outcome.completion is not None:
+        completed = task.assess(sample, task.answer_in(outcome.completion))
+        scores["completed"] = float(bool(completed.correct))
     cost = outcome.cost
     return SampleResult(
         id=sample.id,
@@ -127,7 +131,8 @@ def grade(
         peak_memory_mb=_peak_memory_mb(),
         truncated=outcome.truncated,
         unparsed=given.unparsed,
-        scores=dict(given.scores),
+        completion=outcome.completion,
+        scores=scores,
     )
 
 

@@ -2,13 +2,16 @@
 intersection worked out in another way."""
 
 import random
+import re
 import time
+from collections.abc import Iterator
 
 import pytest
 from intersections import completable
 
 from dllm.constraints.checker import Checker, Hole, Piece, Verdict, joined
-from dllm.constraints.clock import Deadline
+from dllm.constraints.clock import NEVER, Deadline
+from dllm.constraints.completion import shortest_completion
 from dllm.constraints.endings import Endings
 from dllm.constraints.errors import EmptyLanguage, GrammarError
 from dllm.constraints.grammar import read_lark
@@ -236,6 +239,45 @@ def test_random_grammars_ambiguous_cyclic_and_nullable_ones_among_them(seed: int
             assert found == expected, (text, canvas, ended)
             assert endings_agree(checker, canvas), (text, canvas)
     assert {True, False} == set(answers)
+
+
+def fillings(total: int, holes: int) -> Iterator[tuple[int, ...]]:
+    """Ways to share out so many characters among the holes."""
+    if holes == 0:
+        yield from ((),) if total == 0 else ()
+        return
+    for first in range(total + 1):
+        for rest in fillings(total - first, holes - 1):
+            yield first, *rest
+
+
+def test_completions_are_valid_and_the_shortest() -> None:
+    rng = random.Random(5)
+    found = []
+    while len(found) < 60:
+        try:
+            grammar = read_lark(random_grammar(rng))
+        except EmptyLanguage:
+            continue
+        checker = Checker.of(grammar, 24)
+        canvas = [p if isinstance(p, bytes) else Hole() for p in random_pieces(rng)]
+        text = shortest_completion(checker.chart.tables, canvas, NEVER)
+        verdict = checker.completable(canvas, True)
+        assert (verdict is Verdict.YES) is (text is not None), (grammar, canvas)
+        if text is None:
+            continue
+        found.append(text)
+        assert checker.completable([text], True) is Verdict.YES
+        pattern = b"".join(b".*" if isinstance(p, Hole) else re.escape(p) for p in canvas)
+        assert re.fullmatch(pattern, text)
+        added = len(text) - sum(len(p) for p in canvas if isinstance(p, bytes))
+        holes = [i for i, piece in enumerate(canvas) if isinstance(piece, Hole)]
+        for counts in fillings(added - 1, len(holes)) if 0 < added < 5 else ():
+            exact = list(canvas)
+            for i, count in zip(holes, counts, strict=True):
+                exact[i] = Hole(count) if count else b""
+            assert checker.completable(exact, True) is Verdict.NO, (grammar, canvas, text)
+    assert len(set(found)) > 20
 
 
 def test_an_answer_too_late_is_unknown(objects: Checker) -> None:

@@ -93,7 +93,7 @@ SCHEMAS: list[tuple[Any, list[Any], list[Any]]] = [
         [{"a": None}, {"b": None}],
         [{}, {"a": None, "b": None}],
     ),
-    ({"oneOf": [{"type": "integer"}, {"type": "number", "minimum": 5}]}, [], [6]),
+    ({"oneOf": [{"type": "integer"}, {"type": "number", "minimum": 5}]}, [4, -1], [5, 6]),
     ({"type": "object", "dependencies": {"a": ["b"]}}, [{"b": 1}], [{"a": 1}]),
     (
         {"allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/a"}], "$defs": {"a": {"type": "null"}}},

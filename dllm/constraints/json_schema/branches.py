@@ -124,6 +124,12 @@ def _without(branch: Any, other: Any, where: str) -> Any | None:
             remaining = [t for t in remaining if t != "number"]
         if remaining:
             return {**branch, "type": remaining}
+    if given and refusing and {*given, *refusing} <= {"integer", "number"}:
+        outside = {"minimum": "exclusiveMaximum", "maximum": "exclusiveMinimum"}
+        for bound, beyond in outside.items():
+            # Draft 4 writes `exclusiveMaximum: true`, which is no bound of its own.
+            if bound in other and not isinstance(branch.get(beyond), bool):
+                return both(branch, {beyond: other[bound]}, where)
     required = set(branch.get("required", ()))
     if given == ["object"] or required:
         for name in other.get("required", ()):
