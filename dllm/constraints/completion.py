@@ -18,6 +18,8 @@ from dllm.constraints.tables import END, Tables
 
 Span = tuple[int, int, int]
 """A dotted rule, or ~symbol for a whole one, and the places where it begins and ends."""
+Place = tuple[int, int]
+"""In the text, and in a terminal's automaton."""
 Found = tuple[Span, ...] | bytes
 """What a span was made of, or a lexeme's text."""
 
@@ -88,21 +90,21 @@ def _spelled(span: Span, made: dict[Span, Found]) -> bytes:
 
 def _lexemes(dfa: Dfa, text: bytes, gaps: set[int], begin: int) -> Iterator[tuple[int, int, bytes]]:
     """Shortest lexemes from one place on: bytes added, where it ends, its text."""
-    seen: dict[tuple[int, int], tuple[int, tuple[int, int] | None, int]] = {}
-    waiting = deque([(0, (begin, 0), None, 0)])
+    seen: dict[Place, tuple[Place | None, int]] = {}
+    waiting: deque[tuple[int, Place, Place | None, int]] = deque([(0, (begin, 0), None, 0)])
     liked = [_liked(dfa, cls) for cls in range(len(dfa.rows[0]))]
     while waiting:
         added, here, before, byte = waiting.popleft()
         if here in seen:
             continue
-        seen[here] = added, before, byte
+        seen[here] = before, byte
         at, state = here
         if dfa.accepting[state]:
             lexeme = bytearray()
-            step: tuple[int, int] | None = here
-            while step is not None and seen[step][1] is not None:
-                lexeme.append(seen[step][2])
-                step = seen[step][1]
+            before, byte = seen[here]
+            while before is not None:
+                lexeme.append(byte)
+                before, byte = seen[before]
             yield added, at, bytes(reversed(lexeme))
         if at < len(text) and (target := dfa.rows[state][dfa.classes[text[at]]]) != DEAD:
             waiting.appendleft((added, (at + 1, target), here, text[at]))
