@@ -16,18 +16,27 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from dllm.errors import ConfigError
 from dllm.step.canvas import Canvas
 from dllm.step.decision import Decision
 from dllm.step.plan import Request, pad_positions
 from dllm.step.prediction import View
 from dllm.step.sampler import Need, Sampler
 from dllm.step.state import SamplerState, StateField
+from samplers.parts.proposers import Greedy
 
 
 @dataclass(frozen=True, kw_only=True)
 class Oracle(Sampler):
     needs: ClassVar[frozenset[Need]] = frozenset({"reference", "block_logits"})
     may_commit_nothing: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.proposer, Greedy):
+            # A block stalls when the arg-maxes repeat; draws need not, and nothing bounds them.
+            raise ConfigError(
+                f"sampler.proposer={type(self.proposer).__name__} draws at random: use greedy"
+            )
 
     def fields(self) -> tuple[StateField, ...]:
         proposals = (

@@ -15,6 +15,8 @@ from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TextIO
 
+from hydra.errors import HydraException
+
 # The import registers what conf/*.yaml interpolates, too.
 from dllm.config import check_choices, without_plus
 from dllm.errors import ConfigError, RunError
@@ -136,6 +138,9 @@ class CommandLine:
         try:
             with redirect_stderr(self._held):
                 entry()
+        except HydraException as error:  # of --hydra-help, where Hydra itself does not look for it
+            self.failed(2, one_line(str(error)))
+            return 2
         except SystemExit as stop:
             if self._held.holding and stop.code in (1, 2):
                 self.failed(2, one_line(self._held.getvalue()))

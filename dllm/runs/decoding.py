@@ -150,10 +150,12 @@ class Decoding:
                 yield unfit(self.samples[name], self.lengths[name]), None
         if not prompts:
             return
+        # Places that no prompt would take cost memory.
+        together = replace(self.decoder, batch_size=min(self.decoder.batch_size, len(prompts)))
         for checkpoint in (self.checkpoint, *self.others.values()):
-            checkpoint.warm_up(prompts[0].tokens, self.config.batch_size)
+            checkpoint.warm_up(prompts[0].tokens, together.batch_size)
         spec, tokenizer = self.checkpoint.spec, self.checkpoint.tokenizer
-        for outcome in self.decoder.decode(prompts, asked):
+        for outcome in together.decode(prompts, asked):
             self._score_sequential(outcome)
             sample = self.samples[outcome.sample_id]
             told, spent = self.told[sample.id], self.spent[sample.id]

@@ -23,6 +23,7 @@ TEST_SHARE = 10  # one hash in ten is held out
 DEFAULT_COUNT = (
     200  # samples per kind when no limit is given: the size the accuracy bars are stated for
 )
+MOST = 1_000_000  # samples of one call: more are a slip, and would take hours without a word
 MAX_REJECTIONS = 100_000  # in a row, before a kind is declared too small for what was asked
 
 
@@ -146,6 +147,8 @@ class GeneratedTask(Task):
         """
         if split not in ("train", "test"):
             raise ValueError(f"split={split!r} is not one of train, test")
+        if limit is not None and limit > MOST:
+            raise ValueError(f"a generated task gives up to {MOST:,} samples at a time")
         sources = {kind: self._distinct(split, kind, seed) for kind in self.kinds}
         if limit is None:
             drawn = [islice(_all(source), DEFAULT_COUNT) for source in sources.values()]

@@ -10,7 +10,8 @@ the run folder under the same id: `wandb sync` of all parts gives one complete r
 import netrc
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,8 @@ from dllm.tracking.tracker import RunInfo
 
 
 _PROJECT = "dllm-decode"
+_FORBIDDEN = "/\\#?%:"
+_LONGEST_TAG = 64
 
 
 @dataclass
@@ -33,10 +36,16 @@ class WandbTracker:
     """null = WANDB_MODE, else offline."""
     tags: list[str]
     _run: Any = field(default=None, init=False, repr=False)
+    _lost: bool = field(default=False, init=False, repr=False)
     _axes: set[str] = field(default_factory=set, init=False, repr=False)
 
     @property
-    def destination(self) -> Mapping[str, str | None]:
+    def destination(self) -> Mapping[str, str | None] | None:
+        """None once tracking was given up."""
+        return None if self._lost else self._wanted
+
+    @property
+    def _wanted(self) -> Mapping[str, str | None]:
         return {
             "mode": self._mode,
             "project": self.project or os.environ.get("WANDB_PROJECT", _PROJECT),
@@ -49,6 +58,17 @@ class WandbTracker:
 
     def check(self) -> None:
         _check_environment()
+        project = self._wanted["project"] or ""
+        if set(project) & set(_FORBIDDEN) or len(project) > 128:
+            raise ConfigError(
+                f"tracker.project={project}: wandb takes up to 128 characters without {_FORBIDDEN}"
+            )
+        for tag in (*self.tags, *_own_tags()):
+            if not 1 <= len(tag) <= _LONGEST_TAG:
+                raise ConfigError(
+                    f"tracker.tags: {tag!r} has {len(tag)} characters; wandb takes 1 to "
+                    f"{_LONGEST_TAG}"
+                )
         if self._mode == "online" and not has_key():
             raise ConfigError(
                 "tracker.mode=online needs a key: set WANDB_API_KEY or call `wandb login`; "
@@ -76,7 +96,7 @@ class WandbTracker:
                 name=run.label if beside else _unless_in("WANDB_NAME", run.label),
                 group=_unless_in("WANDB_RUN_GROUP", run.group),
                 job_type=_unless_in("WANDB_JOB_TYPE", run.job),
-                tags=[*self.tags, *run.tags, *filter(None, os.getenv("WANDB_TAGS", "").split(","))],
+                tags=[*self.tags, *(tag[:_LONGEST_TAG] for tag in run.tags), *_own_tags()],
                 config=dict(run.config),
                 settings=wandb.Settings(
                     **{k: v for k, v in quiet.items() if f"WANDB_{k.upper()}" not in os.environ}
@@ -86,31 +106,53 @@ class WandbTracker:
             reason = " ".join(str(error).split())
             raise RunError(f"tracker.mode={self._mode}: wandb can't start: {reason}") from None
 
+    @contextmanager
+    def _given_up(self) -> Iterator[Any]:
+        """The run, None once it was given up: what decodes goes on without its tracker."""
+        try:
+            yield self._run
+        except Exception as error:  # a service that has died shows as many an error
+            reason = " ".join(str(error).split()) or type(error).__name__
+            print(f"note: tracking is given up: {reason}; the run goes on", file=sys.stderr)
+            self._run, self._lost = None, True
+
     def log(self, values: Mapping[str, float], axis: str, step: int) -> None:
-        if axis not in self._axes:
-            self._axes.add(axis)
-            self._run.define_metric(axis)
-            self._run.define_metric(f"{axis}/*", step_metric=axis)
-        self._run.log({axis: step, **{f"{axis}/{name}": value for name, value in values.items()}})
+        with self._given_up() as run:
+            if run is None:
+                return
+            if axis not in self._axes:
+                self._axes.add(axis)
+                run.define_metric(axis)
+                run.define_metric(f"{axis}/*", step_metric=axis)
+            run.log({axis: step, **{f"{axis}/{name}": value for name, value in values.items()}})
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         import wandb
 
         columns: list[Any] = list(rows[0]) if rows else []
         data: list[Any] = [[row[column] for column in columns] for row in rows]
-        self._run.log({name: wandb.Table(columns=columns, data=data)})
+        with self._given_up() as run:
+            if run is not None:
+                run.log({name: wandb.Table(columns=columns, data=data)})
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        self._run.summary.update(dict(values))
+        with self._given_up() as run:
+            if run is not None:
+                run.summary.update(dict(values))
 
     def attach(self, name: str, files: Sequence[Path]) -> None:
+        with self._given_up() as run:
+            if run is not None:
+                self._attach(run, name, files)
+
+    def _attach(self, run: Any, name: str, files: Sequence[Path]) -> None:
         import wandb
 
         artifact = wandb.Artifact(name, type="run")
         for file in files:
             # Read where it lies, also when an offline run is sent later: no second copy.
             artifact.add_file(str(file.resolve()), file.name, policy="immutable", skip_cache=True)
-        self._run.log_artifact(artifact)
+        run.log_artifact(artifact)
         shown: dict[str, Any] = {}
         for file in files:
             if file.suffix == ".png":
@@ -118,12 +160,18 @@ class WandbTracker:
             elif file.suffix == ".html":
                 shown[file.stem] = wandb.Html(file.read_text(), inject=False)
         if shown:
-            self._run.log(shown)
+            run.log(shown)
 
     def finish(self) -> None:
-        if self._run is not None:
-            self._run.finish()
-            self._run = None
+        with self._given_up() as run:
+            if run is not None:
+                run.finish()
+                self._run = None
+
+
+def _own_tags() -> list[str]:
+    """Of the user's environment."""
+    return [tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag]
 
 
 def _unless_in(variable: str, value: str | None) -> str | None:

@@ -203,3 +203,39 @@ def test_fifty_kills(checkpoint: Path, tmp_path: Path) -> None:
         for sampler in ("threshold", "low_confidence"):
             assert contents(tmp_path / str(series), sampler) == contents(whole, sampler)
     print(f"{kills} kills in {series} series")
+
+
+@pytest.mark.slow
+def test_a_tracker_s_service_that_dies(checkpoint: Path, tmp_path: Path, undisturbed) -> None:
+    """Tracking is given up with a line; the run goes on, and is sent when asked for again."""
+    given = [o for o in small(checkpoint, tmp_path, "tracker=wandb") if o != "tracker=none"]
+
+    def dies(count: int) -> None:
+        if count == 2:
+            for child in _below(os.getpid()):
+                os.kill(child, signal.SIGKILL)
+
+    def tracked() -> None:
+        after_each_sample(dies)
+        main(given)
+
+    code, said = forked(tracked, tmp_path / "said").ended()
+    assert code == 0, said
+    assert said.count("note: tracking is given up: ") == 1 and "Traceback" not in said
+    assert contents(tmp_path) == undisturbed
+    assert not list(tmp_path.glob("threshold/*/tracked.json"))
+
+
+def _below(process: int) -> list[int]:
+    """Ids of the processes that a process has started, and theirs."""
+    above = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            above[int(path.name)] = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+
+    def inside(one: int) -> bool:
+        return above.get(one) == process or (one in above and inside(above[one]))
+
+    return [one for one in above if inside(one)]
