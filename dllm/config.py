@@ -83,7 +83,9 @@ def check_choices(overrides: Sequence[str]) -> None:
 
 def without_plus(message: str) -> str:
     """Hydra's message about an unknown option without the advice to force it: that is refused."""
-    foreign = re.search(r"Could not override '([^']+)'\. ?No match in the defaults list", message)
+    foreign = re.search(
+        r"Could not override '(sampler/[^']+)'\. ?No match in the defaults list", message
+    )
     if foreign:
         return f"{foreign[1]}=... is no choice of this sampler: it has no such part"
     return re.sub(

@@ -181,6 +181,11 @@ def test_a_refused_run_leaves_nothing(
     assert [path for path in (tmp_path / "runs").rglob("*") if path.is_file()] == []
 
 
+def test_places_that_no_sample_takes_cost_nothing(options: Options) -> None:
+    _, summary = run(options("sampler=threshold", "baseline=false", "batch_size=1000000000"))
+    assert summary["metrics"]["n"] == 6
+
+
 def test_labels_name_what_differs(options: Options) -> None:
     given = ("sampler=threshold", "sampler.threshold=0.5", "cache=dual", "baseline=false")
     _, summary = run(options(*given))

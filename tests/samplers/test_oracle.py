@@ -27,3 +27,10 @@ def test_oracle_without_reference() -> None:
     rule = built("sampler=oracle", "sampler.region.block_length=4")
     with pytest.raises(ConfigError, match="needs a reference answer of 1 to gen_length=4 tokens"):
         decode(rule, [Prompt("one", PROMPT, 4)])
+
+
+@pytest.mark.parametrize("proposer", ["gumbel", "categorical", "filtered"])
+def test_draws_are_refused(proposer: str) -> None:
+    """A block stalls when the arg-maxes repeat; draws of a random proposer need not."""
+    with pytest.raises(ConfigError, match="draws at random: use greedy"):
+        built("sampler=oracle", f"sampler/proposer={proposer}")

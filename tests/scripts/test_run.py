@@ -81,6 +81,11 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path):
         ("+hydra.nothing=1", ["hydra.nothing is no option; there are callbacks, "]),
         ("nothing", ["'nothing'"]),
         ("--nothing", ["unrecognized arguments: --nothing"]),
+        ("--hydra-help", ["Could not override", "No match in the defaults list"]),
+        ("limit=99999999", ["limit=99999999: a generated task gives up to 1,000,000 samples"]),
+        ("+hydra.callbacks.x._target_=os.system", ["Hydra's parts are chosen by name"]),
+        ("sampler.region._target_=samplers.threshold.Threshold", ["is not of type Region"]),
+        ("sampler._target_=null", ["sampler._target_=None is not the name of a class"]),
     ],
 )
 def test_a_wrong_command_is_answered_in_one_line(

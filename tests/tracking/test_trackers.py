@@ -203,9 +203,32 @@ def test_online_without_a_key_is_one_line_before_any_decoding(
 def test_what_wandb_refuses_is_one_line(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     given = options("sampler=threshold", "limit=1", "baseline=false", "tracker=wandb")
-    config = configuration.compose([*given, "tracker.project='a/b'"])
+
+    def refuse(**_: object) -> None:
+        raise wandb.errors.CommError("not today,\nsays the service")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    config = configuration.compose(given)
     with pytest.raises(RunError, match=r"^tracker\.mode=offline: wandb can't start: "):
         execute(config, "threshold")
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("project='a/b'", "tracker.project=a/b: wandb takes up to 128 characters without"),
+        (f"project={'p' * 129}", "wandb takes up to 128 characters"),
+        (f"tags=[{'t' * 65}]", "has 65 characters; wandb takes 1 to 64"),
+        ("tags=['']", "has 0 characters"),
+    ],
+)
+def test_names_that_wandb_does_not_take_are_refused_at_once(
+    options: Options, tmp_path: Path, option: str, words: str
+) -> None:
+    given = options("sampler=threshold", "tracker=wandb", f"tracker.{option}")
+    with pytest.raises(ConfigError, match=words):
+        execute(configuration.compose(given), "threshold")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_training_run_is_tracked_as_its_own_log_says(
