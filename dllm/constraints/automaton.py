@@ -99,8 +99,17 @@ def literal(text: bytes) -> Dfa:
     return determinise(nfa, start, {end})
 
 
-def determinise(nfa: Nfa, start: int, accepting: Iterable[int], deadline: Deadline = NEVER) -> Dfa:
+def determinise(
+    nfa: Nfa,
+    start: int,
+    accepting: Iterable[int],
+    deadline: Deadline = NEVER,
+    everything: int | None = None,
+) -> Dfa:
     """The trimmed deterministic automaton.
+
+    From the state `everything` on, all is accepted that can follow any state reached with it: what
+    else has been found by then makes no difference.
 
     Raises `GrammarError` if it has too many states or accepts nothing, `Undecided` at the deadline.
     """
@@ -114,6 +123,8 @@ def determinise(nfa: Nfa, start: int, accepting: Iterable[int], deadline: Deadli
             if state not in closures:
                 closures[state] = _closure(nfa, state)
             reached |= closures[state]
+        if everything in reached:
+            return closures.setdefault(everything, _closure(nfa, everything))
         return frozenset(reached)
 
     initial = closure([start])

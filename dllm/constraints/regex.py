@@ -101,14 +101,13 @@ def compile_search(text: str, encode: Encode, deadline: Deadline = NEVER) -> Dfa
     """
     parsed = _parse(text)
     nfa = Nfa()
-    start, end = nfa.state(), nfa.state()
+    start, end, found = nfa.state(), nfa.state(), nfa.state()
+    builder = _Builder(nfa, encode, parsed.state.flags, deadline)
+    before, rest = builder.anything(start), builder.anything(found)
     for branch, begins, ends in _branches(list(parsed)):
-        builder = _Builder(nfa, encode, parsed.state.flags, deadline)
-        here = start if begins else builder.anything(start)
-        here = builder.sequence(branch, here)
-        here = here if ends else builder.anything(here)
-        nfa.empty[here].append(end)
-    return determinise(nfa, start, {end}, deadline)
+        here = builder.sequence(branch, start if begins else before)
+        nfa.empty[here].append(end if ends else found)
+    return determinise(nfa, start, {end, rest}, deadline, rest)
 
 
 def _parse(text: str) -> Any:

@@ -1,6 +1,7 @@
 """Answers under a constraint: always valid, whatever the sampler and however bad the model."""
 
 import json
+import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 from tiny_decoding import random_model
 
-from dllm.cache.none import NoCache
 from dllm.config import build, compose
 from dllm.constraints.clock import NEVER, Deadline
 from dllm.constraints.constraint import BoundGrammar
@@ -72,7 +72,7 @@ def decoder(*options: str, eos: EosPolicy = EosPolicy.NONE, seed: int = 0) -> De
     return Decoder(
         predictor(),
         build(config.sampler, "sampler").with_tokenizer(tokenizer()),
-        NoCache(),
+        build(config.cache, "cache"),
         eos,
         constraint.bind(tokenizer(), spec()),
         batch_size=2,
@@ -123,6 +123,34 @@ def test_random_draws_are_checked_too() -> None:
     )
     for outcome in decoder(*options, "constraint=json_schema").decode(prompts()):
         jsonschema.validate(answer(outcome), SCHEMA)
+
+
+def test_random_draws_under_a_regular_expression() -> None:
+    pattern = "^[A-Z]{3}-[0-9]{2,5}(x|yz)?$"
+    options = ("sampler=threshold", "sampler/proposer=gumbel", "sampler.proposer.temperature=1")
+    run = decoder(*options, "constraint=regex", f"constraint.pattern='{pattern}'")
+    for outcome in run.decode(prompts()[:2]):
+        assert outcome.failure is None
+        text = tokenizer().decode([t for t in outcome.tokens if t not in spec().eos_ids])
+        assert re.fullmatch(pattern, text)
+
+
+@pytest.mark.parametrize("cache", ["dual", "prefix"])
+def test_block_caches_keep_the_guarantee(cache: str) -> None:
+    options = ("sampler=localleap", f"cache={cache}", "sampler.region.block_length=16")
+    for outcome in decoder(*options, "constraint=json_schema").decode(prompts()):
+        jsonschema.validate(answer(outcome), SCHEMA)
+
+
+@pytest.mark.parametrize("method", ["cfg", "lave"])
+def test_gaps_of_any_length_may_run_out_of_room_and_say_so(method: str) -> None:
+    options = ("sampler=threshold", "constraint.gap=any", f"constraint.method={method}")
+    for outcome in decoder(*options, "constraint=json_schema").decode(prompts()):
+        if outcome.failure is None:
+            jsonschema.validate(answer(outcome), SCHEMA)
+        else:
+            assert "no token is allowed" in outcome.failure
+            jsonschema.validate(json.loads(str(outcome.completion)), SCHEMA)
 
 
 @pytest.mark.parametrize("patience", [0, None])

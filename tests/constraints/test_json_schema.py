@@ -94,6 +94,22 @@ SCHEMAS: list[tuple[Any, list[Any], list[Any]]] = [
         [{}, {"a": None, "b": None}],
     ),
     ({"oneOf": [{"type": "integer"}, {"type": "number", "minimum": 5}]}, [4, -1], [5, 6]),
+    (
+        {"type": "string", "oneOf": [{"maxLength": 1}, {"minLength": 3, "maxLength": 4}]},
+        ["", "a", "abc"],
+        ["ab"],
+    ),
+    (
+        {
+            "oneOf": [
+                {"type": "array", "items": {"enum": ["a", "b"]}},
+                {"type": "array", "items": {"enum": ["c"]}},
+            ]
+        },
+        [["a", "b"], ["c"]],
+        [[], ["a", "c"]],
+    ),
+    ({"oneOf": [{"enum": [1, 2]}, {"enum": [2, "x"]}]}, [1, "x"], [2]),
     ({"type": "object", "dependencies": {"a": ["b"]}}, [{"b": 1}], [{"a": 1}]),
     (
         {"allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/a"}], "$defs": {"a": {"type": "null"}}},

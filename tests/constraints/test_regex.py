@@ -26,6 +26,8 @@ PATTERNS = (
     "x{0}y",
     r"[\w.-]+@\D",
 )
+MANY = "|".join(f"{a}{b}{c}" for a in "ab01" for b in "ab" for c in "ab1eE")
+"""Each of which may be found, or not, before the others."""
 
 
 def texts(count: int) -> list[str]:
@@ -40,7 +42,7 @@ def test_whole_matches(pattern: str) -> None:
         assert dfa.matches(text.encode()) == bool(python.fullmatch(text)), text
 
 
-@pytest.mark.parametrize("pattern", [*PATTERNS, r"^a|b\Z", r"^(ab|c)\Z", r"a\Z|^b", r"^\Z"])
+@pytest.mark.parametrize("pattern", [*PATTERNS, r"^a|b\Z", r"^(ab|c)\Z", r"a\Z|^b", r"^\Z", MANY])
 def test_searches(pattern: str) -> None:
     dfa, python = compile_search(pattern, utf8), re.compile(pattern, re.ASCII)
     for text in texts(500):

@@ -130,6 +130,16 @@ def _without(branch: Any, other: Any, where: str) -> Any | None:
             # Draft 4 writes `exclusiveMaximum: true`, which is no bound of its own.
             if bound in other and not isinstance(branch.get(beyond), bool):
                 return both(branch, {beyond: other[bound]}, where)
+    if given == refusing == ["array"]:
+        items = branch.get("items"), other.get("items")
+        if all(isinstance(one, Mapping) for one in items) and _disjoint(*items):
+            # Both accept the empty one.
+            return both(branch, {"minItems": 1}, where)
+    ours, theirs = _values(branch), _values(other)
+    if ours is not None and theirs is not None:
+        left = [value for value in ours if value not in theirs]
+        rest = {key: value for key, value in branch.items() if key != "const"}
+        return {**rest, "enum": left} if left else None
     required = set(branch.get("required", ()))
     if given == ["object"] or required:
         for name in other.get("required", ()):
@@ -168,6 +178,9 @@ def _disjoint(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
     ours, theirs = _values(left), _values(right)
     if ours is not None and theirs is not None:
         return not any(value in theirs for value in ours)
+    for kind, (low, high) in _RANGES.items():
+        if a == b == [kind] and (_above(left, right, low, high) or _above(right, left, low, high)):
+            return True
     if a == b == ["object"]:
         for name in set(left.get("required", ())) & set(right.get("required", ())):
             pairs = [
@@ -179,6 +192,20 @@ def _disjoint(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
             if any(_disjoint(x, y) for x, y in pairs):
                 return True
     return False
+
+
+_RANGES = {
+    "string": ("minLength", "maxLength"),
+    "array": ("minItems", "maxItems"),
+    "object": ("minProperties", "maxProperties"),
+    "integer": ("minimum", "maximum"),
+    "number": ("minimum", "maximum"),
+}
+
+
+def _above(left: Mapping[str, Any], right: Mapping[str, Any], low: str, high: str) -> bool:
+    """Whether the least of one schema is more than the most of the other."""
+    return low in left and high in right and left[low] > right[high]
 
 
 def _overlap(left: list[str], right: list[str]) -> bool:
