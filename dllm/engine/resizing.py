@@ -3,6 +3,8 @@
 Lengths and positions are those of the canvas (prompt included); `b` is the sequence's row.
 """
 
+import numpy as np
+
 from dllm.engine.row import Row
 from dllm.step.canvas import Canvas
 from dllm.step.decision import RowChanges
@@ -14,6 +16,7 @@ def resize(canvas: Canvas, b: int, row: Row, changes: RowChanges) -> None:
     for position, count in changes.inserted:
         room = int(canvas.limit[b] - canvas.length[b])
         canvas.insert(b, position + 1, min(count, room))
+        row.given = {at + min(count, room) if at > position else at for at in row.given}
         row.truncated |= count > room
     length, before = changes.length, int(canvas.length[b])
     if length is None:
@@ -31,8 +34,7 @@ def resize(canvas: Canvas, b: int, row: Row, changes: RowChanges) -> None:
         canvas.grow(b, after - before)
         row.resized(after - start)
         if changes.tail >= 0:
-            canvas.fill(b, before, changes.tail)
-            row.filled(before - start, changes.tail)
+            fill(canvas, b, row, before, changes.tail)
 
 
 def shorten(canvas: Canvas, b: int, row: Row, length: int) -> None:
@@ -41,6 +43,8 @@ def shorten(canvas: Canvas, b: int, row: Row, length: int) -> None:
         return
     beyond = canvas.tokens[b, length : canvas.length[b]]
     row.committed -= int((beyond != canvas.mask_id).sum())
+    row.committed += sum(at >= length for at in row.given)
+    row.given = {at for at in row.given if at < length}
     canvas.truncate(b, length)
     row.resized(length - int(canvas.prompt_length[b]))
 
@@ -66,6 +70,8 @@ def fill_at_once(canvas: Canvas, b: int, row: Row) -> None:
 
 def fill(canvas: Canvas, b: int, row: Row, start: int, token: int) -> None:
     """Sets everything from `start` on to a token, where anything is another one."""
-    if (canvas.tokens[b, start : canvas.length[b]] != token).any():
+    here = canvas.tokens[b, start : canvas.length[b]]
+    row.given.update((start + np.flatnonzero(here == canvas.mask_id)).tolist())
+    if (here != token).any():
         canvas.fill(b, start, token)
         row.filled(start - int(canvas.prompt_length[b]), token)

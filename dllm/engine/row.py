@@ -29,6 +29,8 @@ class Row:
     """The generation that this one continues."""
     cost: Cost = field(default_factory=Cost)
     committed: int = 0
+    given: set[int] = field(default_factory=set)
+    """Positions that were filled, not committed."""
     failure: str | None = None
     truncated: bool = False
     finished: bool = False

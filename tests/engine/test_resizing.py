@@ -125,3 +125,20 @@ def test_an_end_token_fills_the_rest_once() -> None:
     without, row = sequence([MASK, WORD, MASK, WORD])
     fill_at_once(without, 1, row)
     assert without.generated(1).tolist() == [MASK, WORD, MASK, WORD]
+
+
+def test_a_cut_takes_back_no_more_than_was_committed() -> None:
+    """What was filled never counted."""
+    canvas, row = sequence([WORD, EOS, MASK, WORD])
+    before = row.committed
+    fill_at_once(canvas, 1, row)
+    resize(canvas, 1, row, changed(length=6))
+    assert canvas.generated(1).tolist() == [WORD, EOS, EOS]
+    assert row.committed == before - 1 and row.given == {5}
+    resize(canvas, 1, row, changed(length=5))
+    assert row.committed == before - 1 and not row.given
+    canvas, row = sequence([WORD, WORD])
+    before = row.committed
+    resize(canvas, 1, row, changed(length=9, tail=EOS))
+    resize(canvas, 1, row, changed(length=6))
+    assert canvas.generated(1).tolist() == [WORD, WORD, EOS] and row.committed == before
