@@ -108,6 +108,8 @@ def decode(
             try:
                 cell = measure([*of_task, f"limit={limit}", *options])
             except ConfigError as error:
+                if not cells[task]:
+                    raise  # all others are read beside the first row
                 refused[row] = str(error)
                 continue
             cells[task][row] = cell

@@ -53,6 +53,15 @@ def test_a_page(suite: Suite, tmp_path: Path) -> None:
     assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_page_without_its_first_row_is_none(suite: Suite, tmp_path: Path) -> None:
+    (chapter,) = suite.chapters
+    rows = {"wedlm": chapter.further_rows["wedlm"], **chapter.rows}
+    without = replace(suite, chapters=[replace(chapter, rows=rows, further_rows={})])
+    with pytest.raises(ConfigError, match="needs a causal model"):
+        write_page(without, 4, tmp_path / "page.md")
+    assert not list(tmp_path.glob("page.*"))
+
+
 def test_a_page_with_a_frontier() -> None:
     right, half = [True] * 50, [True, False] * 25
     cells = {
