@@ -4,9 +4,17 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pytest
-from tiny_decoding import EOS, MASK, decode, decode_written, ragged_prompts, sampler
+from tiny_decoding import (
+    EOS,
+    MASK,
+    WrittenPredictor,
+    decode,
+    decode_written,
+    ragged_prompts,
+    sampler,
+)
 
-from dllm.step.canvas import Canvas
+from dllm.step.canvas import Canvas, Prompt
 from dllm.step.decision import Decision
 from dllm.step.eos import EosPolicy
 from dllm.step.prediction import View
@@ -96,3 +104,16 @@ def test_steps_are_bounded_by_the_canvas_that_blocks_round_up(options: tuple[str
     rule = sampler(*options, "sampler/region=aligned")
     for outcome in decode(rule, ragged_prompts(), batch_size=3).values():
         assert outcome.failure is None and MASK not in outcome.tokens
+
+
+@pytest.mark.parametrize("policy", EosPolicy)
+def test_what_counts_as_committed_is_what_decisions_put_into_the_answer(policy: EosPolicy) -> None:
+    """On a canvas that blocks counted from the prompt's start round up beyond the answer."""
+    rule = sampler("sampler=threshold", "sampler/region=aligned", "sampler.region.block_length=4")
+    predictor = WrittenPredictor((5, EOS, 8, 9, 10, 11, *[EOS] * 7), [0.95] * 13, 3)
+    prompt = Prompt("one", (5, 6, 7), 10)
+    outcome = decode(rule, [prompt], predictor, eos=policy, record=True)["one"]
+    assert outcome.trace is not None
+    decided = {position for step in outcome.trace.steps for position in step.positions}
+    assert outcome.committed == len([p for p in decided if p < len(outcome.tokens)])
+    assert outcome.committed >= outcome.tokens.index(EOS) + 1
