@@ -133,7 +133,7 @@ def write_page(
         for chapter in suite.chapters
         if (measured := decode(chapter, limit, suite.margin, rows, tasks)).cells
     ]
-    command = ["python -m scripts.report suite", Path(suite.output).stem, f"--limit {limit}"]
+    command = ["python -m scripts.report suite", suite.name, f"--limit {limit}"]
     for option, names in (("--rows", rows), ("--tasks", tasks)):
         command += [option, *map(shlex.quote, names)] if names else []
     lines = [f"# {suite.title}", "", f"`{' '.join(command)}`", "", *wrap(suite.text, 100), ""]

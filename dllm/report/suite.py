@@ -101,6 +101,8 @@ class Exact:
 class Suite:
     """One page."""
 
+    name: str
+    """What the command that makes it calls it: the file's name under conf/suite."""
     title: str
     text: str
     output: str
@@ -124,7 +126,9 @@ def load_suite(name: str) -> Suite:
     path = resources.files("conf").joinpath("suite", f"{name}.yaml")
     try:
         given = OmegaConf.create(path.read_text())
-        suite = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Suite), given))
+        suite = OmegaConf.to_object(
+            OmegaConf.merge(OmegaConf.structured(Suite), given, {"name": name})
+        )
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ConfigError(f"suite {name}: {str(error).splitlines()[0]}") from None
     assert isinstance(suite, Suite)

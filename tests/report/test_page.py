@@ -37,14 +37,14 @@ def suite(options: Callable[..., list[str]]) -> Suite:
         beside={"localleap": ["threshold 0.9"]},
         same_tokens={"threshold 0.9": "one token per step"},
     )
-    return Suite("A title", "A text.", "absent", 4, 0.05, [chapter])
+    return Suite("mine", "A title", "A text.", "absent", 4, 0.05, [chapter])
 
 
 def test_a_page(suite: Suite, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     assert write_page(suite, 4, page) == page
     text = page.read_text()
-    assert text.startswith("# A title\n\n`python -m scripts.report suite absent --limit 4`\n")
+    assert text.startswith("# A title\n\n`python -m scripts.report suite mine --limit 4`\n")
     lines = text.splitlines()
     for row in ("one token per step", "threshold 0.9", "localleap"):
         assert any(line.startswith(f"| {row} ") and "| 4 " in line for line in lines)

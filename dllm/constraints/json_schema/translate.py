@@ -402,9 +402,6 @@ class _Translator:
         where: str,
     ) -> str:
         step = _fraction(schema["multipleOf"])
-        if step is not None and step.numerator == 1:
-            # Whole numbers are multiples of every such step; of others, floats can't always tell.
-            step = Fraction(1)
         if step is None or step <= 0 or step.denominator != 1 or step > 1000:
             raise GrammarError(f"{where}: multipleOf={schema['multipleOf']} is not supported")
         whole = compile_pattern(numbers.whole(low, high, open_low, open_high)).dfa
