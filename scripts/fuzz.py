@@ -34,10 +34,10 @@ def _run(options: argparse.Namespace) -> int:
         raise ConfigError(f"--n {options.n} must be >= 1")
     began, decoded, failed = time.perf_counter(), 0, 0
     reasons: Counter[str] = Counter()
-    for case, reason, problem in fuzz(options.n, options.seed):
+    for number, (case, reason, problem) in enumerate(fuzz(options.n, options.seed)):
         if problem is not None:
             failed += 1
-            print(f"{case.options}: {problem}", flush=True)
+            print(f"case {number}: {case.options}: {problem}", flush=True)
         elif reason is None:
             decoded += 1
         else:

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
@@ -32,7 +33,7 @@ from dllm.runs.decoding import fitting, loaded, outline
 from dllm.runs.others import others
 from dllm.runs.parts import build_parts
 from dllm.step.canvas import Prompt
-from dllm.step.eos import EosPolicy
+from dllm.step.eos import EosPolicy, first_eos
 from dllm.step.outcome import Outcome
 
 
@@ -172,8 +173,8 @@ def _spelled(value: int | None) -> str:
 
 
 def _leaves(config: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    for key in config:
-        value = OmegaConf.to_container(config, resolve=False)[key]
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    for key, value in plain.items():
         if isinstance(value, dict):
             yield from _leaves(config[key], f"{prefix}.{key}")
         elif key != "_target_":
@@ -320,9 +321,10 @@ def contradictions(outcome: Outcome, prompt: Prompt, setting: Decoder) -> Iterat
         if setting.constraint is None:
             yield f"failed: {outcome.failure}"
         return
+    # Behind an end token the policies that stop there leave masks.
+    if spec.mask_id in outcome.tokens[: first_eos(np.array(outcome.tokens), spec.eos_ids)]:
+        yield f"a mask is left: {outcome.tokens}"
     for token in outcome.tokens:
-        if token == spec.mask_id:
-            yield f"a mask is left: {outcome.tokens}"
         if not 0 <= token < spec.vocab_size:
             yield f"token {token} is outside the vocabulary"
     room = max(setting.admit(prompt)[1].capacity, len(prompt.tokens) + prompt.gen_length)

@@ -83,10 +83,13 @@ class Hearing:
             now.changes, now.updates, now.after = NO_CHANGES, {}, None
 
     def _masks(self) -> tuple[tuple[int, int], ...]:
-        """Commits of the mask token: they would change nothing, for ever."""
-        if self.settlement.changes.rewritten:
+        """Commits of the mask token, which would change nothing, for ever, and edits to it, which
+        would be remasks that nobody counts."""
+        changes, mask = self.settlement.changes, self.view.canvas.mask_id
+        if changes.rewritten:
             return ()
-        return self._commits_of(self.view.canvas.mask_id)
+        edits = _pairs(changes.edit_positions, changes.edit_tokens)
+        return (*self._commits_of(mask), *((at, token) for at, token in edits if token == mask))
 
     def _commits_of(self, token: int) -> tuple[tuple[int, int], ...]:
         changes = self.settlement.changes

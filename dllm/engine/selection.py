@@ -92,7 +92,9 @@ def decide(
     heard = [
         b
         for b, changes in enumerate(host.rows)
-        if reviewers[b] is not None or (changes.commit_tokens == canvas.mask_id).any()
+        if reviewers[b] is not None
+        or (changes.commit_tokens == canvas.mask_id).any()
+        or (changes.edit_tokens == canvas.mask_id).any()
     ]
     if not heard:
         return host, settled

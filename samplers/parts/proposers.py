@@ -69,7 +69,8 @@ class Categorical:
         drawn = view.top[1].clone()
         p = view.logits.softmax(dim=-1, dtype=torch.float32)
         for row, generator in enumerate(view.canvas.generators):
-            own = view.positions[row] >= 0
+            # A row that a cache has left out has no distribution.
+            own = (view.positions[row] >= 0) & ~p[row].isnan().any(dim=-1)
             drawn[row, own] = torch.multinomial(p[row, own], 1, generator=generator)[:, 0]
         return drawn
 

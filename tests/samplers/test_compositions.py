@@ -6,6 +6,8 @@ import pytest
 from scripted import built
 from tiny_decoding import MASK, SPEC, decode, ragged_prompts, random_model
 
+from dllm.config import build, compose
+from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
 from dllm.models.spec import ModelSpec
@@ -111,3 +113,35 @@ def test_token_ids_are_those_of_the_model(option: str, token: int) -> None:
     spec: ModelSpec = replace(SPEC, attention="causal") if "wedlm" in option else SPEC
     with pytest.raises(ConfigError, match=f"token id {token} is"):
         rule.check_model(spec)
+
+
+def test_no_edit_writes_the_mask_token() -> None:
+    """A drawn mask token is refused to a rule that overwrites as it is to one that commits."""
+    rule = built(
+        "sampler=hierarchy_remask",
+        "sampler/proposer=gumbel",
+        "sampler/region=streaming",
+        "sampler.low_threshold=0.5",
+    )
+    edits = 0
+    for outcome in decode(rule, prompts(), record=True).values():
+        assert outcome.failure is None and MASK not in outcome.tokens and outcome.trace is not None
+        for step in outcome.trace.steps:
+            edits += len(step.edits)
+            assert MASK not in [token for _, token in step.edits]
+    assert edits > 10
+
+
+def test_rows_that_a_cache_leaves_out_draw_nothing() -> None:
+    """Window-Diffusion's cache computes less of the block than the rule asks for."""
+    rule = built(
+        "sampler=threshold", "sampler/proposer=categorical", "sampler.region.block_length=null"
+    )
+    shifted = replace(SPEC, logit_shift=1)
+    cache = build(
+        compose(["cache=window_dream", "cache.outer_window=1", "cache.refresh_cycle=3"]).cache,
+        "cache",
+    )
+    decoder = Decoder(Predictor(random_model(shifted)), rule, cache)
+    for outcome in decoder.decode(prompts()):
+        assert outcome.failure is None and MASK not in outcome.tokens
