@@ -8,7 +8,7 @@ python -m scripts.report published              # figures of the papers, all met
 python -m scripts.report published localleap    # those of one file in results/published
 python -m scripts.report suite confidence       # decode a suite of conf/suite, write its page
 python -m scripts.report leaderboard            # that of all samplers on the embedded tasks
-python -m scripts.report docs                   # tables of docs/methods anew from conf and results
+python -m scripts.report docs                   # tables of docs/methods and docs/legal.md anew
 python -m scripts.report counters RUN           # a run's tokens and speed as other projects count
 python -m scripts.report schemas FOLDER         # compile and decode under every JSON schema there
 """
@@ -150,9 +150,14 @@ def _wandb(options: argparse.Namespace) -> int:
 
 
 def _docs(options: argparse.Namespace) -> int:
-    from dllm.report.manual import write  # torch, not needed for --help
+    from dllm.report import legal, manual  # torch, not needed for --help
 
-    print("\n".join(map(str, write())) or "all pages are as they should be")
+    changed = manual.write()
+    text = legal.page()
+    if not legal.PAGE.exists() or legal.PAGE.read_text() != text:
+        legal.PAGE.write_text(text)
+        changed.append(legal.PAGE)
+    print("\n".join(map(str, changed)) or "all pages are as they should be")
     return 0
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from dllm.config import choices
 from dllm.errors import ConfigError
-from dllm.report import manual
+from dllm.report import legal, manual
 
 
 ROOT = Path(__file__).parents[1]
@@ -66,6 +66,13 @@ def test_tables_of_the_method_pages_are_current(monkeypatch: pytest.MonkeyPatch)
         if manual.written(page) != page.read_text()
     ]
     assert stale == [], "python -m scripts.report docs"
+
+
+def test_the_page_of_legal_pairs_is_current() -> None:
+    page = legal.page()
+    assert page == (ROOT / legal.PAGE).read_text(), "python -m scripts.report docs"
+    for word in ("| threshold | + |", "## Reasons", "1. "):
+        assert word in page
 
 
 def test_every_sampler_has_one_page_and_the_index_every_page() -> None:

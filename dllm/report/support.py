@@ -28,7 +28,7 @@ class Support:
 def supported(group: str, spec: ModelSpec) -> Iterator[Support]:
     """Every option of `conf/<group>`, ascending: samplers without a cache, caches under the
     baseline."""
-    for option, parts in _parts(group):
+    for option, parts in parts_of(group):
         if spec.mask_id == NO_MASK and spec.noise == "mask":
             found = ["the model is autoregressive, it has no mask token: it only verifies drafts"]
         elif isinstance(parts, ConfigError):
@@ -39,7 +39,7 @@ def supported(group: str, spec: ModelSpec) -> Iterator[Support]:
 
 
 @cache
-def _parts(group: str) -> list[tuple[str, tuple[Any, Any] | ConfigError]]:
+def parts_of(group: str) -> list[tuple[str, tuple[Any, Any] | ConfigError]]:
     """Sampler and cache of every option, or why they can't be built from the defaults."""
     entries = files("conf").joinpath(group).iterdir()
     names = sorted(e.name.removesuffix(".yaml") for e in entries if e.name.endswith(".yaml"))
