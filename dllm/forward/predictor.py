@@ -47,8 +47,9 @@ class Predictor:
                 rollout = AttentionRollout(plan, exchange, mask)
             run = None if rollout is None else rollout.layer
             reading = self._reading(plan, opened.slots)
+            real = (plan.slots >= 0).nonzero(as_tuple=True) if plan.padded else None
             hidden = self.model.hidden(
-                plan.tokens, plan.positions, mask, exchange, run, reading, wanted
+                plan.tokens, plan.positions, mask, exchange, run, reading, wanted, real
             )
             if plan.taps is not None and rollout is not None:
                 plan.taps.influence = rollout.influence()

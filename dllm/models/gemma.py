@@ -180,8 +180,10 @@ class DiffusionGemma(Transformer):
         run: LayerRun | None = None,
         reading: Reading | None = None,
         rows: Int[Tensor, "batch wanted"] | None = None,
+        real: tuple[Tensor, ...] | None = None,
     ) -> Tensor:
-        """As the plain transformer's; `reading` is needed, `run` is not supported."""
+        """As the plain transformer's; `reading` is needed, `run` is not supported. Padding is
+        computed along."""
         assert positions is not None and reading is not None and run is None
         two = self.spec.windows
         assert two is not None

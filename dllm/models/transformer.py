@@ -168,12 +168,18 @@ class Layer(nn.Module):
         layer: int,
         exchange: KeyValueExchange | None,
         rows: Tensor | None = None,
+        real: tuple[Tensor, ...] | None = None,
     ) -> Tensor:
         """States of all rows, or of those in `rows` [batch, wanted]; either way the keys and values
-        of all are computed."""
+        of all are computed. The feed-forward, most of a layer's work, is left out for rows that are
+        not `real` (indices of sequences and of rows)."""
         attended = self.attn(self.attn_norm(x), tables, mask, layer, exchange, rows)
         x = attended + (x if rows is None else take(x, rows))
-        return x + self.mlp(self.mlp_norm(x))
+        if rows is not None or real is None:
+            return x + self.mlp(self.mlp_norm(x))
+        own = x[real]
+        x[real] = own + self.mlp(self.mlp_norm(own))
+        return x
 
 
 def feed_forward(spec: ModelSpec, index: int) -> nn.Module:
@@ -224,6 +230,7 @@ class Transformer(nn.Module):
         run: LayerRun | None = None,
         reading: Reading | None = None,
         rows: Int[Tensor, "batch wanted"] | None = None,
+        real: tuple[Tensor, ...] | None = None,
     ) -> Tensor:
         """Final normed states [batch, rows, d_model] of the fed rows, or of those in `rows` alone:
         the last layer then computes no others.
@@ -231,7 +238,8 @@ class Transformer(nn.Module):
         `token_ids` int64 [batch, rows]; `positions` int64 [batch, rows], rotary positions, default
         0..rows-1; `mask` bool broadcastable to [batch, 1, rows, keys], None = all; `run` computes
         the layers in their stead (mask and exchange are then its own affair); `reading` is for
-        models that tell the block under denoising from the rest.
+        models that tell the block under denoising from the rest; `real`: sequence and row of what
+        is no padding, None = everything.
         """
         assert reading is None, "all rows are read the same way"
         if positions is None:
@@ -243,7 +251,7 @@ class Transformer(nn.Module):
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             if run is None:
-                x = layer(x, tables, mask, index, exchange, rows if index == last else None)
+                x = layer(x, tables, mask, index, exchange, rows if index == last else None, real)
             else:
                 cos, sin = (table.to(devices[index]) for table in tables)
                 x = run(index, cast(Layer, layer), x.to(devices[index]), (cos, sin))
