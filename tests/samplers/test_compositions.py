@@ -80,6 +80,32 @@ def test_parts_that_do_not_go_together(options: str, reason: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+GROWN = "window sampler@sampler.base=daedal sampler.base.region.block_length=4"
+
+
+@pytest.mark.parametrize(
+    ("options", "inside"),
+    [
+        ("eotp sampler@sampler.base=eotp", "EndOfTextPrediction"),
+        ("eotp sampler@sampler.base=window sampler.base.early_stop=true", "Window"),
+        ("eotp sampler@sampler.base=window sampler.base.early_stop=false", None),
+        (f"{GROWN} sampler.early_stop=true", "Daedal"),
+        (f"{GROWN} sampler.early_stop=false", None),
+    ],
+)
+def test_one_rule_alone_decides_the_length(options: str, inside: str | None) -> None:
+    """Also where that is an option of the rule inside."""
+    if inside is None:
+        built(*f"sampler={options}".split())
+        return
+    with pytest.raises(ConfigError) as caught:
+        built(*f"sampler={options}".split())
+    assert str(caught.value) == (
+        f"sampler.base={inside} decides the length of the answer by itself: no other rule may cut "
+        "it"
+    )
+
+
 @pytest.mark.parametrize("base", ["dream_entropy", "window_dream"])
 def test_the_second_phase_is_validated_against_the_rule(base: str) -> None:
     rule = built("sampler=tccf", f"sampler@sampler.base={base}", "sampler.critic_ids=[3]")
