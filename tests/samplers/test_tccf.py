@@ -108,3 +108,18 @@ def test_errors_of_the_second_phase_name_its_region() -> None:
         tccf("sampler.final_gen_length=0")
     with pytest.raises(ConfigError, match="critic_ids: token id 99 is outside the vocabulary"):
         tccf("sampler.critic_ids=[8,99]").check_model(TRAINED)
+
+
+def test_steps_that_lay_out_one_answer() -> None:
+    equal = tccf(
+        "sampler@sampler.base=low_confidence",
+        "sampler.base.region.block_length=8",
+        "sampler.base.steps=8",
+        "sampler/region@sampler.final_region=fixed",
+        "sampler.final_region.block_length=8",
+        "sampler.final_gen_length=8",
+    )
+    equal.validate(8)
+    with pytest.raises(ConfigError) as error:
+        equal.validate(16)
+    assert str(error.value) == "sampler.base.steps=8 lays out one answer; the two phases need null"
