@@ -41,7 +41,7 @@ command, and `python -m scripts.fuzz --n 2000 --seed 1` tries random ones."""
 def page() -> str:
     reasons: dict[str, int] = {}
     lines = [_HEAD]
-    caches = choices("cache")
+    caches, tokenizer = choices("cache"), load_tokenizer(EMBEDDED / "tiny-llada")
     policies = [build(compose([f"cache={name}"]).cache, "cache") for name in caches]
     for model in MODELS:
         spec = open_spec(build(compose([f"model={model}"]).model, "model"))
@@ -52,7 +52,9 @@ def page() -> str:
             for policy in policies:
                 found = [str(parts)] if isinstance(parts, ConfigError) else []
                 if not isinstance(parts, ConfigError):
-                    found = refusals(parts[0], policy, spec) or _laid_out(parts[0], spec)
+                    # Texts of options as some tokenizer reads them: no pair depends on which.
+                    sampler = parts[0].with_tokenizer(tokenizer)
+                    found = refusals(sampler, policy, spec) or _laid_out(sampler, spec)
                 numbers = [reasons.setdefault(_general(r), len(reasons) + 1) for r in found]
                 cells.append(", ".join(map(str, dict.fromkeys(numbers))) or "+")
             lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -70,8 +72,6 @@ def _kind(spec: ModelSpec) -> str:
 def _laid_out(sampler: Sampler, spec: ModelSpec) -> list[str]:
     try:
         sampler.validate(64)
-        # Texts of options as some tokenizer reads them: no pair depends on which.
-        sampler = sampler.with_tokenizer(load_tokenizer(EMBEDDED / "tiny-llada"))
         sampler.layout(Prompt("", (spec.pad_id,), 64), spec)
     except ConfigError as error:
         return [str(error)]
