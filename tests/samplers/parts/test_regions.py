@@ -153,12 +153,14 @@ def test_blocks_that_are_not(options: str, line: str) -> None:
         (
             "growing",
             TRAINED,
-            "a growing canvas needs full attention; the llada model's is block_causal",
+            "region=growing: a growing canvas needs full attention; the llada model's is "
+            "block_causal",
         ),
         (
             "inferred",
             TRAINED,
-            "a growing canvas needs full attention; the llada model's is block_causal",
+            "region=growing: a growing canvas needs full attention; the llada model's is "
+            "block_causal",
         ),
         (
             "adaptive",
