@@ -116,3 +116,19 @@ def test_an_unknown_key_is_refused_when_forced(options: Options, option: str) ->
     result = command(*options(option))
     assert result.returncode == 2
     assert f"{option[1:-2]} is no option" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "plugin"),
+    [("submitit_local", "hydra_submitit_launcher"), ("ray", "hydra_ray_launcher")],
+)
+def test_one_table_whatever_launched_it(
+    options: Options, tmp_path: Path, launcher: str, plugin: str
+) -> None:
+    pytest.importorskip(f"hydra_plugins.{plugin}", reason="needs the launcher's extra")
+    swept = options("sampler=threshold", "baseline=false", "limit=2", "sampler.threshold=0.1,0.9")
+    result = command("-m", *swept, f"hydra/launcher={launcher}")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("run folder: ") == 2
+    assert len(list((tmp_path / "runs").glob("threshold/*/summary.json"))) == 2
