@@ -1,5 +1,6 @@
 """The decoding of a run's samples, graded and kept one by one."""
 
+import gc
 import json
 import sys
 import time
@@ -64,7 +65,9 @@ def decoder(
 def loaded(outline: Decoder, checkpoint: Checkpoint, others: Mapping[str, Checkpoint]) -> Decoder:
     """The decoder with its models' weights."""
     beside = {name: served(other.predictor) for name, other in others.items()}
-    return replace(outline, predictor=checkpoint.predictor, others=beside)
+    complete = replace(outline, predictor=checkpoint.predictor, others=beside)
+    gc.freeze()  # what is loaded by now stays: a collection while decoding need not walk through it
+    return complete
 
 
 def outline(
