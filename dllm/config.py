@@ -7,6 +7,7 @@ Imports nothing heavy: `--help` and `--cfg job` must not wait for torch.
 import hashlib
 import inspect
 import json
+import math
 import re
 import types
 import typing
@@ -278,7 +279,7 @@ def _refuse_unknown(prefix: str, config: Any, known: Collection[str]) -> None:
 
 def _check_value(name: str, value: Any, hint: Any) -> None:
     if not fits(value, hint):
-        raise ConfigError(f"{name}={value} is not of type {_spell(hint)}")
+        raise ConfigError(f"{name}={value} {_misfit(value, hint)}")
     least = 0 if hint is float else 1
     numbers = value if isinstance(value, list) else [value]
     if name != "seed" and any(type(n) in (int, float) and n < least for n in numbers):
@@ -345,7 +346,7 @@ def _check(config: Mapping[str, Any], option: str, allow_external: bool, kind: A
         if isinstance(value, DictConfig) and "_target_" in value:
             _check(value, f"{option}.{name}", allow_external, hints[name])
         elif not fits(_plain(value), hints[name]):
-            raise ConfigError(f"{option}.{name}={value!r} is not of type {_spell(hints[name])}")
+            raise ConfigError(f"{option}.{name}={value!r} {_misfit(value, hints[name])}")
 
 
 def _is_a(cls: Any, kind: Any) -> bool:
@@ -371,8 +372,13 @@ def _plain(value: Any) -> Any:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a YAML value is of the annotated type (an int is a float, a bool is neither)."""
+    """Whether a YAML value is of the annotated type (an int is a float, a bool is neither).
+
+    NaN and the infinities are of none: no comparison with a bound would refuse NaN.
+    """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
     if hint is Any:
         return True
     if origin in (typing.Union, types.UnionType):
@@ -384,13 +390,19 @@ def fits(value: Any, hint: Any) -> bool:
     if origin in (list, Sequence):
         return isinstance(value, list) and all(fits(item, arguments[0]) for item in value)
     if origin in (dict, Mapping):
-        return isinstance(value, dict)
+        return isinstance(value, dict) and all(fits(item, Any) for item in value.values())
     if isinstance(value, bool):
         return hint is bool
     if hint is float:
         return isinstance(value, (int, float))
     # A part (a region, a proposer) is built from a mapping with a _target_, never a plain value.
     return not getattr(hint, "_is_protocol", False) and isinstance(value, hint)
+
+
+def _misfit(value: Any, hint: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "must be finite"
+    return f"is not of type {_spell(hint)}"
 
 
 def _spell(hint: Any) -> str:

@@ -84,7 +84,9 @@ def wrong(*overrides: str) -> str:
     [
         ("sampler.threshold=1.5", "sampler.threshold=1.5 is outside [0, 1]"),
         ("sampler.threshold=-0.1", "sampler.threshold=-0.1 is outside [0, 1]"),
-        ("sampler.threshold=nan", "is outside [0, 1]"),
+        ("sampler.threshold=nan", "sampler.threshold=nan must be finite"),
+        ("wait_minutes=nan", "wait_minutes=nan must be finite"),
+        ("wait_minutes=inf", "wait_minutes=inf must be finite"),
         ("sampler.threshold=high", "sampler.threshold='high' is not of type"),
         ("sampler.radius=2.5", "sampler.radius=2.5 is not of type int"),
         ("sampler.radius=true", "sampler.radius=True is not of type int"),

@@ -97,15 +97,20 @@ def read_lark(text: str, start: str = "start", deadline: Deadline = NEVER) -> Gr
 def load_lark(text: str, start: str) -> Any:
     """Lark's own reading of a grammar, as a parser that splits texts in every possible way.
 
-    Raises `GrammarError` with the first line of Lark's complaint.
+    Raises `GrammarError` with Lark's complaint in one line.
     """
     import lark
 
     try:
         return lark.Lark(text, start=start, parser="earley", lexer="dynamic_complete")
     except (lark.exceptions.LarkError, ValueError, RecursionError) as error:
-        first = str(error).strip().splitlines() or [type(error).__name__]
-        raise GrammarError(first[0]) from None
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        first = lines[0].replace(" in <string>", "") if lines else type(error).__name__
+        if first.startswith("Using an undefined rule"):  # of others it says where they are used
+            first = f"it has no rule {start} to start with (constraint.start)"
+        elif first.endswith(":") and len(lines) > 1:
+            first = f"{first} {lines[1]}"
+        raise GrammarError(first) from None
 
 
 def _useful(

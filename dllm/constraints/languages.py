@@ -23,6 +23,10 @@ MAX_TEXT = 4_000_000
 """Characters of a schema or grammar."""
 
 
+_NAMES = re.compile(r'//[^\n]*|"(?:\\.|[^"\\])*"|/(?:\\.|[^/\\])+/|\w+')
+"""Comments, strings, expressions and names of a grammar in Lark's notation."""
+
+
 def built_in(name: str) -> str:
     """Text of a built-in grammar."""
     return (files("dllm.constraints") / "grammars" / f"{name}.lark").read_text()
@@ -115,7 +119,12 @@ class LarkText(Language):
     def guidance(self) -> str:
         if self.start == "start":
             return self.text
-        return f"start: {self.start}\n{self.text}"
+        # llguidance begins with the rule of that name: one that is there already gets another.
+        other = "start_"
+        while other in self.text:
+            other += "_"
+        text = _NAMES.sub(lambda m: other if m[0] == "start" else m[0], self.text)
+        return f"start: {self.start}\n{text}"
 
 
 @dataclass(frozen=True)

@@ -308,10 +308,12 @@ def test_a_bad_schema_is_one_line_before_any_forward(
     [
         (["constraint=json_schema", "constraint.schema=absent.json"], "can't be read"),
         (["constraint=grammar", "constraint.grammar=absent"], "built in are arithmetic"),
-        (["constraint=grammar", "constraint.start=nothing"], "constraint.grammar=json"),
+        (["constraint=grammar", "constraint.start=nothing"], "=json: it has no rule nothing to"),
         (["constraint=regex", "constraint.pattern='('"], "no regular expression"),
         (["constraint=json_schema", "constraint.prefix='['"], "no valid answer begins like this"),
         (["constraint=json_schema", "constraint.patience=-1"], "must be >= 0"),
+        (["constraint=regex", "constraint.check_timeout=nan"], "check_timeout=nan must be finite"),
+        (["constraint=regex", "constraint.compile_timeout=inf"], "timeout=inf must be finite"),
     ],
 )
 def test_bad_options_are_one_line_before_any_forward(options: list[str], complaint: str) -> None:
@@ -332,6 +334,8 @@ def test_bad_options_are_one_line_before_any_forward(options: list[str], complai
         ),
         ('start: a\na: a "x"\n', "cfg", "no text can be derived"),
         ('start: "a" b\n', "cfg", "'b' used but not defined"),
+        ("", "cfg", "it has no rule start to start with"),
+        ("start: A\nA: /a\n", "cfg", "line 2 column 4: A: /a$"),
     ],
 )
 def test_a_bad_grammar_is_one_line_before_any_forward(
@@ -362,6 +366,16 @@ def test_left_recursive_and_ambiguous_grammars_work(rules: str, tmp_path: Path) 
         assert outcome.failure is None
         text = tokenizer().decode([t for t in outcome.tokens if t not in spec().eos_ids])
         assert not text.strip("a")
+
+
+def test_another_start_symbol_than_the_rule_of_that_name(tmp_path: Path) -> None:
+    path = tmp_path / "own.lark"
+    path.write_text('start: "start" pair // start\npair: "a" /start|\\/"/\nstart_: start pair\n')
+    options = ("constraint=grammar", f"constraint.grammar={path}", "constraint.start=pair")
+    for outcome in decoder(*options, "constraint.method=lave").decode(prompts()[:1]):
+        assert outcome.failure is None
+        text = tokenizer().decode([t for t in outcome.tokens if t not in spec().eos_ids])
+        assert text in ("astart", 'a/"')
 
 
 def test_a_compilation_that_is_killed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
