@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 
 @dataclass(frozen=True)
 class Forked:
@@ -36,6 +38,7 @@ def forked(
         return Forked(pid, output)
     code = 70
     try:
+        torch.set_num_threads(1)  # those of the parent do not exist here, and would be waited for
         os.environ.update(environment or {})
         target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(target, 1)
