@@ -42,6 +42,10 @@ from samplers.parts.checks import not_below
 from samplers.parts.speculation import check_proposer, drawn, verified
 
 
+SEPARATOR = "<|sep|>"
+"""What `python -m scripts.train drafter` teaches a drafter to read."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Deer(Sampler):
     verifier: str
@@ -51,13 +55,13 @@ class Deer(Sampler):
     draft: Literal["sample", "argmax"]
     """Drafts are drawn by the proposer, or the drafter's first choice (q is one-hot then)."""
     on_reject: Literal["break", "continue"]
-    """Behind a rejected draft the others are dropped, or verified by another forward. Where the
-    sequences of a batch draft at different times, those that don't take part all the same."""
+    """Behind a rejected draft the others are dropped, or verified by another forward: the sequences
+    of a batch then draft at different times, and those that have drafts left feed nothing."""
     bonus: bool
     """One more token of the verifier behind a draft that was accepted whole."""
     separator: str | int | None
-    """Token that the drafter reads behind the masks of a draft; None = nothing, and so for a text
-    that is no token of the drafter's."""
+    """Token that the drafter reads behind the masks of a draft, never drafted itself; None =
+    nothing, and so is `SEPARATOR` for a drafter that was not trained to read it."""
 
     conf_dtype: scores.ConfDtype = field(init=False, default="float64")
 
@@ -73,13 +77,18 @@ class Deer(Sampler):
                 f"sampler.logits_transform={type(self.logits_transform).__name__} would be read "
                 "from two models: use null"
             )
-        if isinstance(self.separator, int):
+        if isinstance(self.separator, int) or self.on_reject == "continue":
             object.__setattr__(self, "needs", self.needs | {"hypotheses"})
 
     def with_tokenizer(self, tokenizer: Tokenizer) -> Self:
         rule = super().with_tokenizer(tokenizer)
         if isinstance(self.separator, str):
             known = tokenizer.base.get_vocab().get(self.separator)
+            if known is None and self.separator != SEPARATOR:
+                raise ConfigError(
+                    f"sampler.separator={self.separator!r} is no token of the model's: use one of "
+                    "its tokens (a text or a number), or null"
+                )
             rule = replace(rule, separator=known)
         return rule
 
@@ -132,16 +141,20 @@ class Deer(Sampler):
     def _drafting(
         self, canvas: Canvas, lacking: Bool[np.ndarray, "batch canvas"]
     ) -> Int[np.ndarray, "batch 1 canvas"] | None:
-        """What the drafter reads; None = the canvas."""
-        if not isinstance(self.separator, int):
+        """What the drafter reads, of the sequences that lack drafts; None = their canvases."""
+        asks = lacking.any(axis=1)
+        if not isinstance(self.separator, int) and asks.all():
             return None
-        behind = canvas.masked() & ~lacking & (lacking.cumsum(axis=1) > 0)
-        return np.where(behind, self.separator, canvas.tokens)[:, None]
+        read = canvas.tokens
+        if isinstance(self.separator, int):
+            behind = canvas.masked() & ~lacking & (lacking.cumsum(axis=1) > 0)
+            read = np.where(behind, self.separator, read)
+        return np.where(asks[:, None], read, -1)[:, None]
 
     def observe(self, view: View, state: SamplerState) -> None:
         if not self._drafts(view):
             return
-        q = self._probabilities(view)
+        q = self._probabilities(view, self.separator)
         tokens = q.argmax(dim=-1)
         if self.draft == "argmax":
             q = F.one_hot(tokens, q.shape[-1]).double()
@@ -174,14 +187,16 @@ class Deer(Sampler):
         read = view.branches[:, 0].gather(1, view.positions.clamp(min=0))
         return bool(((read == view.canvas.mask_id) | (view.positions < 0)).all())
 
-    def _probabilities(self, view: View) -> Float[Tensor, "batch rows vocab"]:
-        """What the proposer would draw from, of either model; mask and separator are no tokens of
-        an answer."""
+    def _probabilities(
+        self, view: View, separator: str | int | None = None
+    ) -> Float[Tensor, "batch rows vocab"]:
+        """What the proposer would draw from, of either model; a mask is no token of an answer. A
+        separator may be one of the verifier's: only drafts are without it."""
         logits = view.logits.clone()
         if view.canvas.mask_id >= 0:
             logits[..., view.canvas.mask_id] = -torch.inf
-        if isinstance(self.separator, int):
-            logits[..., self.separator] = -torch.inf
+        if isinstance(separator, int):
+            logits[..., separator] = -torch.inf
         return self.proposer.distribution(logits)  # type: ignore[attr-defined]
 
     def committed(self, canvas: Canvas, decision: HostDecision, state: SamplerState) -> None:

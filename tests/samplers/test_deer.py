@@ -30,7 +30,7 @@ from dllm.step.plan import ForwardKind, Plan
 from dllm.step.prediction import Prediction, View
 from dllm.step.sampler import Sampler
 from dllm.step.state import SamplerState
-from samplers.deer import Deer
+from samplers.deer import SEPARATOR, Deer
 
 
 SAMPLING = "sampler/proposer=gumbel"
@@ -155,35 +155,62 @@ class Reading(Predictor):
 
 @pytest.mark.parametrize("on_reject", ["break", "continue"])
 def test_a_separator_stands_behind_the_drafts(on_reject: str) -> None:
-    separator = 23
+    separator = 22
     rule = deer("draft_length=3", f"separator={separator}", f"on_reject={on_reject}")
+    # Among the answers are some that hold it: it is a token as any other.
+    assert any(separator in own for own in own_decoding())
     drafter = Reading(random_model())
     served = {"verifier": Served(Predictor(VERIFIER), CausalCache())}
     for prompt, own in zip(PROMPTS, own_decoding(), strict=True):
         drafter.read.clear()
         decoder = Decoder(drafter, rule, NoCache(), others=served)
         (outcome,) = decoder.decode([prompt])
-        # Neither model may say it: the verifier's own answer, unless that holds one.
-        if separator not in own:
-            assert outcome.tokens == own
-        assert separator not in outcome.tokens
+        assert outcome.tokens == own
         first = drafter.read[0][0, len(prompt.tokens) :].tolist()
         rest = prompt.gen_length - 3
         assert first == [MASK] * 3 + [separator] * rest
         for tokens in drafter.read:
             answer = tokens[0, len(prompt.tokens) :].tolist()
-            decided = [token for token in answer if token not in (MASK, separator)]
+            first = answer.index(MASK)
             assert answer == [
-                *decided,
+                *own[:first],
                 *[MASK] * answer.count(MASK),
-                *[separator] * (len(answer) - len(decided) - answer.count(MASK)),
+                *[separator] * (len(answer) - first - answer.count(MASK)),
             ]
             assert 1 <= answer.count(MASK) <= 3
 
 
-def test_a_separator_that_the_drafter_lacks_is_none() -> None:
+@pytest.mark.parametrize("separator", [*range(2, 24, 3), 20, 22])
+@pytest.mark.parametrize("drafter", ["random", "itself"])
+def test_lossless_whatever_the_separator(drafter: str, separator: int) -> None:
+    """An ordinary token, too: the verifier says it as ever."""
+    rule = deer("draft_length=4", f"separator={separator}")
+    outcomes = drafted(rule, PROMPTS, DRAFTERS[drafter], batch_size=4)
+    assert tuple(outcome.tokens for outcome in outcomes) == own_decoding()
+
+
+@pytest.mark.parametrize("separator", ["null", "22"])
+@pytest.mark.parametrize("length", [2, 4])
+def test_forwards_do_not_depend_on_the_batch(length: int, separator: str) -> None:
+    """A sequence that has drafts left takes no part where others draft."""
+    options = f"draft_length={length}", f"separator={separator}", "on_reject=continue"
+    alone, beside = (
+        [
+            (one.cost.nfe, one.cost.rows, one.cost.steps, dict(one.cost.other_forwards))
+            for one in drafted(deer(*options), PROMPTS, DRAFTERS["random"], batch_size=size)
+        ]
+        for size in (1, 6)
+    )
+    assert alone == beside and len({nfe for nfe, *_ in alone}) > 1
+
+
+def test_a_separator_that_the_drafter_lacks() -> None:
+    """Only that of the toolkit's own drafters is none for the others."""
     tokenizer = load_tokenizer(EMBEDDED / "tiny-llada", "plain")
+    assert deer().separator == SEPARATOR
     assert deer().with_tokenizer(tokenizer).separator is None
+    with pytest.raises(ConfigError, match=r"^sampler.separator='\[SEP\]' is no token"):
+        deer("separator='[SEP]'").with_tokenizer(tokenizer)
     known = deer("separator='<|user|>'").with_tokenizer(tokenizer)
     assert known.separator == 2 and "hypotheses" in known.needs
 
