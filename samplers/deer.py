@@ -142,14 +142,14 @@ class Deer(Sampler):
         self, canvas: Canvas, lacking: Bool[np.ndarray, "batch canvas"]
     ) -> Int[np.ndarray, "batch 1 canvas"] | None:
         """What the drafter reads, of the sequences that lack drafts; None = their canvases."""
-        asks = lacking.any(axis=1)
+        asks = lacking.any(axis=1, keepdims=True)
         if not isinstance(self.separator, int) and asks.all():
             return None
         read = canvas.tokens
         if isinstance(self.separator, int):
             behind = canvas.masked() & ~lacking & (lacking.cumsum(axis=1) > 0)
             read = np.where(behind, self.separator, read)
-        return np.where(asks[:, None], read, -1)[:, None]
+        return np.where(asks, read, -1)[:, None]
 
     def observe(self, view: View, state: SamplerState) -> None:
         if not self._drafts(view):

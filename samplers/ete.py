@@ -11,7 +11,8 @@ computed: an exploration costs width (`aux_forwards`), not a round.
 The value need not be the model's first choice (mark "overruled"): accuracy has to be read beside
 the bits of the path. A single candidate is committed at once, there being nothing to compare; so
 `branches=1 position=max_conf trigger=stuck ahead=0` makes the rounds of `base`. Positions that
-most likely end the answer are not explored: what follows an end is sure, and worthless.
+most likely end the answer are not explored where branches are compared: what follows an end is
+sure, and worthless.
 
 Where a constraint is in force, candidates are values that it lets stand on the canvas as it is,
 their probabilities renormalised over these; a branch is computed for no other one, and the value
@@ -32,6 +33,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm.errors import ConfigError
+from dllm.metrics.bits import Budget
 from dllm.models.spec import ModelSpec
 from dllm.step import scores
 from dllm.step.canvas import Canvas
@@ -100,7 +102,8 @@ class ETE(Wrapper):
     """Where `base` was sure of something, the next round commits nothing and chooses position and
     values with what was committed in view: a round more each time."""
     allow_end: bool
-    """Explore end tokens, and positions where one is most likely."""
+    """Explore end tokens, and positions where one is most likely; with one branch always so, since
+    no cascade is compared."""
     ignore_ends: bool
     """Positions that are sure to hold an end token do not count."""
 
@@ -155,9 +158,9 @@ class ETE(Wrapper):
         if all of that was refused by the one after; before that, a step may only look again."""
         return (4 if self.explore_after_refresh else 3) * positions
 
-    def budget(self) -> None:
+    def budget(self) -> Budget | None:
         """An explored token may carry any number of bits."""
-        return None
+        return self.base.budget() if self.trigger == "never" else None
 
     def plan(
         self, canvas: Canvas, eligible: Bool[np.ndarray, "batch canvas"], state: SamplerState
@@ -271,6 +274,10 @@ class ETE(Wrapper):
             },
         )
 
+    @property
+    def _spares_ends(self) -> bool:
+        return self.branches > 1 and not self.allow_end
+
     def _rank(
         self,
         branches: Branches,
@@ -308,7 +315,7 @@ class ETE(Wrapper):
             wanted = wanted & (exploited < self.min_exploit)[:, None]
         elif self.trigger == "never":
             wanted = torch.zeros_like(wanted)
-        if not self.allow_end:
+        if self._spares_ends:
             wanted = wanted & ~self._is_end(view, logits.argmax(dim=-1))
         key = {
             "max_entropy": lambda: entropy,
@@ -341,7 +348,7 @@ class ETE(Wrapper):
         """Candidates from the most probable one on, at least one; -1 = no more."""
         p = chances.softmax(dim=-1)
         p[:, canvas.mask_id] = 0
-        for b in range(canvas.batch) if not self.allow_end else ():
+        for b in range(canvas.batch) if self._spares_ends else ():
             ends = list(canvas.ends(b))
             # A constraint may leave nothing else.
             if p[b].sum() > p[b, ends].sum():

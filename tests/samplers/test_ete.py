@@ -158,17 +158,35 @@ def test_without_its_parts_it_is_its_base(
     """(i): the same tokens in the same rounds, on a real model."""
     plain = sampler(f"sampler={base}", *(f"sampler.{k}={v}" for k, v in options.items()))
     inner = {f"base__{name}": value for name, value in options.items()}
-    reduced = ete(base, **AS_ITS_BASE, **inner, allow_end="true")
-    prompts, setting = ragged_prompts(), {"record": True, "batch_size": batch_size}
+    reduced = ete(base, **AS_ITS_BASE, **inner)
+    prompts, setting = ragged_prompts(24), {"record": True, "batch_size": batch_size}
     assert commits_of(decode(reduced, prompts, **setting)) == commits_of(
         decode(plain, prompts, **setting)
     )
 
 
+def test_without_its_parts_it_is_the_threshold_on_any_words() -> None:
+    """Whatever is asked, and though most positions are likely ends of the answer."""
+    model = load_model(EMBEDDED / "tiny-llada")
+    words = torch.randint(5, 800, (40, 6), generator=torch.Generator().manual_seed(1)).tolist()
+    prompts = [Prompt(str(number), tuple(own), 16) for number, own in enumerate(words)]
+    found, expected = (
+        decode(rule, prompts, Predictor(model), record=True, eos=EosPolicy.CUT, batch_size=20)
+        for rule in (
+            ete(block=8, **AS_ITS_BASE),
+            sampler("sampler=threshold", "sampler.region.block_length=8"),
+        )
+    )
+    assert commits_of(found) == commits_of(expected)
+    assert {name: one.tokens for name, one in found.items()} == {
+        name: one.tokens for name, one in expected.items()
+    }
+
+
 def test_leftmost_without_exploiting_is_left_to_right() -> None:
     """(ii)."""
     options = {"branches": 1, "position": "leftmost", "base__threshold": 1.0}
-    outcomes = decode(ete(**options, allow_end="true"), ragged_prompts(), record=True)
+    outcomes = decode(ete(**options), ragged_prompts(), record=True)
     for outcome in outcomes.values():
         assert rounds(outcome) == [[i] for i in range(len(outcome.tokens))]
     plain = decode(sampler("sampler=left_to_right"), ragged_prompts(), record=True)
@@ -177,7 +195,7 @@ def test_leftmost_without_exploiting_is_left_to_right() -> None:
 
 def test_one_uncertain_token_beside_the_sure_ones() -> None:
     """(iii): one branch, in every round."""
-    options = {"branches": 1, "allow_end": "true", "base__threshold": 0.5, "ahead": 0}
+    options = {"branches": 1, "base__threshold": 0.5, "ahead": 0}
     outcomes = decode(ete(**options), ragged_prompts(), record=True)
     for outcome in outcomes.values():
         assert outcome.trace is not None and outcome.cost.aux_forwards == 0
@@ -200,6 +218,12 @@ def test_across_blocks_without_exploring() -> None:
     found = decode(crossing, ragged_prompts(), record=True)
     assert commits_of(found) == commits_of(plain)
     assert any("forced" in step.marks for one in found.values() for step in steps(one))
+
+
+def test_without_exploring_the_bound_is_the_base_s() -> None:
+    plain = sampler("sampler=threshold", "sampler.threshold=0.5")
+    assert ete(trigger="never", base__threshold=0.5).budget() == plain.budget() is not None
+    assert ete(trigger="stuck", base__threshold=0.5).budget() is None
 
 
 @pytest.mark.parametrize("cascade", ["count", "bits", "total_entropy"])
