@@ -4,6 +4,7 @@ A sentence is a sequence of terminals, ignored text allowed before the first and
 way to split a text into terminals counts (scannerless), as in Lark's `dynamic_complete` lexer.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -102,7 +103,9 @@ def load_lark(text: str, start: str) -> Any:
     import lark
 
     try:
-        return lark.Lark(text, start=start, parser="earley", lexer="dynamic_complete")
+        return lark.Lark(
+            text, start=start, parser="earley", lexer="dynamic_complete", g_regex_flags=re.ASCII
+        )
     except (lark.exceptions.LarkError, ValueError, RecursionError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         first = lines[0].replace(" in <string>", "") if lines else type(error).__name__

@@ -11,8 +11,9 @@ from functools import cached_property
 from importlib.resources import files
 from typing import Any
 
+from dllm.constraints import judging
 from dllm.constraints.clock import Deadline
-from dllm.constraints.errors import GrammarError
+from dllm.constraints.errors import GrammarError, Undecided
 from dllm.constraints.grammar import Grammar, load_lark, read_lark
 from dllm.constraints.json_schema.translate import read_json_schema
 from dllm.constraints.regex import compile_pattern
@@ -74,17 +75,16 @@ class JsonSchema(Language):
 
     def complaint(self, text: str) -> str | None:
         from jsonschema import ValidationError
-        from jsonschema.validators import validator_for
 
         try:
             value = json.loads(text)
-            validator_for(self.schema if isinstance(self.schema, dict) else {})(
-                self.schema
-            ).validate(value)
+            judging.validator(self.schema, Deadline.after(judging.LIMIT)).validate(value)
         except ValueError as error:
             return f"not valid JSON: {error}"
         except ValidationError as error:
             return f"not valid by the schema: {error.message}"
+        except Undecided:
+            return judging.LATE
         return None
 
     def guidance(self) -> str:
@@ -140,8 +140,11 @@ class Regex(Language):
         return Grammar.of("start", [("start", ("TEXT",))], {"TEXT": pattern}, None, deadline)
 
     def complaint(self, text: str) -> str | None:
-        matches = re.fullmatch(self.pattern, text, re.ASCII)
-        return None if matches else "not matched by the regular expression"
+        try:
+            fits = judging.fully_matched(self.pattern, text, Deadline.after(judging.LIMIT))
+        except Undecided:
+            return judging.LATE
+        return None if fits else "not matched by the regular expression"
 
     def guidance(self) -> str:
         escaped = self.pattern.replace("/", r"\/")

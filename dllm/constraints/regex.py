@@ -3,7 +3,8 @@
 Python's own parser reads the text; what is not regular (back-references, look-around) is refused
 by name. Two boundaries that only look one character ahead are kept apart for the engine to enforce:
 a final `(?!...)` names characters that may not follow, an initial `(?!(...)\\b)` takes whole words
-out. `\\d`, `\\w` and `\\s` mean ASCII, as in ECMA-262.
+out. `\\d` and `\\w` mean ASCII, as in ECMA-262, and so does `\\s` in whole matches; in searches,
+which are JSON schema's, it is ECMA-262's white space.
 """
 
 import re
@@ -27,6 +28,18 @@ LAST = 0x10FFFF
 DIGITS: tuple[CodeRange, ...] = ((0x30, 0x39),)
 WORD: tuple[CodeRange, ...] = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A))
 SPACE: tuple[CodeRange, ...] = ((0x09, 0x0D), (0x20, 0x20))
+ECMA_SPACE: tuple[CodeRange, ...] = (
+    *SPACE,
+    (0xA0, 0xA0),
+    (0x1680, 0x1680),
+    (0x2000, 0x200A),
+    (0x2028, 0x2029),
+    (0x202F, 0x202F),
+    (0x205F, 0x205F),
+    (0x3000, 0x3000),
+    (0xFEFF, 0xFEFF),
+)
+"""ECMA-262, WhiteSpace and LineTerminator."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,8 @@ _NAMES: dict[Any, str] = {
     sre.GROUPREF: "a back-reference",
 }
 """What people call Python's operations."""
+_FLAGS = {"L": re.LOCALE, "m": re.MULTILINE, "u": re.UNICODE}
+"""What no engine does."""
 _BEGIN = (sre.AT_BEGINNING, sre.AT_BEGINNING_STRING)
 _END = (sre.AT_END, sre.AT_END_STRING)
 
@@ -100,9 +115,11 @@ def compile_search(text: str, encode: Encode, deadline: Deadline = NEVER) -> Dfa
     Raises as `compile_pattern`.
     """
     parsed = _parse(text)
+    if parsed.state.flags & re.VERBOSE:
+        raise GrammarError(_unsupported("x"))
     nfa = Nfa()
     start, end, found = nfa.state(), nfa.state(), nfa.state()
-    builder = _Builder(nfa, encode, parsed.state.flags, deadline)
+    builder = _Builder(nfa, encode, parsed.state.flags, deadline, ECMA_SPACE)
     before, rest = builder.anything(start), builder.anything(found)
     for branch, begins, ends in _branches(list(parsed)):
         here = builder.sequence(branch, start if begins else before)
@@ -112,11 +129,25 @@ def compile_search(text: str, encode: Encode, deadline: Deadline = NEVER) -> Dfa
 
 def _parse(text: str) -> Any:
     try:
-        return parser.parse(text)
-    except (re.error, OverflowError) as error:
+        parsed = parser.parse(text, re.ASCII)
+        _check_flags(parsed.state.flags)
+        return parsed
+    except GrammarError:
+        raise
+    except (re.error, OverflowError, ValueError) as error:
         raise GrammarError(f"/{_shown(text)}/ is no regular expression: {error}") from None
     except RecursionError:
         raise GrammarError(f"/{_shown(text)}/ is nested too deeply") from None
+
+
+def _check_flags(flags: int) -> None:
+    for name, flag in _FLAGS.items():
+        if flags & flag:
+            raise GrammarError(_unsupported(name))
+
+
+def _unsupported(flag: str) -> str:
+    return f"the flag {flag} is not supported in a regular expression"
 
 
 def _shown(text: str) -> str:
@@ -175,27 +206,27 @@ def _single_bytes(assertion: Any) -> frozenset[int]:
     return frozenset(byte for low, high in ranges for byte in range(low, high + 1))
 
 
-def _characters(item: Any, flags: int) -> list[CodeRange]:
+def _characters(item: Any, flags: int, space: Sequence[CodeRange] = SPACE) -> list[CodeRange]:
     """Code points that one item of the parsed expression matches."""
     kind, value = item
     if kind is sre.LITERAL:
         found = [(value, value)]
     elif kind is sre.NOT_LITERAL:
-        return _complement(_folded([(value, value)], flags))
+        return complement(_folded([(value, value)], flags))
     elif kind is sre.ANY:
-        return [(0, LAST)] if flags & re.DOTALL else _complement([(0x0A, 0x0A)])
+        return [(0, LAST)] if flags & re.DOTALL else complement([(0x0A, 0x0A)])
     elif kind is sre.IN:
         negated = value[0][0] is sre.NEGATE
-        found = [pair for part in value[negated:] for pair in _class_member(part)]
+        found = [pair for part in value[negated:] for pair in _class_member(part, space)]
         found = _folded(found, flags)
-        return _complement(found) if negated else _merged(found)
+        return complement(found) if negated else _merged(found)
     else:
         name = _NAMES.get(kind, str(kind).lower())
         raise GrammarError(f"{name} is not supported in a regular expression")
     return _folded(found, flags)
 
 
-def _class_member(part: Any) -> list[CodeRange]:
+def _class_member(part: Any, space: Sequence[CodeRange]) -> list[CodeRange]:
     kind, value = part
     if kind is sre.LITERAL:
         return [(value, value)]
@@ -204,16 +235,16 @@ def _class_member(part: Any) -> list[CodeRange]:
     positive = {
         sre.CATEGORY_DIGIT: DIGITS,
         sre.CATEGORY_WORD: WORD,
-        sre.CATEGORY_SPACE: SPACE,
+        sre.CATEGORY_SPACE: space,
     }
     negative = {
         sre.CATEGORY_NOT_DIGIT: DIGITS,
         sre.CATEGORY_NOT_WORD: WORD,
-        sre.CATEGORY_NOT_SPACE: SPACE,
+        sre.CATEGORY_NOT_SPACE: space,
     }
     if value in positive:
         return list(positive[value])
-    return _complement(list(negative[value]))
+    return complement(list(negative[value]))
 
 
 def _folded(ranges: list[CodeRange], flags: int) -> list[CodeRange]:
@@ -229,7 +260,7 @@ def _folded(ranges: list[CodeRange], flags: int) -> list[CodeRange]:
     return _merged(found)
 
 
-def _merged(ranges: list[CodeRange]) -> list[CodeRange]:
+def _merged(ranges: Sequence[CodeRange]) -> list[CodeRange]:
     merged: list[CodeRange] = []
     for low, high in sorted(ranges):
         if merged and low <= merged[-1][1] + 1:
@@ -239,7 +270,7 @@ def _merged(ranges: list[CodeRange]) -> list[CodeRange]:
     return merged
 
 
-def _complement(ranges: list[CodeRange]) -> list[CodeRange]:
+def complement(ranges: Sequence[CodeRange]) -> list[CodeRange]:
     gaps, start = [], 0
     for low, high in _merged(ranges):
         if start < low:
@@ -251,8 +282,16 @@ def _complement(ranges: list[CodeRange]) -> list[CodeRange]:
 class _Builder:
     """Thompson's construction."""
 
-    def __init__(self, nfa: Nfa, encode: Encode, flags: int, deadline: Deadline) -> None:
+    def __init__(
+        self,
+        nfa: Nfa,
+        encode: Encode,
+        flags: int,
+        deadline: Deadline,
+        space: Sequence[CodeRange] = SPACE,
+    ) -> None:
         self.nfa, self.encode, self.flags, self.deadline = nfa, encode, flags, deadline
+        self.space = space
 
     def anything(self, here: int) -> int:
         """Any text, line breaks included."""
@@ -275,14 +314,18 @@ class _Builder:
             return self.repeat(least, most, body, here)
         if kind is sre.SUBPATTERN:
             _, add, remove, body = value
-            inner = _Builder(self.nfa, self.encode, (self.flags | add) & ~remove, self.deadline)
+            _check_flags(add)
+            if add & re.VERBOSE and self.space is ECMA_SPACE:
+                raise GrammarError(_unsupported("x"))
+            flags = (self.flags | add) & ~remove
+            inner = _Builder(self.nfa, self.encode, flags, self.deadline, self.space)
             return inner.sequence(body, here)
         end = self.nfa.state()
         if kind is sre.BRANCH:
             for option in value[1]:
                 self.nfa.empty[self.sequence(option, here)].append(end)
             return end
-        for low, high in _characters(item, self.flags):
+        for low, high in _characters(item, self.flags, self.space):
             for ranges in self.encode(low, high):
                 self.nfa.chain(here, end, ranges)
         return end
