@@ -6,13 +6,16 @@ from pathlib import Path
 
 import gguf_file
 import pytest
+import torch
 from random_checkpoint import TOKENIZER, write_checkpoint
 from tokenizers import Tokenizer
 
 from dllm.models.packaged import convert
 
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Threads wait for one another after every small operation: on a busy machine most of the time.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # in processes that tests start
 
 
 @pytest.fixture(scope="session")
