@@ -9,7 +9,7 @@ import json
 import sys
 
 from dllm.errors import ConfigError
-from scripts.command_line import COMMAND, user_path
+from scripts.command_line import COMMAND, user_path, writing
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,7 +39,8 @@ def _run(options: argparse.Namespace) -> int:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{error}") from None
     table = background.count(tokenizer.encode(text) for text in texts)
-    options.output.write_text(json.dumps(table) + "\n")
+    with writing("--output", options.output):
+        options.output.write_text(json.dumps(table) + "\n")
     print(f"{options.output}: {table['num_token']} tokens")
     return 0
 

@@ -7,7 +7,8 @@ python -m scripts.bits results/runs/latest --picture bits.png
 import argparse
 import sys
 
-from scripts.command_line import COMMAND, user_path
+from dllm.errors import ConfigError
+from scripts.command_line import COMMAND, user_path, writing
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,6 +36,8 @@ def _run(options: argparse.Namespace) -> int:
     from dllm.report.bits import RunBits, information_per_round
     from dllm.runs.folder import RunFolder
 
+    if options.picture is not None and options.picture.suffix != ".png":
+        raise ConfigError(f"--picture {options.picture} must end with .png")
     runs = [RunBits.of(RunFolder(path)) for path in options.runs]
     table = Table("run", "n", "rounds", "bits", "effective bits", "bits/round")
     for name in ("forced", "bound", "efficiency"):
@@ -70,7 +73,8 @@ def _run(options: argparse.Namespace) -> int:
             console.print(f"{run.label}: {run.unknown} tokens that no forward predicted, left out")
     console.print("\n".join(LIMITS))
     if options.picture is not None:
-        information_per_round(runs, options.picture)
+        with writing("--picture", options.picture):
+            information_per_round(runs, options.picture)
     return 0
 
 

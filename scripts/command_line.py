@@ -182,6 +182,15 @@ class _Held(io.StringIO):
         return self._target.fileno()
 
 
+@contextmanager
+def writing(option: str, path: Path) -> Iterator[None]:
+    """Raises `ConfigError` naming the option where its file can't be written."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{option} {path} can't be written: {error.strerror}") from None
+
+
 def user_path(text: str) -> Path:
     """A path option, `~` expanded: the shell leaves it as it is in `--flag=~/x`."""
     return Path(text).expanduser()

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from dllm.errors import ConfigError
-from scripts.command_line import COMMAND, user_path
+from scripts.command_line import COMMAND, user_path, writing
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -75,11 +75,9 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     name = re.sub(r"[^\w.=-]", "_", films[0].sample + name)
     output: Path = options.output or first.path / "replay" / f"{name}.html"
-    try:
+    with writing("--output", output):
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(page(films), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--output {output} can't be written: {error.strerror}") from None
     for film in films:
         print(f"{film.title}: {len(film.frames)} forwards, {film.answer!r}")
     print(output)

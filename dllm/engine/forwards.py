@@ -85,7 +85,9 @@ class Forwards:
             try:
                 self._idle(read, rows, request.model, before)
                 prediction = self._forward(read, rows, request.model, plan)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not _short_of_memory(error):
+                    raise
                 branches = 1 if request.branches is None else request.branches.shape[1]
                 if not (request.droppable and branches > 1):
                     raise RunError(
@@ -153,6 +155,11 @@ class Forwards:
                 row.cost.rows += fed
                 row.cost.enfe += fed / int(canvas.length[b])
         return prediction
+
+
+def _short_of_memory(error: RuntimeError) -> bool:
+    """Of an accelerator, which has a type of its own, or of the CPU, whose allocator has none."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _translated(canvas: Canvas, spec: ModelSpec, request: Request) -> Request:

@@ -87,6 +87,11 @@ class SampleResult:
     def nfe(self) -> int:
         return sum(self.forwards.values())
 
+    @property
+    def forwards_of_all(self) -> int:
+        """The NFE and the forwards of further models."""
+        return self.nfe + sum(self.other_forwards.values())
+
     def contradiction(self) -> str | None:
         """What can't be true together; None if all can."""
         if self.effective > self.committed:
@@ -253,6 +258,7 @@ class Comparison:
     """
 
     nfe_speedup: float
+    """In forwards of all models: what a verifier adds is no gain."""
     agreement: float
     """Share of samples with exactly the baseline's tokens."""
     mcnemar_p: float
@@ -267,7 +273,8 @@ class Comparison:
         pairs = [(s, of_id[s.id]) for s in results]
         graded = [(a.correct, bool(b.correct)) for a, b in pairs if a.correct is not None]
         return cls(
-            nfe_speedup=sum(b.nfe for _, b in pairs) / max(sum(a.nfe for a, _ in pairs), 1),
+            nfe_speedup=sum(b.forwards_of_all for _, b in pairs)
+            / max(sum(a.forwards_of_all for a, _ in pairs), 1),
             agreement=fmean(a.tokens == b.tokens for a, b in pairs),
             mcnemar_p=mcnemar([a for a, _ in graded], [b for _, b in graded]),
         )

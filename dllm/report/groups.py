@@ -71,11 +71,12 @@ class Group:
         return accuracy is not None and accuracy < FLOOR
 
     def speed_up(self, number: str) -> tuple[float, float, float] | None:
-        """Forwards of the baseline over the run's with a paired 95 % interval; None without one."""
+        """Forwards of all models, the baseline's over the run's, with a paired 95 % interval; None
+        without one."""
         if number not in self.baselines:
             return None
         ours, theirs = (
-            [sample.nfe for sample in self.runs[n].samples]
+            [sample.forwards_of_all for sample in self.runs[n].samples]
             for n in (number, self.baselines[number])
         )
         if len(ours) < 2 or not all(ours):

@@ -379,7 +379,12 @@ def _summary(measured: Measured, words: Words) -> Iterator[str]:
         counts.append(f"{equal} equal within {measured.margin:g}")
         undecided = [differences[key] for key, w in tested.items() if w is Verdict.UNDECIDED]
         shown = sorted(d.detectable for d in undecided if d.detectable is not None)
-        half = f" (half of them show from {shown[len(shown) // 2]:.2f} on)" if shown else ""
+        # Of the others these are too few samples to show any difference.
+        half = (
+            f" ({len(shown)} of them can show, the median from {shown[len(shown) // 2]:.2f} on)"
+            if shown
+            else ""
+        )
         counts.append(f"{len(undecided)} undecided{half}")
         yield f"**Beside {beside}**, of {len(tested)} comparisons: {', '.join(counts)}."
     for task, accuracy in measured.floors().items():

@@ -68,7 +68,7 @@ def _check_vocabulary(option: str, other: Checkpoint, own: Checkpoint) -> None:
         first = different[0]
         raise ConfigError(
             f"{option} reads another vocabulary than model.name={own.options.name}: "
-            f"{len(different)} of {len(ours)} tokens differ, e.g. {first} is "
+            f"{len(different)} of its {len(theirs)} tokens differ, e.g. {first} is "
             f"{theirs.get(first)!r} and {ours.get(first)!r}; both models must share one tokenizer"
         )
 

@@ -89,6 +89,12 @@ def test_comparison_pairs_by_id() -> None:
     }
 
 
+def test_forwards_of_a_verifier_are_no_gain() -> None:
+    base = [sample("a", forwards={"step": 8})]
+    ours = [sample("a", forwards={"step": 1}, other_forwards={"verifier/step": 2, "verifier/p": 1})]
+    assert Comparison.of(ours, base).nfe_speedup == 2.0
+
+
 def test_a_run_against_itself_gains_nothing() -> None:
     results = worked_example()
     assert asdict(Comparison.of(results, results)) == {

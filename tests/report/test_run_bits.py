@@ -127,6 +127,14 @@ def test_the_command(
     shown = capsys.readouterr().out
     assert "bits/round" in shown and "independent uncertain tokens" in shown
     assert picture.read_bytes().startswith(b"\x89PNG")
+    for wrong, why in (
+        (tmp_path, "must end with .png"),
+        (tmp_path / "x.txt", "must end with .png"),
+        (tmp_path / "absent" / "x.png", "can't be written: No such file or directory"),
+    ):
+        assert main([str(plain.path), "--picture", str(wrong)]) == 2
+        assert capsys.readouterr().err == f"error: --picture {wrong} {why}\n"
+    assert list(tmp_path.parent.glob("*.png")) == []
     found = RunBits.of(plain)
     assert 0 < found.forced <= found.bound <= found.rounds == plain.summary()["metrics"]["nfe"]
     assert found.efficiency == found.bound / found.rounds

@@ -95,5 +95,5 @@ def test_a_verifier_of_another_vocabulary(tmp_path: Path) -> None:
     vocabulary = content["model"]["vocab"]
     vocabulary["!"], vocabulary["#"] = vocabulary["#"], vocabulary["!"]
     (other / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match="tiny-llada: 2 of 854 tokens differ"):
+    with pytest.raises(ConfigError, match="tiny-llada: 2 of its 854 tokens differ"):
         run(tmp_path / "runs", "deer", f"sampler.verifier={other}")

@@ -329,14 +329,27 @@ def test_drawn_values_do_not_depend_on_the_batch() -> None:
 class Small(Predictor):
     """Memory for two canvases."""
 
+    error: RuntimeError = torch.OutOfMemoryError("no memory")
+
     def predict(self, plan: Plan, store: KVStore | None) -> Prediction | None:
         if len(plan.tokens) > 2:
-            raise torch.OutOfMemoryError("no memory")
+            raise self.error
         return super().predict(plan, store)
 
 
-def test_fewer_branches_where_memory_is_short() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("no memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["accelerator", "CPU"],
+)
+def test_fewer_branches_where_memory_is_short(
+    error: RuntimeError, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Said once; what fits is decoded."""
+    monkeypatch.setattr(Small, "error", error)
     rule = ete(base__threshold=0.5, candidate_top_p=1.0, candidate_ratio=0.0)
     with pytest.warns(UserWarning, match="memory is short: 2 canvases per sequence") as said:
         found = decode(rule, ragged_prompts(4), Small(random_model()), record=True)
@@ -344,6 +357,12 @@ def test_fewer_branches_where_memory_is_short() -> None:
     widths = {len(step.tried) for one in found.values() for step in steps(one)}
     assert max(widths) == 2
     assert not any(one.failure for one in found.values())
+
+
+def test_another_error_is_not_taken_for_short_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Small, "error", RuntimeError("shapes do not fit"))
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        decode(ete(base__threshold=0.5), ragged_prompts(4), Small(random_model()), batch_size=4)
 
 
 def test_ends_are_neither_explored_nor_counted() -> None:

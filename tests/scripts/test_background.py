@@ -26,3 +26,13 @@ def test_refused_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert main([str(tmp_path / "empty.txt"), *output]) == 2
     assert capsys.readouterr().err == "error: the corpus holds no token\n"
     assert not (tmp_path / "table.json").exists()
+
+
+def test_an_output_that_can_not_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus, output = tmp_path / "corpus.txt", tmp_path / "absent" / "table.json"
+    corpus.write_text("mia")
+    assert main([str(corpus), "--output", str(output)]) == 2
+    said = capsys.readouterr().err
+    assert said == f"error: --output {output} can't be written: No such file or directory\n"
