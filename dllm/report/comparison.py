@@ -26,9 +26,9 @@ LONGEST = 60
 READING = (
     "accuracy: of the graded samples, with a 95 % Wilson interval. difference: accuracy minus the "
     "baseline's on the same samples, with a paired 95 % bootstrap interval.",
-    "NFE: forwards per sample, of every kind. speed-up: the baseline's forwards over the run's, of "
-    "all models (a verifier's, too), with a paired interval. TPF: tokens before the first end token "
-    "per forward. eNFE: rows computed per sample in whole canvases. padding: share of the "
+    "NFE: forwards per sample, of every kind. speed-up: the baseline's forwards over the run's, "
+    "those of further models with them, with a paired interval. TPF: tokens before the first end "
+    "token per forward. eNFE: rows computed per sample in whole canvases. padding: share of the "
     "committed positions behind the answer. tokens/s: of the run's own machine, once.",
     "bits/round: -log2 of the raw probabilities of what a round committed. bound: rounds that the "
     "rule needs at least for its bits. efficiency: bound over rounds made.",
