@@ -11,6 +11,7 @@ from typing import Any
 
 from dllm.constraints.clock import Deadline
 from dllm.constraints.errors import Undecided
+from dllm.constraints.json_schema.drafts import Draft
 from dllm.constraints.regex import ECMA_SPACE, CodeRange, complement
 
 
@@ -41,7 +42,7 @@ def fully_matched(pattern: str, text: str, deadline: Deadline) -> bool:
 def validator(schema: Any, deadline: Deadline) -> Any:
     """jsonschema's validator whose patterns are matched as here; its methods raise `Undecided`."""
     from jsonschema import ValidationError
-    from jsonschema.validators import extend, validator_for
+    from jsonschema.validators import extend
 
     def pattern(_: Any, wanted: str, value: Any, __: Any) -> Iterator[ValidationError]:
         if isinstance(value, str) and not _found(wanted, value, deadline):
@@ -77,7 +78,8 @@ def validator(schema: Any, deadline: Deadline) -> Any:
     }
     # A reference to the root would ask for the dialect's own validator again.
     rest = {key: value for key, value in named.items() if key != "$schema"}
-    return extend(validator_for(named), own)(rest if isinstance(schema, dict) else schema)
+    own_draft = Draft(extend(Draft.of(schema).validator, own))
+    return own_draft.judge(rest if isinstance(schema, dict) else schema)
 
 
 def _found(pattern: str, text: str, deadline: Deadline) -> bool:

@@ -15,6 +15,7 @@ from dllm.constraints import judging
 from dllm.constraints.clock import Deadline
 from dllm.constraints.errors import GrammarError, Undecided
 from dllm.constraints.grammar import Grammar, load_lark, read_lark
+from dllm.constraints.json_schema.drafts import parsed
 from dllm.constraints.json_schema.translate import read_json_schema
 from dllm.constraints.regex import compile_pattern
 
@@ -66,15 +67,11 @@ class JsonSchema(Language):
 
     @cached_property
     def schema(self) -> Any:
-        try:
-            return json.loads(_sized(self.text))
-        except RecursionError:
-            raise GrammarError("the schema is nested too deeply") from None
-        except ValueError as error:
-            raise GrammarError(f"the schema is not valid JSON: {error}") from None
+        return parsed(_sized(self.text))
 
     def complaint(self, text: str) -> str | None:
         from jsonschema import ValidationError
+        from referencing.exceptions import Unresolvable
 
         try:
             value = json.loads(text)
@@ -85,6 +82,10 @@ class JsonSchema(Language):
             return f"not valid by the schema: {error.message}"
         except Undecided:
             return judging.LATE
+        except RecursionError:
+            return "nested too deeply to be judged"
+        except Unresolvable as error:
+            return f"not to be judged by the schema: {error}"
         return None
 
     def guidance(self) -> str:

@@ -9,8 +9,10 @@ from derivations import sentence
 from jsonschema.validators import validator_for
 
 from dllm.constraints.checker import Checker, Verdict
+from dllm.constraints.clock import NEVER
 from dllm.constraints.errors import EmptyLanguage, GrammarError
 from dllm.constraints.json_schema.translate import read_json_schema
+from dllm.constraints.languages import JsonSchema
 
 
 PERSON = {
@@ -32,6 +34,9 @@ TREE = {
         }
     },
 }
+NEWEST = "https://json-schema.org/draft/2020-12/schema"
+DRAFT_7 = "http://json-schema.org/draft-07/schema#"
+DRAFT_4 = "http://json-schema.org/draft-04/schema#"
 SCHEMAS: list[tuple[Any, list[Any], list[Any]]] = [
     (True, [1, "a", None, [], {}, {"a": [1, {"b": "c"}]}, ["a", 1, "b"]], []),
     (PERSON, [{"name": "Ana"}, {"name": "", "age": 3}], [{}, {"name": 1}, {"name": "a", "x": 1}]),
@@ -84,6 +89,45 @@ SCHEMAS: list[tuple[Any, list[Any], list[Any]]] = [
     ),
     ({"allOf": [PERSON, {"required": ["age"]}]}, [{"name": "a", "age": 1}], [{"name": "a"}]),
     ({"anyOf": [{"type": "string"}, {"type": "null"}]}, ["a", None], [1]),
+    *(
+        (
+            {"$schema": draft, "type": "null", "$ref": "#/$defs/a", "$defs": {"a": a}},
+            valid,
+            invalid,
+        )
+        for a in ({"type": ["boolean", "null"]},)
+        for draft, valid, invalid in (
+            (DRAFT_7, [True, None], [1]),
+            (DRAFT_4, [True, None], [1]),
+            (NEWEST, [None], [True]),
+        )
+    ),
+    (
+        # Siblings that are not read neither tell branches apart.
+        {
+            "$schema": DRAFT_7,
+            "definitions": {"a": {"type": ["boolean", "null"]}},
+            "not": {"$ref": "#/definitions/a", "type": "integer"},
+        },
+        [],
+        [],
+    ),
+    (
+        {"$schema": DRAFT_7, "items": [{"type": "null"}], "additionalItems": False},
+        [[None], []],
+        [[1], [None, 1]],
+    ),
+    ({"$schema": DRAFT_4, "minimum": 3, "exclusiveMinimum": True}, [4], [3]),
+    (
+        # What it is about stands elsewhere in the document.
+        {
+            "properties": {"a": {"enum": [[1], [2]], "items": {"$ref": "#/$defs/b"}}},
+            "required": ["a"],
+            "$defs": {"b": {"minimum": 2}},
+        },
+        [{"a": [2]}],
+        [{"a": [1]}],
+    ),
     (
         {
             "type": "object",
@@ -238,7 +282,7 @@ def test_what_is_derived_is_valid(schema: Any, valid: list[Any], invalid: list[A
         ({"properties": {"a": {"typo": 1}}}, "#/properties/a: unknown keyword typo"),
         ({"contains": {}, "maxContains": 1}, "keyword (contains|maxContains) is not supported"),
         ({"not": {"minimum": 1}}, "this use of not is not supported"),
-        ({"type": "text"}, "text is no type"),
+        ({"type": "text"}, '#: "text" is no type of 2020-12'),
         ([1], "is no schema"),
         ({"type": 5}, "#: type needs a type or a list of types, not 5"),
         ({"minLength": "2"}, '#: minLength needs a whole number >= 0, not "2"'),
@@ -247,17 +291,33 @@ def test_what_is_derived_is_valid(schema: Any, valid: list[Any], invalid: list[A
         ({"pattern": 1}, "#: pattern needs a text"),
         ({"format": ["date"]}, "#: format needs a text"),
         ({"enum": "ab"}, "#: enum needs a list of values"),
-        ({"required": [1]}, "#: required needs a list of names"),
+        ({"required": [1]}, "#/required/0: 1 is not what 2020-12 has there"),
+        ({"required": True}, "#: required needs a list of names"),
         ({"properties": []}, "#: properties needs an object"),
         ({"allOf": {}}, "#: allOf needs a list of schemas"),
         ({"anyOf": []}, "#: anyOf needs a list of schemas"),
         ({"$ref": 1}, "#: .ref needs a text"),
-        ({"allOf": [{"minimum": 1}, {"minimum": "2"}]}, "#: minimum needs a number"),
-        ({"oneOf": [{"$ref": 1}, {"type": "string"}]}, "#: .ref needs a text"),
+        ({"allOf": [{"minimum": 1}, {"minimum": "2"}]}, "#/allOf/1: minimum needs a number"),
+        ({"oneOf": [{"$ref": 1}, {"type": "string"}]}, "#/oneOf/0: .ref needs a text"),
         ({"not": {"required": 1}}, "#/not: required needs a list of names"),
         ({"propertyNames": {"enum": 1}}, "#/propertyNames: enum needs a list of values"),
         ({"propertyNames": 1}, "propertyNames needs"),
-        ({"properties": {"a": {}}, "patternProperties": {"([": {}}}, "is no regular expression"),
+        (
+            {"properties": {"a": {}}, "patternProperties": {"([": {}}},
+            r'#/patternProperties: "\(\[" is no regex',
+        ),
+        ({"type": "integer", "minimum": 3, "exclusiveMinimum": True}, "needs a number in 2020-12"),
+        ({"type": "array", "items": [{}]}, "#: items is a list, which 2020-12 writes prefixItems"),
+        ({"$schema": NEWEST, "items": [{}]}, "#: items is a list, which 2020-12"),
+        ({"type": "null", "definitions": 3}, "#/definitions: 3 is no schema"),
+        ({"properties": {"a": [1]}}, r"#/properties/a: \[1\] is no schema"),
+        ({"dependencies": {"a": 3}}, "#/dependencies/a: 3 is"),
+        *(({key: 3}, f"#: {key} needs a schema, not 3") for key in ("not", "if", "then", "else")),
+        ({"$ref": "#/default", "default": {"if": 3}}, "#: if needs a schema"),
+        ({"$schema": DRAFT_4, "const": 3}, "#: keyword const is none of draft-04"),
+        ({"$schema": DRAFT_4, "exclusiveMinimum": 3}, "needs a boolean in draft-04"),
+        ({"$schema": "http://json-schema.org/draft-03/schema#"}, "draft-03.* is not supported"),
+        ({"$ref": "#a", "$defs": {"a": {"$anchor": "a"}}}, "#: .ref #a names an anchor"),
         ({"type": "string", "pattern": "(?<=a)b"}, "look-around .* is not supported"),
         ({"type": "string", "pattern": r"(a)\1"}, "a back-reference is not supported"),
     ],
@@ -286,10 +346,56 @@ def test_unknown_keywords_can_be_passed_over() -> None:
     read_json_schema({"type": "null", "typo": 1}, ignore_unknown=True)
 
 
-def test_a_chain_of_references_does_not_exhaust_the_stack() -> None:
-    chain = {str(i): {"$ref": f"#/definitions/{i + 1}"} for i in range(100_000)}
-    chain["100000"] = {"type": "null"}
-    read_json_schema({"$ref": "#/definitions/0", "definitions": chain})
+@pytest.mark.parametrize("length", [60, 100, 5000])
+def test_references_in_a_row_are_as_many_as_the_judge_follows(length: int) -> None:
+    chain: dict[str, Any] = {str(i): {"$ref": f"#/definitions/{i + 1}"} for i in range(length)}
+    chain[str(length)] = {"type": "null"}
+    text = json.dumps({"$schema": DRAFT_7, "$ref": "#/definitions/0", "definitions": chain})
+    language = JsonSchema(text, ignore_unknown=False)
+    if length > 64:
+        with pytest.raises(GrammarError, match="more than 64 references lead one to the next"):
+            language.grammar(NEVER)
+    else:
+        language.grammar(NEVER)
+        assert language.complaint("null") is None
+
+
+@pytest.mark.parametrize(("draft", "valid"), [(DRAFT_4, True), (DRAFT_7, True), (NEWEST, False)])
+def test_the_judge_reads_siblings_of_a_reference_as_the_draft_does(draft: str, valid: bool) -> None:
+    schema = {"$schema": draft, "type": "null", "$ref": "#/$defs/a"}
+    text = json.dumps({**schema, "$defs": {"a": {"type": "boolean"}}})
+    assert (JsonSchema(text, ignore_unknown=False).complaint("true") is None) is valid
+
+
+def test_an_answer_too_deep_for_the_judge_is_one_line() -> None:
+    language = JsonSchema('{"items": {"$ref": "#"}}', ignore_unknown=False)
+    assert language.complaint("[" * 900 + "]" * 900) == "nested too deeply to be judged"
+
+
+def test_keywords_of_other_drafts_can_be_passed_over() -> None:
+    grammar = read_json_schema({"$schema": DRAFT_4, "enum": [1, 2], "const": 1}, True)
+    assert Checker.of(grammar, 8).completable([b"2"], True) is Verdict.YES
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('{"maximum": NaN}', "NaN is no number"),
+        ('{"maximum": -Infinity}', "-Infinity is no number"),
+        ('{"maximum": 1e400}', "a number that is too large"),
+        ('{"enum": [1, {"a": -1e999}]}', "a number that is too large"),
+        ('{"const": ' + "1" * 5000 + "}", "a number that is too large"),
+        (r'{"const": "\ud800"}', "half a surrogate pair"),
+        (r'{"properties": {"\udfff": {}}}', "half a surrogate pair"),
+        ('{"type": "null", "type": "string"}', 'two members "type" in one object'),
+        ('{"properties": {"a": {}, "a": {}}}', 'two members "a" in one object'),
+        ('{"type": ', "is not valid JSON: Expecting value"),
+        (" " * 4_000_001, "^4000001 characters are more than"),
+    ],
+)
+def test_texts_that_cannot_be_read(text: str, complaint: str) -> None:
+    with pytest.raises(GrammarError, match=complaint):
+        JsonSchema(text, ignore_unknown=True).grammar(NEVER)
 
 
 def test_an_empty_branch_is_left_out() -> None:

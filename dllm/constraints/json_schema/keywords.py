@@ -114,6 +114,7 @@ def _is_object(value: Any) -> bool:
 
 _COUNT = _is_count, "a whole number >= 0"
 _TEXT = _is_text, "a text"
+_SCHEMA = (lambda value: isinstance(value, Mapping | bool)), "a schema"
 _SCHEMAS = (lambda value: bool(value) and _are_schemas(value)), "a list of schemas"
 _OBJECT = _is_object, "an object"
 _BOUND = (lambda value: isinstance(value, bool) or _is_number(value)), "a number"
@@ -128,7 +129,12 @@ _SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "patternProperties": _OBJECT,
     # Draft 3 writes it into the property.
     "required": (_are_texts, "a list of names"),
-    "propertyNames": ((lambda value: isinstance(value, Mapping | bool)), "a schema"),
+    "propertyNames": _SCHEMA,
+    "not": _SCHEMA,
+    "if": _SCHEMA,
+    "then": _SCHEMA,
+    "else": _SCHEMA,
+    "contains": _SCHEMA,
     "dependencies": _OBJECT,
     "dependentRequired": _OBJECT,
     "dependentSchemas": _OBJECT,
@@ -152,13 +158,21 @@ _SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {
 """What the values of keywords have to be."""
 
 
-def well_formed(schema: Mapping[str, Any], where: str) -> None:
-    """Raises `GrammarError` for a keyword with a value that says nothing."""
+def malformed(schema: Mapping[str, Any], where: str) -> str | None:
+    """What is wrong with a keyword whose value says nothing."""
     for keyword in schema.keys() & _SHAPES.keys():
         is_right, wanted = _SHAPES[keyword]
         if not is_right(schema[keyword]):
             shown = json.dumps(schema[keyword])[:40]
-            raise GrammarError(f"{where}: {keyword} needs {wanted}, not {shown}")
+            return f"{where}: {keyword} needs {wanted}, not {shown}"
+    return None
+
+
+def well_formed(schema: Mapping[str, Any], where: str) -> None:
+    """Raises `GrammarError` for a keyword with a value that says nothing."""
+    complaint = malformed(schema, where)
+    if complaint is not None:
+        raise GrammarError(complaint)
 
 
 def check(schema: Mapping[str, Any], where: str, ignore_unknown: bool) -> None:
@@ -180,8 +194,11 @@ def resolve(root: Any, reference: str, where: str) -> Any:
     """What a reference within the same document points at."""
     if not reference.startswith("#"):
         raise GrammarError(f"{where}: $ref {reference} is not within the schema")
+    path = unquote(reference[1:])
+    if path and not path.startswith("/"):
+        raise GrammarError(f"{where}: $ref {reference} names an anchor, which is not supported")
     here = root
-    for part in unquote(reference[1:]).split("/")[1:]:
+    for part in path.split("/")[1:]:
         key: Any = part.replace("~1", "/").replace("~0", "~")
         if isinstance(here, list) and key.isdigit():
             key = int(key)

@@ -24,6 +24,7 @@ from dllm.constraints.errors import EmptyLanguage, GrammarError
 from dllm.constraints.grammar import Grammar
 from dllm.constraints.json_schema import numbers, strings
 from dllm.constraints.json_schema.branches import TYPES, exclusive, kinds, negations, spelled_out
+from dllm.constraints.json_schema.drafts import Draft
 from dllm.constraints.json_schema.keywords import check, resolve, well_formed
 from dllm.constraints.json_schema.merging import Schema, both, of_member, types
 from dllm.constraints.regex import Pattern, compile_pattern, compile_search
@@ -32,6 +33,8 @@ from dllm.constraints.regex import Pattern, compile_pattern, compile_search
 BLANKS = r"[ \t\n\r]*"
 MAX_ITEMS = 64
 """Longest array where the number of items is counted, without an upper bound of the schema."""
+MAX_CHAIN = 64
+"""References in a row; whoever judges the answer follows them on its stack."""
 _KEYWORDS = {
     "object": [
         "properties",
@@ -59,9 +62,12 @@ def read_json_schema(
     Raises `GrammarError` for a schema that is none, can't be expressed, or accepts nothing;
     `Undecided` at the deadline.
     """
-    translator = _Translator(schema, ignore_unknown, deadline)
+    draft = Draft.of(schema)
+    translator = _Translator(schema, draft, ignore_unknown, deadline)
     try:
-        value = translator.value(schema, "#")
+        draft.check(schema, deadline)
+        value = translator.value(draft.read(schema, "#", ignore_unknown), "#")
+        draft.check_judge(schema)
     except RecursionError:
         raise GrammarError("the schema is nested too deeply") from None
     blanks, opening = translator.regex(BLANKS), translator.regex(f'{BLANKS}"')
@@ -94,8 +100,10 @@ After = Literal["start", "plain", "text"]
 
 
 class _Translator:
-    def __init__(self, root: Any, ignore_unknown: bool, deadline: Deadline) -> None:
-        self.root, self.ignore_unknown, self.deadline = root, ignore_unknown, deadline
+    def __init__(self, root: Any, draft: Draft, ignore_unknown: bool, deadline: Deadline) -> None:
+        self.root, self.draft, self.deadline = root, draft, deadline
+        self.ignore_unknown = ignore_unknown
+        self._resolved: dict[str, Any] = {}
         self.rules: list[tuple[str, tuple[str, ...]]] = []
         self.lexemes: dict[str, Pattern] = {}
         self._values: dict[str, Value] = {}
@@ -154,6 +162,12 @@ class _Translator:
         """The punctuation that ends an object or array."""
         lead = {"start": f"{re.escape(opening)}{BLANKS}", "plain": "", "text": f'"{BLANKS}'}[after]
         return self.regex(f"{lead}{re.escape(closing)}{BLANKS}")
+
+    def resolve(self, reference: str, where: str) -> Any:
+        if reference not in self._resolved:
+            found = resolve(self.root, reference, where)
+            self._resolved[reference] = self.draft.read(found, reference, self.ignore_unknown)
+        return self._resolved[reference]
 
     # ---- what a schema accepts ----
 
@@ -239,7 +253,11 @@ class _Translator:
                 if reference not in seen:
                     seen.add(reference)
                     followed.add(reference)
-                    pending += [reference, resolve(self.root, reference, where)]
+                    if len(followed) > MAX_CHAIN:
+                        raise GrammarError(
+                            f"{where}: more than {MAX_CHAIN} references lead one to the next"
+                        )
+                    pending += [reference, self.resolve(reference, where)]
             alternatives += [(k, part[k]) for k in ("anyOf", "oneOf") if k in part]
         if not alternatives:
             return _either(self.value(rest, where))
@@ -279,7 +297,7 @@ class _Translator:
             merged = both(merged, own, where)
             if "$ref" in part and part["$ref"] not in seen:
                 seen.add(part["$ref"])
-                pending.append(resolve(self.root, part["$ref"], where))
+                pending.append(self.resolve(part["$ref"], where))
             pending += part.get("allOf", [])
         return merged
 
@@ -304,21 +322,18 @@ class _Translator:
         """Whether a value satisfies all that the schema says."""
         if not schema.keys() - {"const", "enum", "type"} and "type" not in schema:
             return lambda value: True
-        from jsonschema.exceptions import SchemaError, ValidationError
-        from jsonschema.validators import extend, validator_for
+        from jsonschema.exceptions import ValidationError
+        from jsonschema.validators import extend
 
         def pattern(_: Any, wanted: str, value: Any, __: Any) -> Iterator[ValidationError]:
             if isinstance(value, str) and not strings.matches(wanted, value):
                 yield ValidationError("no match")
 
-        known_by = validator_for(self.root if isinstance(self.root, Mapping) else {})
         # Python's own search can take exponential time.
-        validator = extend(known_by, {"pattern": pattern})
-        known = {key: value for key, value in schema.items() if key != "$ref"}
-        try:
-            return validator(known).is_valid
-        except SchemaError as error:
-            raise GrammarError(f"{where}: {error.message}") from None
+        draft = Draft(extend(self.draft.validator, {"pattern": pattern}))
+        known = {key: value for key, value in schema.items() if key not in ("$ref", "$schema")}
+        # What it refers to is in the document.
+        return draft.judge(self.root).evolve(schema=known).is_valid
 
     def _negated(self, schema: Mapping[str, Any], where: str) -> list[Body]:
         refused = schema["not"]
