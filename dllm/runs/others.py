@@ -24,7 +24,11 @@ def others(config: DictConfig, sampler: Sampler, own: Checkpoint) -> dict[str, C
     found = {}
     for name in sorted(sampler.models):
         option = f"sampler.{name}={getattr(sampler, name)}"
-        checkpoint = Checkpoint(options_of(sampler, name, config))
+        try:
+            checkpoint = Checkpoint(options_of(sampler, name, config))
+        except ConfigError as error:
+            # A folder that is no checkpoint: the user has given it as the sampler's.
+            raise ConfigError(str(error).replace("model.path=", f"sampler.{name}=")) from None
         _check_vocabulary(option, checkpoint, own)
         sampler.check_other(name, checkpoint.spec, own.spec)
         own.share(checkpoint)
@@ -47,7 +51,7 @@ def options_of(sampler: Sampler, name: str, config: DictConfig) -> ModelOptions:
     option = f"sampler.{name}={choice}"
     if choice in configuration.choices("model"):
         given = [f"model={choice}"]
-    elif Path(choice).is_dir():
+    elif choice and Path(choice).is_dir():
         given = ["model=checkpoint", f"model.path='{choice}'", f"model.name={Path(choice).name}"]
         # A folder says nothing of these: as the run's own model.
         given += [f"model.dtype={config.model.dtype}", f"model.device={config.model.device}"]

@@ -56,6 +56,8 @@ def test_the_verifier_s_own_answers(drafter: str, tmp_path: Path) -> None:
         ("tiny-wedlm", "sampler.verifier=tiny-wedlm must predict the next token"),
         ("tiny-llada", "sampler.verifier=tiny-llada must predict the next token"),
         ("absent", "sampler.verifier=absent is no folder and not one of "),
+        ("", "sampler.verifier= is no folder and not one of "),
+        (str(Path(__file__).parent), "^sampler.verifier=.*/runs holds no config.json"),
     ],
 )
 def test_a_verifier_that_does_not_fit(verifier: str, words: str, tmp_path: Path) -> None:
