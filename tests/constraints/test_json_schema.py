@@ -89,6 +89,16 @@ SCHEMAS: list[tuple[Any, list[Any], list[Any]]] = [
     ),
     ({"allOf": [PERSON, {"required": ["age"]}]}, [{"name": "a", "age": 1}], [{"name": "a"}]),
     ({"anyOf": [{"type": "string"}, {"type": "null"}]}, ["a", None], [1]),
+    ({"allOf": [{"enum": [1, [True], "a"]}, {"enum": [True, [1], "a"]}]}, ["a"], [1, True]),
+    ({"oneOf": [{"enum": [1, "a"]}, {"enum": [True, "a"]}]}, [1, True], ["a"]),
+    (
+        {
+            "properties": {name: {"type": "null"} for name in "abc"},
+            "allOf": [{"dependencies": {"a": ["b"]}}, {"dependencies": {"a": ["c"]}}],
+        },
+        [{}, {"a": None, "b": None, "c": None}],
+        [{"a": None}, {"a": None, "c": None}],
+    ),
     *(
         (
             {"$schema": draft, "type": "null", "$ref": "#/$defs/a", "$defs": {"a": a}},

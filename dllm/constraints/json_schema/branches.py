@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dllm.constraints.errors import GrammarError
-from dllm.constraints.json_schema.merging import Schema, both, of_member, types
+from dllm.constraints.json_schema.merging import Schema, among, both, of_member, types
 
 
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
@@ -137,7 +137,7 @@ def _without(branch: Any, other: Any, where: str) -> Any | None:
             return both(branch, {"minItems": 1}, where)
     ours, theirs = _values(branch), _values(other)
     if ours is not None and theirs is not None:
-        left = [value for value in ours if value not in theirs]
+        left = [value for value in ours if not among(value, theirs)]
         rest = {key: value for key, value in branch.items() if key != "const"}
         return {**rest, "enum": left} if left else None
     required = set(branch.get("required", ()))
@@ -177,7 +177,7 @@ def _disjoint(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
         return True
     ours, theirs = _values(left), _values(right)
     if ours is not None and theirs is not None:
-        return not any(value in theirs for value in ours)
+        return not any(among(value, theirs) for value in ours)
     for kind, (low, high) in _RANGES.items():
         if a == b == [kind] and (_above(left, right, low, high) or _above(right, left, low, high)):
             return True

@@ -29,12 +29,35 @@ def both(left: Schema, right: Schema, where: str) -> Schema:
         merged.update(_members(left, right))
         right = {key: value for key, value in right.items() if key not in objects}
     for key, value in right.items():
-        if key not in merged or merged[key] == value:
+        if key not in merged or same(merged[key], value):
             merged[key] = value
         elif key in _RULES:
             merged[key] = _RULES[key](merged[key], value)
         elif key not in _NOTES:
             raise GrammarError(f"{where}: two values of {key} can't be merged")
+    return merged
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two JSON values are equal: 1 is 1.0, but true is not 1."""
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    return left == right
+
+
+def among(value: Any, values: list[Any]) -> bool:
+    return any(same(value, one) for one in values)
+
+
+def _dependencies(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**left, **right}
+    for name in left.keys() & right.keys():
+        parts = [{"required": p} if isinstance(p, list) else p for p in (left[name], right[name])]
+        merged[name] = {"allOf": parts}
     return merged
 
 
@@ -112,7 +135,7 @@ _NOTES = frozenset(
 )
 _RULES: dict[str, Callable[[Any, Any], Any]] = {
     "type": _common_types,
-    "enum": lambda a, b: [value for value in a if value in b],
+    "enum": lambda a, b: [value for value in a if among(value, b)],
     "required": lambda a, b: list(dict.fromkeys([*a, *b])),
     "minimum": max,
     "maximum": min,
@@ -129,5 +152,5 @@ _RULES: dict[str, Callable[[Any, Any], Any]] = {
     "allOf": lambda a, b: [*a, *b],
     "anyOf": lambda a, b: [{"allOf": [x, y]} for x in a for y in b],
     "not": lambda a, b: {"anyOf": [a, b]},
-    "dependencies": lambda a, b: {**a, **b},
+    "dependencies": _dependencies,
 }
