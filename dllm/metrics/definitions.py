@@ -6,7 +6,7 @@ sequence took part, of every kind; TPF = sum of effective tokens / sum of NFE ov
 shared by the batch (end to end: with tokenising and grading); eNFE = sum over the forwards of rows
 computed / length of the canvas at that forward (its answer may be cut or grow later); latency =
 seconds from entering the batch to leaving it. Totals, not means of ratios, unless the name says
-macro.
+macro. A sample that failed costs its forwards and seconds, but its tokens count in no rate.
 """
 
 from collections import Counter
@@ -160,8 +160,8 @@ class Summary:
     """The constraint's single checks, mean per sample."""
     lookaheads: float = 0.0
     """Those that only tried likely fillings, mean per sample."""
-    vetoes_per_token: float = 0.0
-    """What the constraint refused per effective token."""
+    vetoes_per_token: float | None = 0.0
+    """What the constraint refused per effective token; None where there is no such token."""
     timeouts: int = 0
     """Checks that ran out of time."""
     constraint_share: float = 0.0
@@ -185,6 +185,8 @@ class Summary:
         nfe = sum(s.nfe for s in samples)
         effective = sum(s.effective for s in samples)
         committed = sum(s.committed for s in samples)
+        finished = [s for s in samples if s.failure is None]
+        earned = sum(s.effective for s in finished)
         kinds: Counter[str] = Counter()
         for sample in samples:
             kinds.update(sample.forwards)
@@ -210,10 +212,10 @@ class Summary:
             enfe=fmean(s.enfe for s in samples),
             steps=sum(s.steps for s in samples) / n,
             effective=effective / n,
-            tpf=effective / nfe if nfe else 0.0,
-            tpf_macro=fmean(s.effective / s.nfe if s.nfe else 0.0 for s in samples),
-            tpf_canvas=committed / nfe if nfe else 0.0,
-            tokens_per_second=effective / seconds if seconds else 0.0,
+            tpf=earned / nfe if nfe else 0.0,
+            tpf_macro=sum(s.effective / s.nfe for s in finished if s.nfe) / n,
+            tpf_canvas=sum(s.committed for s in finished) / nfe if nfe else 0.0,
+            tokens_per_second=earned / seconds if seconds else 0.0,
             latency=fmean(latencies),
             latency_p50=float(np.quantile(latencies, 0.5)),
             latency_p95=float(np.quantile(latencies, 0.95)),
@@ -222,16 +224,16 @@ class Summary:
             accuracy_by_task={
                 task: sum(grades) / len(grades) for task, grades in sorted(by_task.items())
             },
-            tokens_per_second_end_to_end=effective
+            tokens_per_second_end_to_end=earned
             / max(1e-9, seconds + sum(s.other_seconds for s in samples)),
-            rows_per_token=sum(s.rows for s in samples) / max(1, effective),
+            rows_per_token=sum(s.rows for s in samples) / max(1, earned),
             stale_share=sum(s.stale for s in samples) / max(1, sum(s.attended for s in samples)),
             audited=audited,
             audit_kl=sum(s.audit_kl for s in samples) / max(1, audited),
             audit_changed=sum(s.audit_changed for s in samples) / max(1, audited),
             checks=sum(s.checks for s in samples) / n,
             lookaheads=sum(s.lookaheads for s in samples) / n,
-            vetoes_per_token=sum(s.rejections for s in samples) / max(1, effective),
+            vetoes_per_token=sum(s.rejections for s in samples) / earned if earned else None,
             timeouts=sum(s.timeouts for s in samples),
             constraint_share=sum(s.constraint_seconds for s in samples)
             / max(1e-9, sum(s.seconds for s in samples)),
@@ -257,10 +259,11 @@ class Comparison:
     how far the next one would be from it (`python -m scripts.bench` repeats).
     """
 
-    nfe_speedup: float
-    """In forwards of all models: what a verifier adds is no gain."""
+    nfe_speedup: float | None
+    """In forwards of all models: what a verifier adds is no gain. Over the samples that failed in
+    neither run; None where there is none."""
     agreement: float
-    """Share of samples with exactly the baseline's tokens."""
+    """Share of samples with exactly the baseline's tokens; one that failed agrees with none."""
     mcnemar_p: float
     """Over the graded samples."""
 
@@ -272,9 +275,10 @@ class Comparison:
             raise ValueError("run and baseline hold different samples")
         pairs = [(s, of_id[s.id]) for s in results]
         graded = [(a.correct, bool(b.correct)) for a, b in pairs if a.correct is not None]
+        finished = [(a, b) for a, b in pairs if a.failure is None and b.failure is None]
+        ours = sum(a.forwards_of_all for a, _ in finished)
         return cls(
-            nfe_speedup=sum(b.forwards_of_all for _, b in pairs)
-            / max(sum(a.forwards_of_all for a, _ in pairs), 1),
-            agreement=fmean(a.tokens == b.tokens for a, b in pairs),
+            nfe_speedup=sum(b.forwards_of_all for _, b in finished) / ours if ours else None,
+            agreement=sum(a.tokens == b.tokens for a, b in finished) / len(pairs),
             mcnemar_p=mcnemar([a for a, _ in graded], [b for _, b in graded]),
         )

@@ -11,6 +11,7 @@ from dllm.metrics.statistics import ratio_interval, wilson
 from dllm.report.bits import RunBits
 from dllm.report.cells import Cell
 from dllm.report.judged import perplexity, same_end
+from dllm.report.tables import ratio
 from dllm.tasks.parallelbench.theory import Kind, lower_bound, sampled_accuracy
 
 
@@ -238,7 +239,7 @@ COLUMNS = {
     ),
     "vetoes": Column(
         "what the constraint refused per token before the first end token",
-        lambda cell: f"{cell.metrics['vetoes_per_token']:.2f}",
+        lambda cell: ratio(cell.metrics["vetoes_per_token"]),
     ),
     "share": Column(
         "share of the decode time spent in the constraint's reviews",

@@ -11,6 +11,7 @@ from dllm.report.existing import Run
 from dllm.report.plan import published_row
 from dllm.report.published import MARKS
 from dllm.report.recipe import differences, recipe
+from dllm.report.tables import ratio
 
 
 def against_published(run: Run) -> Iterator[dict[str, str]]:
@@ -37,7 +38,7 @@ def against_published(run: Run) -> Iterator[dict[str, str]]:
         "published speed": row.speed or "",
         "measured TPF": f"{m.tpf:.2f}",
         "published speed-up": "" if row.speedup is None else f"{row.speedup:g}",
-        "measured speed-up in forwards": "" if versus is None else f"{versus['nfe_speedup']:.2f}",
+        "measured speed-up in forwards": "" if versus is None else ratio(versus["nfe_speedup"]),
         "other than the preset": ", ".join(_changed(run, wanted)),
     }
 

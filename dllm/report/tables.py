@@ -29,12 +29,13 @@ COLUMNS = (
 FOOTNOTE = (
     "NFE: forwards per sample, of every kind; those of a further model stand after the + and are "
     "not in TPF; in brackets the canvases that they hold, where a forward holds several (branches, "
-    "guidance). TPF: tokens before the first end token per forward, over all samples. "
+    "guidance). TPF: tokens before the first end token per forward, over all samples; those of a "
+    "failed one do not count, here and in tokens/s. "
     "padding: share of the committed positions that lie behind the answer. "
-    "speed-up: forwards of all models, baseline over run, on the same samples, canvas, blocks and "
-    "end policy; with a verifier, too, the baseline is the canvas's own model, one token per step "
-    "(the verifier's own decoding is model=VERIFIER sampler=left_to_right). tokens/s is this "
-    "machine's, once."
+    "speed-up: forwards of all models, baseline over run, on the same samples (none that failed in "
+    "either), canvas, blocks and end policy; with a verifier, too, the baseline is the canvas's own "
+    "model, one token per step (the verifier's own decoding is model=VERIFIER "
+    "sampler=left_to_right). tokens/s is this machine's, once."
 )
 
 
@@ -47,6 +48,10 @@ CONSTRAINED_FOOTNOTE = (
 )
 
 
+def ratio(value: float | None, unit: str = "") -> str:
+    return "-" if value is None else f"{value:.2f}{unit}"
+
+
 def constrained(run: Mapping[str, Any]) -> tuple[str, ...]:
     """What a constraint did, and how valid the outputs are."""
     m = run["metrics"]
@@ -56,7 +61,7 @@ def constrained(run: Mapping[str, Any]) -> tuple[str, ...]:
         checks += f" ({m['lookaheads']:.1f} lookaheads)"
     if m["timeouts"]:
         checks += f" ({m['timeouts']} timed out)"
-    return valid, checks, f"{m['vetoes_per_token']:.2f}", f"{m['constraint_share']:.1%}"
+    return valid, checks, ratio(m["vetoes_per_token"]), f"{m['constraint_share']:.1%}"
 
 
 def cells(run: Mapping[str, Any]) -> tuple[str, ...]:
@@ -87,7 +92,7 @@ def cells(run: Mapping[str, Any]) -> tuple[str, ...]:
         f"{m['tpf']:.2f}",
         f"{m['padding_share']:.2f}",
         f"{m['tokens_per_second']:.0f}",
-        "-" if versus is None else f"{versus['nfe_speedup']:.2f}x",
+        ratio(versus and versus["nfe_speedup"], "x"),
     )
 
 

@@ -32,7 +32,8 @@ class Tracked:
         self._count += 1
         self._correct += bool(result.correct)
         self._graded += result.correct is not None
-        self._effective += result.effective
+        if result.failure is None:
+            self._effective += result.effective
         self._nfe += result.nfe
         self._seconds += result.seconds
         values = {
@@ -63,7 +64,7 @@ class Tracked:
             self._tracker.log(values, "denoising_step", step)
         self._tracker.table("samples", [result.row() for result in results])
         versus = summary.get("versus_baseline", {})
-        self._tracker.summary({**_scalars(summary["metrics"]), **versus})
+        self._tracker.summary(_scalars(summary["metrics"] | versus))
         made = exhibits(folder.path) if exhibits is not None else ()
         self._tracker.attach(f"run-{summary['fingerprint']}", [*folder.files(), *made])
 

@@ -69,7 +69,23 @@ def test_a_sample_given_up_at_once_divides_nothing_by_zero() -> None:
     result = sample("a", forwards={}, effective=0, committed=0, failure="broken")
     summary = Summary.of([result])
     assert summary.tpf == summary.tpf_macro == summary.tpf_canvas == summary.padding_share == 0
-    assert Comparison.of([result], [result]).nfe_speedup == 0
+    assert summary.vetoes_per_token is None
+    assert Comparison.of([result], [result]).nfe_speedup is None
+
+
+def test_a_sample_that_failed_improves_no_figure() -> None:
+    base = [sample(name, forwards={"step": 8}, effective=4, tokens=[5] * 4) for name in "ab"]
+    given_up = sample("b", forwards={"step": 1}, effective=4, tokens=[5] * 4, failure="given up")
+    ours = [sample("a", forwards={"step": 4}, effective=4, tokens=[5] * 4), given_up]
+    assert Comparison.of(ours, base).nfe_speedup == 2
+    assert Comparison.of(base, ours).nfe_speedup == 0.5
+    assert Comparison.of(ours, base).agreement == 0.5
+    summary, alone = Summary.of(ours), Summary.of(ours[:1])
+    assert summary.tpf == pytest.approx(4 / 5) and summary.tpf < alone.tpf
+    assert summary.tpf_macro == alone.tpf_macro / 2
+    assert summary.tpf_canvas < alone.tpf_canvas
+    assert summary.tokens_per_second < alone.tokens_per_second
+    assert Comparison.of([given_up], base[1:]).nfe_speedup is None
 
 
 def test_comparison_pairs_by_id() -> None:
