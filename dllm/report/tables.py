@@ -33,8 +33,8 @@ FOOTNOTE = (
     "failed one do not count, here and in tokens/s. "
     "padding: share of the committed positions that lie behind the answer. "
     "speed-up: forwards of all models, baseline over run, on the same samples (none that failed in "
-    "either), canvas, blocks and end policy; with a verifier, too, the baseline is the canvas's own "
-    "model, one token per step (the verifier's own decoding is model=VERIFIER "
+    "either), canvas, blocks and end policy; with a verifier, too, the baseline is the canvas's "
+    "own model, one token per step (the verifier's own decoding is model=VERIFIER "
     "sampler=left_to_right). tokens/s is this machine's, once."
 )
 
