@@ -181,4 +181,5 @@ def test_range(rule: str, option: str) -> None:
         OmegaConf.update(config, f"sampler.{option}", value)
         with pytest.raises(ConfigError) as error:
             build(config.sampler, "sampler")
-        assert str(error.value) == f"sampler.{option}={value} {phrase}"
+        reason = "must be finite" if value != value else phrase
+        assert str(error.value) == f"sampler.{option}={value} {reason}"
