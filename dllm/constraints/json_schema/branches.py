@@ -131,8 +131,8 @@ def _without(branch: Any, other: Any, where: str) -> Any | None:
             if bound in other and not isinstance(branch.get(beyond), bool):
                 return both(branch, {beyond: other[bound]}, where)
     if given == refusing == ["array"]:
-        items = branch.get("items"), other.get("items")
-        if all(isinstance(one, Mapping) for one in items) and _disjoint(*items):
+        mine, its = branch.get("items"), other.get("items")
+        if isinstance(mine, Mapping) and isinstance(its, Mapping) and _disjoint(mine, its):
             # Both accept the empty one.
             return both(branch, {"minItems": 1}, where)
     ours, theirs = _values(branch), _values(other)
