@@ -7,7 +7,7 @@ from pathlib import Path
 import gguf_file
 import pytest
 import torch
-from random_checkpoint import TOKENIZER, write_checkpoint
+from random_checkpoint import TOKENIZER, small_run, write_checkpoint
 from tokenizers import Tokenizer
 
 from dllm.models.packaged import convert
@@ -56,16 +56,6 @@ def options(checkpoint: Path, tmp_path: Path) -> Callable[..., list[str]]:
     """Command-line options of a small, quiet run into the test's folder; more are added behind."""
 
     def listed(*more: str) -> list[str]:
-        return [
-            f"model.path={checkpoint}",
-            f"output={tmp_path / 'runs'}",
-            "tracker=none",
-            "progress=false",
-            "gen_length=8",
-            "sampler.region.block_length=8",
-            "limit=6",
-            "batch_size=2",
-            *more,
-        ]
+        return small_run(checkpoint, tmp_path / "runs", *more)
 
     return listed

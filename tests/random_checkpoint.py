@@ -25,3 +25,18 @@ def write_checkpoint(folder: Path, **changes: Any) -> Path:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(TOKENIZER / name, folder / name)
     return folder
+
+
+def small_run(checkpoint: Path, output: Path, *more: str) -> list[str]:
+    """Command-line options of a quiet run of six short answers; more are added behind."""
+    return [
+        f"model.path={checkpoint}",
+        f"output={output}",
+        "tracker=none",
+        "progress=false",
+        "gen_length=8",
+        "sampler.region.block_length=8",
+        "limit=6",
+        "batch_size=2",
+        *more,
+    ]

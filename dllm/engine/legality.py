@@ -47,6 +47,9 @@ def refusals(
     rule, policy = type(sampler).__name__, type(cache).__name__
     wanted = needs(sampler)
     found = []
+    kind = type(sampler)
+    if kind.choose is Sampler.choose and kind.select is Sampler.select:
+        found.append(f"sampler={rule} says nowhere what it commits: it needs a method choose")
     if sampler.batch_one and batch_size > 1:
         found.append(f"batch_size={batch_size}: {rule} is defined for batch_size=1")
     found += _attention(cache, spec, "the model's")

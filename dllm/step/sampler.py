@@ -227,8 +227,9 @@ class Sampler:
     def choose(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
     ) -> Bool[Tensor, "batch rows"]:
-        """The rule: which candidates to commit."""
-        raise NotImplementedError(f"{type(self).__name__} lacks a rule")
+        """The rule: which candidates to commit. A sampler that has neither this nor a `select` of
+        its own is refused before it decodes."""
+        raise NotImplementedError
 
     def marks(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState

@@ -1,13 +1,12 @@
 """Window, dLLM-Cache, d2Cache, dKV and vicinity: what holds for every approximate cache."""
 
-import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
+from ranges import POSITIVE, UNIT, at_least, check_range
 from scripted import built
 from tiny_decoding import SPEC, ragged_prompts, random_model
 
@@ -106,8 +105,8 @@ def test_guidance_is_refused(name: str) -> None:
         list(decoder.decode(ragged_prompts(1)))
 
 
-AT_LEAST_ONE = ((1,), (0,), "must be >= 1")
-UNIT = ((0.0, 1.0), (math.nextafter(0, -1), math.nextafter(1, 2)), "is outside [0, 1]")
+AT_LEAST_ONE = at_least(1, 0)
+AT_LEAST_ZERO = at_least(0, -1)
 RANGES = {
     ("window", "outer_window"): AT_LEAST_ONE,
     ("window", "refresh_cycle"): AT_LEAST_ONE,
@@ -115,13 +114,13 @@ RANGES = {
     ("dllm_cache", "response_interval"): AT_LEAST_ONE,
     ("dllm_cache", "update_share"): UNIT,
     ("d2cache", "current_k"): AT_LEAST_ONE,
-    ("d2cache", "inflate_w"): ((0,), (-1,), "must be >= 0"),
-    ("d2cache", "sigma"): ((math.nextafter(0, 1),), (0.0,), "must be > 0"),
+    ("d2cache", "inflate_w"): AT_LEAST_ZERO,
+    ("d2cache", "sigma"): POSITIVE,
     ("d2cache", "rollout_p"): UNIT,
     ("dkv", "refresh_every"): AT_LEAST_ONE,
-    ("vicinity", "prefix_look"): ((0,), (-1,), "must be >= 0"),
-    ("vicinity", "after_look"): ((0,), (-1,), "must be >= 0"),
-    ("vicinity", "warmup_steps"): ((0,), (-1,), "must be >= 0"),
+    ("vicinity", "prefix_look"): AT_LEAST_ZERO,
+    ("vicinity", "after_look"): AT_LEAST_ZERO,
+    ("vicinity", "warmup_steps"): AT_LEAST_ZERO,
     ("vicinity", "refresh_every"): AT_LEAST_ONE,
 }
 
@@ -129,16 +128,7 @@ RANGES = {
 @pytest.mark.parametrize(("name", "option"), RANGES)
 def test_option_range(name: str, option: str) -> None:
     """A bound is allowed, what is beyond it is refused by name."""
-    allowed, refused, phrase = RANGES[name, option]
-    config = compose([f"cache={name}"])
-    for value in allowed:
-        OmegaConf.update(config, f"cache.{option}", value)
-        build(config.cache, "cache")
-    for value in refused:
-        OmegaConf.update(config, f"cache.{option}", value)
-        with pytest.raises(ConfigError) as error:
-            build(config.cache, "cache")
-        assert str(error.value) == f"cache.{option}={value} {phrase}"
+    check_range(compose([f"cache={name}"]), "cache", option, RANGES[name, option])
 
 
 @pytest.mark.parametrize("baseline", ["true", "false"])

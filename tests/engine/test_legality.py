@@ -1,6 +1,6 @@
 """Reasons why a sampler, a cache and a model do not go together."""
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 from scripted import built
@@ -12,6 +12,7 @@ from dllm.engine.legality import needs, other_refusals, refusals
 from dllm.engine.setting import Setting
 from dllm.errors import ConfigError
 from dllm.step.canvas import Prompt
+from dllm.step.sampler import Sampler
 
 
 def cache(name: str):
@@ -22,6 +23,18 @@ def test_a_plain_rule_fits_everywhere() -> None:
     for policy in ("none", "prefix", "dual"):
         assert refusals(sampler("sampler=threshold"), cache(policy), SPEC) == []
     assert refusals(sampler("sampler=credit"), cache("dual"), SPEC) == []
+
+
+def test_a_sampler_without_a_rule() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Idle(Sampler):
+        pass
+
+    idle = Idle(**{f.name: getattr(sampler("sampler=threshold"), f.name) for f in fields(Idle)})
+    (reason,) = refusals(idle, NoCache(), SPEC)
+    assert reason == "sampler=Idle says nowhere what it commits: it needs a method choose"
+    with pytest.raises(ConfigError, match="a method choose"):
+        decode(idle, ragged_prompts())
 
 
 @pytest.mark.parametrize("policy", ["prefix", "dual"])

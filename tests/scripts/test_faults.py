@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from forked import forked
+from random_checkpoint import small_run
 from whole_runs import contents, main
 
 from dllm.runs.folder import RunFolder
@@ -33,18 +34,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path):
 
 
 def small(checkpoint: Path, output: Path, *more: str) -> list[str]:
-    return [
-        f"model.path={checkpoint}",
-        f"output={output}",
-        "tracker=none",
-        "progress=false",
-        "gen_length=8",
-        "sampler.region.block_length=8",
-        "limit=6",
-        "batch_size=2",
-        *GIVEN,
-        *more,
-    ]
+    return small_run(checkpoint, output, *GIVEN, *more)
 
 
 def after_each_sample(happens: Callable[[int], None]) -> None:
