@@ -24,6 +24,7 @@ from dllm.step.state import SamplerState
 
 VOCABULARY, BLOCK, PROMPT = 126_464, 32, 16
 MASK, EOS = 126_336, 126_081
+FAVOURITES = 1000, 100_000
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Row:
 
 
 def measure(names: Sequence[str], repeats: int = 15) -> Iterator[Row]:
-    """One row per sampler that decodes fixed blocks by itself."""
+    """One row per sampler that decodes blocks of masks by what one canvas and one model say."""
     logits = _logits()
     reference = _step(_sampler("threshold"), logits)
     for name in names:
@@ -44,7 +45,8 @@ def measure(names: Sequence[str], repeats: int = 15) -> Iterator[Row]:
             sampler.validate(BLOCK)
         except ConfigError:
             continue
-        if "reference" in needs(sampler):
+        further = needs(sampler) & {"reference", "hypotheses"}
+        if further or sampler.models or sampler.noise != "mask":
             continue
         timing = alternate(_step(sampler, logits), reference, repeats)
         yield Row(name, timing)
@@ -60,7 +62,7 @@ def _sampler(name: str) -> Sampler:
 def _logits() -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(1, BLOCK, VOCABULARY, generator=generator)
-    favourites = torch.randint(1000, 100_000, (BLOCK,), generator=generator)
+    favourites = torch.randint(*FAVOURITES, (BLOCK,), generator=generator)
     lift = torch.where(torch.arange(BLOCK) % 2 == 0, 18.0, 12.0)
     logits[0, torch.arange(BLOCK), favourites] = lift
     return logits
