@@ -29,7 +29,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dllm.errors import ConfigError
+from dllm.errors import ConfigError, inside
 
 
 TRUSTED = ("dllm.", "samplers.")
@@ -131,7 +131,11 @@ def build(config: DictConfig, option: str, allow_external: bool = False, kind: A
         cause = error.__cause__
         if not isinstance(cause, (ConfigError, TypeError, ValueError)):
             raise
-        located = with_full_path(_flat(cause), config, option)
+        located = _flat(cause)
+        place = str(error).rpartition("full_key: ")[2].split(".")
+        for _ in range(place.count("base") if option == "sampler" else 0):
+            located = inside(located)
+        located = with_full_path(located, config, option)
         if located == _flat(cause) and not isinstance(cause, ConfigError):
             located = f"{option}: {located}"
         raise ConfigError(located) from None

@@ -76,8 +76,8 @@ class AdaptiveBlocks:
     def layout(self, prompt: Prompt, spec: ModelSpec) -> Layout:
         if spec.attention != "full":
             raise ConfigError(
-                f"region=adaptive: the {spec.family} model's attention is {spec.attention}, its "
-                "blocks are not free; use region=aligned"
+                f"sampler/region=adaptive: the {spec.family} model's attention is "
+                f"{spec.attention}, its blocks are not free; use sampler/region=aligned"
             )
         if self.delimiter_threshold is not None:
             option = "sampler.region.delimiters"
@@ -86,8 +86,8 @@ class AdaptiveBlocks:
 
     def blocks(self, gen_length: int) -> int:
         raise ConfigError(
-            "region=adaptive finds its blocks while decoding: rules whose steps are laid out over "
-            "the blocks in advance can't use it"
+            "sampler/region=adaptive finds its blocks while decoding: rules whose steps are laid "
+            "out over the blocks in advance can't use it"
         )
 
     def next_block(self, canvas: Canvas, row: int) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ rule commits one token per step, two forwards each under cache.commit=before_nex
 under merged.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Self, TypeVar
@@ -28,10 +29,10 @@ from dllm.step.canvas import Canvas, Layout, Prompt
 from dllm.step.outcome import Outcome
 from dllm.step.plan import Need
 from dllm.step.prediction import View
-from dllm.step.sampler import Region
+from dllm.step.sampler import Region, Textual
 from dllm.step.state import SamplerState
 from samplers.parts.checks import in_vocabulary
-from samplers.parts.wrapping import Wrapper
+from samplers.parts.wrapping import Wrapper, of_base
 
 
 T = TypeVar("T")
@@ -99,11 +100,9 @@ class TCCF(Wrapper):
         object.__setattr__(self, "region", TwoPhases(self.base.region, self.final_region))
 
     def validate(self, gen_length: int) -> None:
-        self.base.validate(gen_length)
-        self._for_final(lambda: self._validate_final(gen_length))
-
-    def _validate_final(self, gen_length: int) -> None:
-        self.base.with_region(self.final_region).validate(self.final_gen_length)
+        super().validate(gen_length)
+        final = self._for_final(lambda: self.base.with_region(self.final_region))
+        self._for_final(lambda: final.validate(self.final_gen_length))
         for length in (gen_length, self.final_gen_length):
             steps = self.base.scheduled_steps(length)
             if steps not in (None, length):
@@ -118,15 +117,20 @@ class TCCF(Wrapper):
     def _for_final(self, check: Callable[[], T]) -> T:
         """What `check` returns; its errors name the second phase's region."""
         try:
-            return check()
+            with of_base():
+                return check()
         except ConfigError as error:
             # A region does not know which of the two it is.
-            text = str(error).replace("sampler.region", "sampler.final_region")
-            raise ConfigError(text.replace("sampler/region", "sampler.final_region")) from None
+            text = re.sub(r"sampler\.(base\.)+region", "sampler.final_region", str(error))
+            raise ConfigError(text) from None
 
     def with_tokenizer(self, tokenizer: Tokenizer) -> Self:
         ids = tokenizer.encode(self.critic) if self.critic_ids is None else self.critic_ids
         bound = replace(super().with_tokenizer(tokenizer), critic_ids=ids)
+        if isinstance(self.final_region, Textual):
+            textual = self.final_region
+            final = self._for_final(lambda: textual.with_tokenizer(tokenizer))
+            bound = replace(bound, final_region=final)
         if self.think_end is not None:
             end = tokenizer.encode(self.think_end)
             if len(end) != 1:
@@ -143,9 +147,10 @@ class TCCF(Wrapper):
         return replace(prompt, stop_ids=(*prompt.stop_ids, self.think_end_id))
 
     def layout(self, prompt: Prompt, spec: ModelSpec) -> Layout:
-        layout = self.region.layout(prompt, spec)
         if prompt.phase:
-            return layout
+            return self._for_final(lambda: self.final_region.layout(prompt, spec))
+        with of_base():
+            layout = self.base.region.layout(prompt, spec)
         # Room for the second phase, whose blocks may reach beyond its budget.
         most = layout.length + len(self._critic()) + self.final_gen_length
         last = Prompt("", (0,) * (most - self.final_gen_length), self.final_gen_length)

@@ -232,6 +232,19 @@ def test_the_baseline_keeps_the_circumstances(options: Callable[..., list[str]])
             "sampler.base.threshold=1.5 is outside [0, 1]",
         ),
         (
+            ["sampler=opening", "sampler@sampler.base=ete", "sampler@sampler.base.base=klass"],
+            "sampler.base.base=Klass does not say",
+        ),
+        (
+            [
+                "sampler=opening",
+                "sampler@sampler.base=bacd",
+                "sampler.base.confidence_lower=0.5",
+                "sampler.base.confidence_upper=0.25",
+            ],
+            "sampler.base.confidence_lower=0.5 exceeds sampler.base.confidence_upper=0.25",
+        ),
+        (
             ["+schedule@sampler.threshold=linear", "sampler.threshold.slope=0.5"],
             "sampler.threshold.slope=0.5 does not lead",
         ),

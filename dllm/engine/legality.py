@@ -21,15 +21,23 @@ class _Phased(Protocol):
     refresh_cycle: int
 
 
-_SUPPLIED: dict[Need, str] = {
-    "opening_logits": "reads all it asks for in a block's first step",
-    "block_logits": "reads every position of the block in every step",
-    "ahead_logits": "reads positions behind the block in every step",
-    "all_logits": "reads positions outside the block in every step",
-    "hypotheses": "needs drafts computed beside the canvas",
-    "guidance": "needs canvases without the prompt (sampler.cfg_scale > 0) computed beside it",
+@runtime_checkable
+class _Shifting(Protocol):
+    """A cache that may leave out the row that predicts a block's first position."""
+
+    shifted_rows: str
+
+
+_SUPPLIED: dict[Need, tuple[str, tuple[str, ...]]] = {
+    "opening_logits": ("reads all it asks for in a block's first step", ("prefix", "dual")),
+    "block_logits": ("reads every position of the block in every step", ("prefix", "dual")),
+    "ahead_logits": ("reads positions behind the block in every step", ("prefix",)),
+    "all_logits": ("reads positions outside the block in every step", ()),
+    "hypotheses": ("needs drafts computed beside the canvas", ("prefix", "dual")),
+    "guidance": ("needs canvases without the prompt (cfg_scale > 0) computed beside it", ()),
 }
-"""What only some caches compute, and why a rule needs it computed."""
+"""What only some caches compute: why a rule needs it computed, and which of those that store
+compute it under full attention (`none` computes everything)."""
 _NOISE: dict[Noise, str] = {"mask": "masks", "uniform": "random tokens, without a mask token"}
 
 
@@ -77,8 +85,8 @@ def refusals(
         supplied |= {"ahead_logits"}
     lacking = wanted - supplied
     found += [
-        f"sampler={rule} {why}, which cache={policy} does not; use cache=none"
-        for need, why in _SUPPLIED.items()
+        f"sampler={rule} {why}, which cache={policy} does not; use {_instead(storing, cache, spec)}"
+        for need, (why, storing) in _SUPPLIED.items()
         if need in lacking
     ]
     phase = sampler.phase()
@@ -92,6 +100,15 @@ def refusals(
     except ConfigError as error:
         found.append(str(error))
     return found
+
+
+def _instead(storing: tuple[str, ...], cache: CachePolicy, spec: ModelSpec) -> str:
+    """Caches to use in place of one that does not compute what a rule needs."""
+    allowed = [f"cache={name}" for name in storing if spec.attention == "full"]
+    if not allowed:
+        return "cache=none"
+    own = isinstance(cache, _Shifting) and cache.shifted_rows == "own"
+    return f"{', '.join(allowed)}{' (cache.shifted_rows=previous)' * own} or cache=none"
 
 
 def other_refusals(

@@ -45,7 +45,7 @@ class InferredWindows:
         return growing_layout(prompt, spec, self.largest_window)
 
     def blocks(self, gen_length: int) -> int:
-        raise ConfigError("region=inferred: the number of windows is not known in advance")
+        raise ConfigError("sampler/region=inferred: the number of windows is not known in advance")
 
     def next_block(self, canvas: Canvas, row: int) -> tuple[int, int] | None:
         start, end = int(canvas.block_end[row]), int(canvas.length[row])

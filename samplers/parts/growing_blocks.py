@@ -26,8 +26,8 @@ def growing_layout(prompt: Prompt, spec: ModelSpec, initial_length: int) -> Layo
     """
     if spec.attention != "full":
         raise ConfigError(
-            f"region=growing: a growing canvas needs full attention; the {spec.family} model's is "
-            f"{spec.attention}"
+            f"sampler/region=growing: a growing canvas needs full attention; the {spec.family} "
+            f"model's is {spec.attention}"
         )
     full = plain_layout(prompt, spec).capacity
     length = len(prompt.tokens) + min(initial_length, prompt.gen_length)
@@ -56,7 +56,7 @@ class GrowingBlocks:
         return growing_layout(prompt, spec, self.initial_length)
 
     def blocks(self, gen_length: int) -> int:
-        raise ConfigError("region=growing: the number of blocks is not known in advance")
+        raise ConfigError("sampler/region=growing: the number of blocks is not known in advance")
 
     def next_block(self, canvas: Canvas, row: int) -> tuple[int, int] | None:
         start = int(canvas.block_end[row])

@@ -4,15 +4,26 @@ Every hook of the `Sampler` interface goes to `base`, whatever hooks there are; 
 those in which it differs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from inspect import isfunction
 from typing import Any, Self
 
+from dllm.errors import ConfigError, inside
 from dllm.models.tokenizers import Tokenizer
 from dllm.step import scores
 from dllm.step.sampler import LogitsTransform, Proposer, Region, Sampler
+
+
+@contextmanager
+def of_base() -> Iterator[None]:
+    """Within it the refusals of the sampler inside name its options as they are typed."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(inside(str(error))) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +42,21 @@ class Wrapper(Sampler):
             object.__setattr__(self, name, getattr(self.base, name))
 
     def with_region(self, region: Region) -> Self:
-        return replace(self, base=self.base.with_region(region))
+        with of_base():
+            base = self.base.with_region(region)
+        return replace(self, base=base)
 
     def with_tokenizer(self, tokenizer: Tokenizer) -> Self:
-        return replace(self, base=self.base.with_tokenizer(tokenizer))
+        with of_base():
+            base = self.base.with_tokenizer(tokenizer)
+        return replace(self, base=base)
 
 
 def _delegate(hook: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(hook)
     def call(self: Wrapper, *arguments: Any, **named: Any) -> Any:
-        return getattr(self.base, hook.__name__)(*arguments, **named)
+        with of_base():
+            return getattr(self.base, hook.__name__)(*arguments, **named)
 
     return call
 

@@ -1,5 +1,6 @@
 """Reasons why a sampler, a cache and a model do not go together."""
 
+import re
 from dataclasses import dataclass, fields, replace
 
 import pytest
@@ -109,7 +110,7 @@ def test_the_loop_refuses_before_any_forward() -> None:
 
 
 WHOLE_BLOCK = "reads every position of the block in every step"
-GUIDED = "needs canvases without the prompt (sampler.cfg_scale > 0) computed beside it"
+GUIDED = "needs canvases without the prompt (cfg_scale > 0) computed beside it"
 
 
 @pytest.mark.parametrize(
@@ -136,9 +137,29 @@ def test_what_a_rule_reads_is_computed(
     spec = replace(SPEC, attention=attention, block_size=4)
     stored = cache(policy)
     names = type(rule).__name__, type(stored).__name__
-    line = f"sampler={names[0]} {reason}, which cache={names[1]} does not; use cache=none"
-    assert refusals(rule, stored, spec).count(line) == 1
-    assert not [line for line in refusals(rule, NoCache(), spec) if reason in line]
+    line = f"sampler={names[0]} {reason}, which cache={names[1]} does not; use "
+    (said,) = [found for found in refusals(rule, stored, spec) if found.startswith(line)]
+    assert said.endswith("cache=none")
+    instead = re.findall(r"cache=(\w+)", said.removeprefix(line))
+    for other in instead:
+        assert not [found for found in refusals(rule, cache(other), spec) if reason in found]
+    # What the two caches of a block compute is said to go on under them.
+    if attention == "full":
+        for other in {"prefix", "dual"} - set(instead):
+            assert any(reason in found for found in refusals(rule, cache(other), spec))
+
+
+def test_a_cache_that_computes_it_is_named() -> None:
+    ahead, shifted = built("sampler=ete", "sampler.ahead=1"), replace(SPEC, logit_shift=1)
+    line = "sampler=ETE reads positions behind the block in every step, which cache={} does not; "
+    assert refusals(ahead, cache("dual"), SPEC) == [
+        line.format("DualCache") + "use cache=prefix or cache=none"
+    ]
+    own = build(compose(["cache=prefix", "cache.shifted_rows=own"]).cache, "cache")
+    assert refusals(ahead, own, shifted) == [
+        line.format("PrefixCache") + "use cache=prefix (cache.shifted_rows=previous) or cache=none"
+    ]
+    assert refusals(ahead, cache("prefix"), shifted) == []
 
 
 def test_canvases_of_the_other_kind() -> None:

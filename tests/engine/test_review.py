@@ -111,6 +111,48 @@ def test_confidences_may_stay_those_of_all_tokens() -> None:
     assert told.shown[1].commits[-1].score == pytest.approx(0.4 / 23)
 
 
+ONE_BY_ONE = ("sampler=ig_cd", "sampler.steps=1")
+
+
+def test_one_commit_after_the_other() -> None:
+    """Each proposal holds what was accepted and one commit more, and nothing else."""
+    told = Told(lambda view, proposal: Accepted())
+    outcome = written(told, *ONE_BY_ONE)
+    order = [(4, 5), (6, 7), (5, 6), (3, 4)]
+    for number, proposal in enumerate(told.shown):
+        assert (pairs(proposal), proposal.accepted) == (order[: number + 1], number)
+        changes = proposal.changes
+        ranked = [c for c in zip(changes.commit_positions, changes.commit_tokens, strict=True)]
+        assert sorted(ranked) == sorted(pairs(proposal))
+        assert changes.commit_scores.size == number + 1
+        there = {position: token for position, token in pairs(proposal)}
+        assert proposal.after.tolist() == [5, 6, 7, *(there.get(at, MASK) for at in range(3, 7))]
+        assert proposal.ends == (number == 3)
+    assert outcome.tokens == tuple(ANSWER)
+    assert (outcome.cost.checks, outcome.cost.rejections, outcome.cost.nfe) == (4, 0, 1)
+
+
+def test_one_refusal_after_the_other() -> None:
+    """The position's next best token comes where its confidence puts it."""
+
+    def answer(view: View, proposal: Proposal) -> Verdict:
+        asked = pairs(proposal)[-1]
+        # More than what was asked about: only that token is taken back.
+        return Vetoes((asked, (3, 4))) if asked == (6, 7) else Accepted()
+
+    told = Told(answer)
+    outcome = written(told, *ONE_BY_ONE)
+    assert [pairs(proposal)[-1] for proposal in told.shown] == [
+        (4, 5),
+        (6, 7),
+        (5, 6),
+        (3, 4),
+        (6, 1),  # the lowest of all others, which tie
+    ]
+    assert outcome.tokens == (4, 5, 6, 1) and outcome.failure is None
+    assert outcome.cost.rejections == 1
+
+
 @pytest.mark.parametrize("fresh", [False, True])
 def test_draws_after_a_veto(fresh: bool) -> None:
     """The same noise, or new noise for all but what was accepted."""

@@ -13,7 +13,6 @@ from toy_model import decoded, rounds
 from written_runs import write_run
 
 from dllm.errors import ConfigError
-from dllm.metrics.bits import Budget
 from dllm.models.spec import NO_MASK
 from dllm.report.bits import RunBits, SequenceBits
 from dllm.report.cells import Cell, measure
@@ -93,24 +92,6 @@ def test_forwards_that_decide_nothing_and_tokens_without_a_probability() -> None
     assert len(found.rounds) == 2
     assert (found.path_bits, found.unknown) == (2.0, 1)
     assert found.bound is None
-
-
-@pytest.mark.parametrize(
-    ("options", "floor"),
-    [
-        (["sampler=threshold", "sampler.threshold=0.7"], 0.7),
-        (["sampler=localleap", "sampler.relaxed_threshold=0.6"], 0.6),
-        (["sampler=factor", "sampler.factor=0.6", "sampler.last_rank_quirk=false"], 0.7),
-        (["sampler=factor"], None),
-        (["sampler=threshold", "sampler/logits_transform=credit"], None),
-        (["sampler=low_confidence"], None),
-    ],
-)
-def test_what_rules_imply(options: list[str], floor: float | None) -> None:
-    budget: Budget | None = sampler(*options).budget()
-    assert (budget is None) == (floor is None)
-    if budget is not None:
-        assert budget.floor == pytest.approx(floor)
 
 
 @pytest.fixture

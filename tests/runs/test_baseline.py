@@ -68,7 +68,7 @@ def test_a_block_causal_model_decodes_one_token_per_step_block_after_block(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (["sampler=adablock"], "its blocks are not free; use region=aligned"),
+        (["sampler=adablock"], "its blocks are not free; use sampler/region=aligned"),
         (["sampler=daedal"], "a growing canvas needs full attention"),
         (
             ["sampler=dystruct", "sampler.delimiters=[Ada,absent]"],

@@ -187,7 +187,7 @@ def test_what_can_not_work_is_refused():
         built("sampler=adablock").region.layout(prompt, SPEC)
     with pytest.raises(ConfigError, match="outside the vocabulary"):
         region(4, 0.3, [400]).layout(prompt, SPEC)
-    with pytest.raises(ConfigError, match="use region=aligned"):
+    with pytest.raises(ConfigError, match="use sampler/region=aligned"):
         spec = replace(SPEC, attention="block_causal", block_size=4)
         region(4, 0.3).layout(prompt, spec)
     with pytest.raises(ConfigError, match="finds its blocks while decoding"):

@@ -9,7 +9,7 @@ import torch
 from constraining import Forbidding, Strict
 from scripted import built
 from tiny_decoding import SPEC, Spying, decode, ragged_prompts, random_model, sampler
-from toy_model import decoded, rounds, text
+from toy_model import FIRST, PROMPT, OraclePredictor, decoded, rounds, text
 
 from dllm.cache.none import NoCache
 from dllm.config import build, compose
@@ -375,6 +375,39 @@ def test_ends_are_neither_explored_nor_counted() -> None:
         if position in step.marks.get("explored", [])
     }
     assert explored and 1 not in explored
+
+
+def ending(end: str, **options: Any) -> tuple[list[Step], dict[int, str]]:
+    """Steps of Toy 2 where one of its items ends the answer, and what its tokens stand for."""
+    spelled = {FIRST + index: item for index, item in enumerate(TOY_2.alphabet)}
+    (token,) = (token for token, item in spelled.items() if item == end)
+    prompt = Prompt("0", PROMPT, TOY_2.length, stop_ids=(token,))
+    rule = ete(position="leftmost", candidate_top_p=0.999999, **options)
+    found = decode(rule, [prompt], OraclePredictor(TOY_2, SPEC), record=True)
+    return steps(found["0"]), spelled
+
+
+@pytest.mark.parametrize(
+    ("end", "options", "tried"),
+    [
+        ("B", {}, {"A": 0, "C": 2}),
+        ("B", {"allow_end": "true"}, {"A": 0, "B": 3, "C": 2}),
+        ("t", {}, {"A": 0, "B": 2, "C": 2}),
+        ("t", {"ignore_ends": "false"}, {"A": 0, "B": 3, "C": 2}),
+    ],
+)
+def test_an_end_is_neither_tried_nor_counted(
+    end: str, options: dict[str, Any], tried: dict[str, int]
+) -> None:
+    found, spelled = ending(end, **options)
+    assert {spelled[token]: worth for token, worth in found[1].tried} == tried
+
+
+def test_a_likely_end_is_not_explored() -> None:
+    """The first item is most likely A: where that ends the answer, the next position is tried."""
+    for options, item in (({}, "pq"), ({"allow_end": "true"}, "ABC")):
+        found, spelled = ending("A", **options)
+        assert {spelled[token] for token, _ in found[1].tried} == {*item}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Worked examples of PC-Sampler, and its table of background frequencies."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,16 @@ def test_pc_clip_ties_go_to_the_first_position(tmp_path: Path) -> None:
     step = step_of(written, (0.99, 0.9))
     assert step.decide().score[0].tolist() == [10.0, 10.0]
     assert offsets(step.decide().commit, step.view) == [{0}]
+
+
+def test_without_a_background_all_tokens_are_alike() -> None:
+    """p * ln(vocabulary), weighted by the position; the bound is the same for all."""
+    step = step_of(rule("pc_sampler", position_decay=0.5), (0.9, 0.6))
+    most = math.log(SPEC.vocab_size)
+    expected = [0.9 * most, 0.6 * most * math.exp(-0.5)]
+    assert step.decide().score[0, :2].tolist() == pytest.approx(expected, rel=1e-6)
+    bound = step_of(rule("pc_sampler", position_decay=0.0, clip=1.5), (0.9, 0.6, 0.4))
+    assert bound.decide().score[0, :3].tolist() == pytest.approx([1.5, 1.5, 0.4 * most], rel=1e-6)
 
 
 def test_background_of_a_corpus() -> None:

@@ -11,6 +11,7 @@ from tiny_decoding import EOS, MASK, SPEC, decode_written
 from dllm.errors import ConfigError
 from dllm.models.tokenizers import load_tokenizer
 from dllm.step.canvas import Prompt
+from samplers.adablock import AdaptiveBlocks
 from samplers.tccf import TCCF
 
 
@@ -102,12 +103,30 @@ def test_errors_of_the_second_phase_name_its_region() -> None:
         "sampler.base.region.block_length=8",
         "sampler.base.steps=8",
     )
-    with pytest.raises(ConfigError, match=r"^sampler\.final_region=aligned: the number of blocks"):
+    with pytest.raises(
+        ConfigError, match=r"^sampler/region@sampler\.final_region=aligned: the numb"
+    ):
         uneven.validate(8)
+    first = tccf("sampler.base.region.block_length=3")
+    with pytest.raises(ConfigError, match=r"^sampler\.base\.region\.block_length=3: the model"):
+        first.layout(Prompt("one", (5,), 8), TRAINED)
     with pytest.raises(ConfigError, match=r"sampler\.final_gen_length=0 must be >= 1"):
         tccf("sampler.final_gen_length=0")
     with pytest.raises(ConfigError, match="critic_ids: token id 99 is outside the vocabulary"):
         tccf("sampler.critic_ids=[8,99]").check_model(TRAINED)
+
+
+def test_texts_of_both_regions_are_read() -> None:
+    """Delimiters given as text, of the second phase's blocks as well."""
+    adaptive = ("sampler/region@sampler.{}=adaptive", "~sampler.{}.block_length")
+    options = [option.format("final_region") for option in adaptive]
+    tokenizer = load_tokenizer(TOKENIZER)
+    bound = tccf(*options).with_tokenizer(tokenizer)
+    assert isinstance(bound, TCCF) and isinstance(bound.final_region, AdaptiveBlocks)
+    assert bound.final_region.delimiter_ids
+    missing = tccf(*options, "sampler.final_region.delimiters=[nowhere]")
+    with pytest.raises(ConfigError, match=r"^sampler\.final_region\.delimiters=\['nowhere'\]: the"):
+        missing.with_tokenizer(tokenizer)
 
 
 def test_steps_that_lay_out_one_answer() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tiny_decoding import sampler
 
+from dllm.errors import ConfigError
 from dllm.step.sampler import Sampler
 from samplers.parts.opening import OpeningToken
 from samplers.parts.wrapping import Wrapper
@@ -32,6 +33,35 @@ def test_every_hook_reaches_the_base(name: str) -> None:
     wrapper = Wrapper(base=Recording())  # type: ignore[arg-type]
     given = tuple(range(len(signature(getattr(Sampler, name)).parameters) - 1))
     assert getattr(wrapper, name)(*given) == (name, given, {})
+
+
+class Refusing(Recording):
+    """A base whose hooks refuse an option."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in Sampler.__annotations__:
+            return super().__getattr__(name)
+
+        def refuse(*arguments: Any) -> None:
+            raise ConfigError(
+                "sampler.steps=3 exceeds sampler.region.block_length=2: use sampler/region=fixed"
+            )
+
+        return refuse
+
+
+@pytest.mark.parametrize("name", sorted(hooks()))
+def test_what_the_base_refuses_is_spelled_as_it_is_typed(name: str) -> None:
+    """Every option that is named, also through two wrappers."""
+    once = Wrapper(base=Refusing())  # type: ignore[arg-type]
+    given = tuple(range(len(signature(getattr(Sampler, name)).parameters) - 1))
+    for base, wrapper in (("base", once), ("base.base", Wrapper(base=once))):
+        with pytest.raises(ConfigError) as error:
+            getattr(wrapper, name)(*given)
+        assert str(error.value) == (
+            f"sampler.{base}.steps=3 exceeds sampler.{base}.region.block_length=2: use "
+            f"sampler/region@sampler.{base}.region=fixed"
+        )
 
 
 def test_what_the_interface_declares_is_the_base_s() -> None:

@@ -126,12 +126,12 @@ def test_blocks_that_are_known_in_advance(options: str, count: int) -> None:
             "steps per block (sampler=sdar)",
         ),
         ("whole", "sampler/region=whole: the number of blocks depends on the model"),
-        ("growing", "region=growing: the number of blocks is not known in advance"),
-        ("inferred", "region=inferred: the number of windows is not known in advance"),
+        ("growing", "sampler/region=growing: the number of blocks is not known in advance"),
+        ("inferred", "sampler/region=inferred: the number of windows is not known in advance"),
         (
             "adaptive",
-            "region=adaptive finds its blocks while decoding: rules whose steps are laid out over "
-            "the blocks in advance can't use it",
+            "sampler/region=adaptive finds its blocks while decoding: rules whose steps are laid "
+            "out over the blocks in advance can't use it",
         ),
     ],
 )
@@ -153,20 +153,20 @@ def test_blocks_that_are_not(options: str, line: str) -> None:
         (
             "growing",
             TRAINED,
-            "region=growing: a growing canvas needs full attention; the llada model's is "
+            "sampler/region=growing: a growing canvas needs full attention; the llada model's is "
             "block_causal",
         ),
         (
             "inferred",
             TRAINED,
-            "region=growing: a growing canvas needs full attention; the llada model's is "
+            "sampler/region=growing: a growing canvas needs full attention; the llada model's is "
             "block_causal",
         ),
         (
             "adaptive",
             TRAINED,
-            "region=adaptive: the llada model's attention is block_causal, its blocks are not "
-            "free; use region=aligned",
+            "sampler/region=adaptive: the llada model's attention is block_causal, its blocks are "
+            "not free; use sampler/region=aligned",
         ),
     ],
 )
