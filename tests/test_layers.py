@@ -29,6 +29,8 @@ FLOORS = (
     "dllm.tasks",
     "dllm.tracking",
     "dllm.metrics",
+    "dllm.judging",
+    "dllm.clock",
     "dllm.config",
     "dllm.errors",
     "dllm.printable",

@@ -7,9 +7,9 @@ the text ends after the last piece, and the answer.
 from functools import cache
 from typing import Any
 
+from dllm.clock import Deadline
 from dllm.conform.recorded import FileResult, Places, Recorded
 from dllm.constraints.checker import Checker, Hole, Piece, Verdict
-from dllm.constraints.clock import Deadline
 from dllm.constraints.errors import EmptyLanguage, GrammarError
 from dllm.constraints.grammar import read_lark
 from dllm.errors import ConfigError

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from dllm.constraints.clock import NEVER, Deadline
+from dllm.clock import NEVER, Deadline
 from dllm.constraints.errors import EmptyLanguage, GrammarError
 
 

@@ -13,13 +13,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dllm.clock import NEVER, Deadline, Undecided
 from dllm.constraints.chart import Chart, Frame
 from dllm.constraints.checker import Checker, Hole, Piece, Verdict
-from dllm.constraints.clock import NEVER, Deadline
 from dllm.constraints.collection import uncollected
 from dllm.constraints.completion import shortest_completion
 from dllm.constraints.endings import Endings
-from dllm.constraints.errors import Undecided
 from dllm.constraints.grammar import Grammar
 from dllm.constraints.lengths import Lengths, bits
 from dllm.constraints.tables import END, Tables

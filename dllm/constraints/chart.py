@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dllm.constraints.clock import NEVER, Deadline
+from dllm.clock import NEVER, Deadline
 from dllm.constraints.lexer import Lexemes, Lexer
 from dllm.constraints.tables import END, Tables
 

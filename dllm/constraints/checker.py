@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from dllm.clock import NEVER, Deadline, Undecided
 from dllm.constraints.chart import Chart, Frame
-from dllm.constraints.clock import NEVER, Deadline
-from dllm.constraints.errors import Undecided
 from dllm.constraints.gaps import Gap
 from dllm.constraints.grammar import Grammar
 from dllm.constraints.lengths import Lengths

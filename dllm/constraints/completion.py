@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 
+from dllm.clock import Deadline
 from dllm.constraints.automaton import DEAD, Dfa
 from dllm.constraints.checker import Piece
-from dllm.constraints.clock import Deadline
 from dllm.constraints.tables import END, Tables
 
 

@@ -14,9 +14,9 @@ from typing import Literal
 
 import numpy as np
 
+from dllm.clock import Deadline, Undecided
 from dllm.constraints.canvases import CanvasChecker
-from dllm.constraints.clock import Deadline
-from dllm.constraints.errors import GrammarError, Undecided
+from dllm.constraints.errors import GrammarError
 from dllm.constraints.grammar import Grammar
 from dllm.constraints.languages import BUILT_IN, JsonSchema, Language, LarkText, Regex, built_in
 from dllm.constraints.lave import LaveReviewer

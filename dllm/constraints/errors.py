@@ -7,7 +7,3 @@ class GrammarError(ValueError):
 
 class EmptyLanguage(GrammarError):
     """No text at all is valid."""
-
-
-class Undecided(Exception):
-    """A time limit passed before the answer was known."""

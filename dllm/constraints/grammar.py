@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dllm.clock import NEVER, Deadline
 from dllm.constraints.automaton import DEAD, Dfa, Nfa, determinise
-from dllm.constraints.clock import NEVER, Deadline
 from dllm.constraints.errors import EmptyLanguage, GrammarError
 from dllm.constraints.regex import Pattern, compile_pattern
 from dllm.constraints.trial import tried
@@ -104,7 +104,12 @@ def load_lark(text: str, start: str) -> Any:
 
     try:
         return lark.Lark(
-            text, start=start, parser="earley", lexer="dynamic_complete", g_regex_flags=re.ASCII
+            text,
+            start=start,
+            parser="earley",
+            lexer="dynamic_complete",
+            ambiguity="forest",  # nobody asks for a tree
+            g_regex_flags=re.ASCII,
         )
     except (lark.exceptions.LarkError, ValueError, RecursionError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]

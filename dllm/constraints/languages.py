@@ -11,11 +11,12 @@ from functools import cached_property
 from importlib.resources import files
 from typing import Any
 
-from dllm.constraints import judging
-from dllm.constraints.clock import Deadline
-from dllm.constraints.errors import GrammarError, Undecided
+from dllm import judging
+from dllm.clock import Deadline, Undecided
+from dllm.constraints.errors import GrammarError
 from dllm.constraints.grammar import Grammar, load_lark, read_lark
-from dllm.constraints.json_schema.drafts import parsed
+from dllm.constraints.json_schema import strings
+from dllm.constraints.json_schema.drafts import Draft, parsed
 from dllm.constraints.json_schema.translate import read_json_schema
 from dllm.constraints.regex import compile_pattern
 
@@ -74,8 +75,10 @@ class JsonSchema(Language):
         from referencing.exceptions import Unresolvable
 
         try:
-            value = json.loads(text)
-            judging.validator(self.schema, Deadline.after(judging.LIMIT)).validate(value)
+            value = judging.read_json(text)
+            deadline = Deadline.after(judging.LIMIT)
+            draft = Draft.of(self.schema).validator
+            judging.validator(self.schema, draft, strings.FORMATS, deadline).validate(value)
         except ValueError as error:
             return f"not valid JSON: {error}"
         except ValidationError as error:
@@ -108,7 +111,9 @@ class LarkText(Language):
         from lark.exceptions import LarkError
 
         try:
-            self._parser.parse(text)
+            judging.check_sentence(self._parser, text, Deadline.after(judging.LIMIT))
+        except Undecided:
+            return judging.LATE
         except LarkError as error:
             return f"no sentence of the grammar: {str(error).strip().splitlines()[0]}"
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from dllm.constraints.clock import NEVER, Deadline
+from dllm.clock import NEVER, Deadline
 from dllm.constraints.lexer import Lexemes, Lexer
 from dllm.constraints.tables import END, Tables
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import llguidance
 import numpy as np
 
-from dllm.constraints.clock import Deadline
+from dllm.clock import Deadline
 from dllm.constraints.errors import GrammarError
 from dllm.constraints.trial import tried
 from dllm.models.tokenizers import Tokenizer

@@ -14,8 +14,8 @@ from re import _constants as sre  # pyright: ignore[reportAttributeAccessIssue]
 from re import _parser as parser  # pyright: ignore[reportAttributeAccessIssue]
 from typing import Any
 
+from dllm.clock import NEVER, Deadline
 from dllm.constraints.automaton import ByteRange, Dfa, Nfa, determinise, difference
-from dllm.constraints.clock import NEVER, Deadline
 from dllm.constraints.errors import GrammarError
 
 

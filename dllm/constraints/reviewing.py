@@ -9,9 +9,8 @@ from typing import Literal, Self
 
 import numpy as np
 
+from dllm.clock import NEVER, Deadline, Undecided
 from dllm.constraints.canvases import CanvasChecker
-from dllm.constraints.clock import NEVER, Deadline
-from dllm.constraints.errors import Undecided
 from dllm.constraints.languages import Language
 from dllm.errors import RunError
 from dllm.models.tokenizers import Tokenizer

@@ -9,8 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from dllm.constraints.clock import Deadline
-from dllm.constraints.errors import GrammarError, Undecided
+from dllm.clock import Deadline, Undecided
+from dllm.constraints.errors import GrammarError
 
 
 PROCESS = Path(__file__).with_name("trial_process.py")

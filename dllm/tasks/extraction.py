@@ -6,7 +6,9 @@ import json
 from random import Random
 from typing import Any
 
+from dllm import judging
 from dllm.tasks.base import GeneratedTask, Grade, Sample
+from dllm.tasks.jsonschema_bench import follows
 from dllm.tasks.words import CITIES, JOBS, NAMES, PETS
 
 
@@ -65,20 +67,17 @@ class JsonExtraction(GeneratedTask):
 
     def assess(self, sample: Sample, text: str) -> Grade:
         """Besides the grade, whether the text is JSON and whether its schema accepts it."""
-        from jsonschema import ValidationError, validate
-
         try:
-            validate(json.loads(text), sample.meta["schema"])
-            scores = {"json": 1.0, "schema": 1.0}
+            given = judging.read_json(text)
         except ValueError:
-            scores = {"json": 0.0, "schema": 0.0}
-        except ValidationError:
-            scores = {"json": 1.0, "schema": 0.0}
+            return Grade(correct=False, scores={"json": 0.0, "schema": 0.0})
+        valid = follows(given, sample.meta["schema"])
+        scores = {"json": 1.0, "schema": float(valid)}
         return Grade(correct=self.grade(sample, text), scores=scores)
 
     def grade(self, sample: Sample, text: str) -> bool:
         try:
-            given = json.loads(text)
+            given = judging.read_json(text)
         except ValueError:
             return False
         # through dumps, because Python's 34 == 34.0 == "equal" while the schema says integer

@@ -9,6 +9,7 @@ whether the text is JSON and `schema` whether it follows the schema.
 import json
 from dataclasses import replace
 
+from dllm import judging
 from dllm.tasks.base import Grade, Sample
 from dllm.tasks.jsonschema_bench import follows
 from dllm.tasks.public import PublicTask
@@ -43,7 +44,7 @@ class JsonMode(PublicTask):
 
     def assess(self, sample: Sample, text: str) -> Grade:
         try:
-            given = json.loads(text)
+            given = judging.read_json(text)
         except ValueError:
             return Grade(correct=False, unparsed=True, scores={"json": 0.0, "schema": 0.0})
         wanted = json.loads(sample.meta["row"]["output"])

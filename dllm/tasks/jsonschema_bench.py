@@ -1,16 +1,17 @@
 """JSONSchemaBench (arXiv 2501.10868): write an object that a schema from the wild accepts.
 
 Outputs are judged in two steps, as in the lm-evaluation-harness: is it JSON, and does it follow the
-schema (draft 2020-12, formats checked). Published files name the schema `json_schema`; a folder of
-.json files, one schema each, is read as well.
+schema (draft 2020-12, formats checked). The judge is that of constrained answers: patterns mean the
+same, and take no endless time. Published files name the schema `json_schema`; a folder of .json
+files, one schema each, is read as well.
 """
 
-import ipaddress
 import json
-import uuid
 from pathlib import Path
 from typing import Any
 
+from dllm import judging
+from dllm.clock import Deadline, Undecided
 from dllm.tasks.base import Grade, Sample, Split
 from dllm.tasks.public import PublicTask
 from dllm.tasks.rows import Row, Source
@@ -50,26 +51,22 @@ class JsonSchemaBench(PublicTask):
 
     def assess(self, sample: Sample, text: str) -> Grade:
         try:
-            given = json.loads(text.strip().strip("`").strip("json"))
+            given = judging.read_json(text.strip().strip("`").strip("json"))
         except ValueError:
             return Grade(correct=False, unparsed=True, scores={"json": 0.0})
         return Grade(correct=follows(given, sample.meta["schema"]), scores={"json": 1.0})
 
 
 def follows(value: Any, schema: Any) -> bool:
-    """Whether a schema accepts a value; one that is invalid, or refers to a schema that is not part
-    of it (none is fetched), accepts nothing."""
-    from jsonschema import Draft202012Validator, FormatChecker, SchemaError
-    from jsonschema_specifications import REGISTRY
+    """Whether a schema accepts a value; one that is invalid, refers to a schema that is not part of
+    it (none is fetched), or can't be judged in time, accepts nothing."""
+    from jsonschema import Draft202012Validator, SchemaError
     from referencing.exceptions import Unresolvable
 
-    formats = FormatChecker()
-    for name, read in (("ipv4", ipaddress.IPv4Address), ("ipv6", ipaddress.IPv6Address)):
-        formats.checks(name, raises=ValueError)(lambda text, read=read: bool(read(text)))
-    formats.checks("uuid", raises=ValueError)(lambda text: bool(uuid.UUID(text)))
+    deadline = Deadline.after(judging.LIMIT)
     try:
         Draft202012Validator.check_schema(schema)
-        validator = Draft202012Validator(schema, format_checker=formats, registry=REGISTRY)
-        return validator.is_valid(value)
-    except (SchemaError, Unresolvable):
+        judge = judging.validator(schema, Draft202012Validator, judging.FORMATS, deadline)
+        return judge.is_valid(value)
+    except (SchemaError, Unresolvable, Undecided, RecursionError):
         return False

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from intersections import completable
 
+from dllm.clock import NEVER, Deadline
 from dllm.constraints.checker import Checker, Hole, Piece, Verdict, joined
-from dllm.constraints.clock import NEVER, Deadline
 from dllm.constraints.completion import shortest_completion
 from dllm.constraints.endings import Endings
 from dllm.constraints.errors import EmptyLanguage, GrammarError

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from tiny_decoding import random_model
 
+from dllm.clock import NEVER, Deadline
 from dllm.config import build, compose
-from dllm.constraints.clock import NEVER, Deadline
 from dllm.constraints.constraint import BoundGrammar
 from dllm.constraints.errors import GrammarError
 from dllm.constraints.languages import JsonSchema

@@ -8,9 +8,10 @@ import pytest
 from derivations import sentence
 from jsonschema.validators import validator_for
 
+from dllm.clock import NEVER
 from dllm.constraints.checker import Checker, Verdict
-from dllm.constraints.clock import NEVER
 from dllm.constraints.errors import EmptyLanguage, GrammarError
+from dllm.constraints.json_schema import strings
 from dllm.constraints.json_schema.translate import read_json_schema
 from dllm.constraints.languages import JsonSchema
 
@@ -52,7 +53,11 @@ SCHEMAS: list[tuple[Any, list[Any], list[Any]]] = [
     ({"type": "string", "pattern": "^[a-c]+$"}, ["abc"], ["", "abd"]),
     ({"type": "string", "pattern": "b"}, ["abc", "b"], ["", "ac"]),
     ({"type": "string", "pattern": '^"x\\\\$'}, ['"x\\'], ["x"]),
-    ({"type": "string", "format": "date"}, ["2024-02-28", "2024-12-31"], ["2024-13-01", "x"]),
+    (
+        {"type": "string", "format": "date"},
+        ["2024-02-28", "2024-12-31"],
+        ["2024-13-01", "0000-01-01", "x"],
+    ),
     ({"enum": ["a", 1, None, [2]]}, ["a", 1, None, [2]], ["b", 2]),
     ({"type": "string", "enum": ["a", 1]}, ["a"], [1]),
     ({"const": 5}, [5], [6, "5"]),
@@ -411,3 +416,12 @@ def test_texts_that_cannot_be_read(text: str, complaint: str) -> None:
 def test_an_empty_branch_is_left_out() -> None:
     with pytest.raises(EmptyLanguage):
         read_json_schema({"anyOf": [False, {"type": "string", "minLength": 2, "maxLength": 1}]})
+
+
+@pytest.mark.parametrize("name", [*strings.FORMATS])
+def test_what_is_spelled_of_a_format_has_it(name: str) -> None:
+    schema = {"type": "string", "format": name}
+    grammar, rng = read_json_schema(schema), random.Random(0)
+    language = JsonSchema(json.dumps(schema), ignore_unknown=False)
+    for _ in range(60):
+        assert language.complaint(sentence(grammar, rng).decode()) is None

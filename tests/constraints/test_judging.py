@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from dllm.constraints import judging
+from dllm import judging
+from dllm.clock import NEVER, Deadline, Undecided
 from dllm.constraints.automaton import Dfa
-from dllm.constraints.clock import NEVER, Deadline
-from dllm.constraints.errors import GrammarError, Undecided
+from dllm.constraints.errors import GrammarError
 from dllm.constraints.languages import JsonSchema, LarkText, Regex
 from dllm.constraints.regex import compile_pattern, compile_search, utf8
 
@@ -69,6 +69,44 @@ def test_what_takes_too_long_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -
         value = text if "pattern" in schema else {text: 1}
         language = JsonSchema(json.dumps(schema), False)
         assert "not judged within" in str(language.complaint(json.dumps(value)))
+
+
+@pytest.mark.parametrize(
+    ("grammar", "text"),
+    [
+        # A terminal, many ways to cut a text into terminals, many derivations.
+        (rf"start: /^{SLOW}$/", "a" * 60 + "b"),
+        ("start: A+\nA: /a+/\n", "a" * 3000),
+        ('start: start start start | "a"', "a" * 400),
+    ],
+)
+def test_a_grammar_that_takes_too_long_ends_in_one_line(
+    grammar: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging, "LIMIT", 0.05)
+    language = LarkText(grammar, "start")
+    assert "not judged within" in str(language.complaint(text))
+    # The limit is each answer's own.
+    monkeypatch.setattr(judging, "LIMIT", 9)
+    assert language.complaint("a") is None
+    assert "no sentence of the grammar" in str(language.complaint("b"))
+
+
+@pytest.mark.parametrize("text", ["NaN", '{"a": -Infinity}', "[" * 5000 + "]" * 5000])
+def test_what_is_no_json_is_one_line(text: str) -> None:
+    assert "not valid JSON" in str(JsonSchema("{}", False).complaint(text))
+
+
+def test_formats_are_judged_where_they_are_enforced() -> None:
+    for name, good, bad in (
+        ("date", "2024-02-28", "2024-02-30"),
+        ("uuid", "12345678-1234-1234-1234-123456789abc", "1"),
+    ):
+        language = JsonSchema(json.dumps({"format": name}), False)
+        assert language.complaint(json.dumps(good)) is None
+        assert "not valid by the schema" in str(language.complaint(json.dumps(bad)))
+        assert language.complaint("5") is None
+    assert JsonSchema('{"format": "regex"}', False).complaint('"("') is None
 
 
 def test_a_limit_that_has_passed_is_one() -> None:

@@ -12,8 +12,8 @@ from tiny_decoding import SPEC, Spying, decode, ragged_prompts, random_model, sa
 from toy_model import FIRST, PROMPT, OraclePredictor, decoded, rounds, text
 
 from dllm.cache.none import NoCache
+from dllm.clock import NEVER
 from dllm.config import build, compose
-from dllm.constraints.clock import NEVER
 from dllm.engine.legality import refusals
 from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError

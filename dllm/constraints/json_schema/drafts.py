@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dllm.constraints.clock import Deadline
+from dllm import judging
+from dllm.clock import NEVER, Deadline
 from dllm.constraints.errors import GrammarError
 from dllm.constraints.json_schema.keywords import STANDARD, UNDERSTOOD, malformed
 
@@ -138,15 +139,9 @@ class Draft:
         from referencing.exceptions import Unresolvable
 
         try:
-            self.judge(root).is_valid(None)
+            judging.validator(root, self.validator, (), NEVER).is_valid(None)
         except Unresolvable as error:
             raise GrammarError(f"a reference can't be followed: {error}") from None
-
-    def judge(self, root: Any) -> Any:
-        """jsonschema's validator of the document; it fetches nothing."""
-        from jsonschema_specifications import REGISTRY
-
-        return self.validator(root, registry=REGISTRY)
 
     def read(self, schema: Any, where: str, ignore_unknown: bool) -> Any:
         """The schema with what the draft reads: no siblings of `$ref` up to draft 7, no keywords of

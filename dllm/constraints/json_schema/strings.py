@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
+from dllm.clock import Deadline
 from dllm.constraints.automaton import (
     ByteRange,
     Dfa,
@@ -14,7 +15,6 @@ from dllm.constraints.automaton import (
     intersection,
     repetition,
 )
-from dllm.constraints.clock import Deadline
 from dllm.constraints.regex import LAST, compile_pattern, compile_search, utf8
 
 
@@ -32,7 +32,8 @@ _TIME = (
 )
 # Day 29 to 31 only in months that always have it.
 _DATE = (
-    r"[0-9]{4}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
+    # There is no year 0000 for Python.
+    r"([1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
     r"|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)"
 )
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,30}[A-Za-z0-9])?"

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
+from dllm import judging
+from dllm.clock import NEVER, Deadline
 from dllm.constraints.automaton import Dfa, concatenation, difference, intersection
-from dllm.constraints.clock import NEVER, Deadline
 from dllm.constraints.errors import EmptyLanguage, GrammarError
 from dllm.constraints.grammar import Grammar
 from dllm.constraints.json_schema import numbers, strings
@@ -322,18 +323,21 @@ class _Translator:
         """Whether a value satisfies all that the schema says."""
         if not schema.keys() - {"const", "enum", "type"} and "type" not in schema:
             return lambda value: True
-        from jsonschema.exceptions import ValidationError
-        from jsonschema.validators import extend
+        from jsonschema import SchemaError
 
-        def pattern(_: Any, wanted: str, value: Any, __: Any) -> Iterator[ValidationError]:
-            if isinstance(value, str) and not strings.matches(wanted, value):
-                yield ValidationError("no match")
-
-        # Python's own search can take exponential time.
-        draft = Draft(extend(self.draft.validator, {"pattern": pattern}))
         known = {key: value for key, value in schema.items() if key not in ("$ref", "$schema")}
         # What it refers to is in the document.
-        return draft.judge(self.root).evolve(schema=known).is_valid
+        judge = judging.validator(
+            self.root, self.draft.validator, strings.FORMATS, self.deadline
+        ).evolve(schema=known)
+
+        def valid(value: Any) -> bool:
+            try:
+                return judge.is_valid(value)
+            except SchemaError as error:
+                raise GrammarError(f"{where}: {error.message}") from None
+
+        return valid
 
     def _negated(self, schema: Mapping[str, Any], where: str) -> list[Body]:
         refused = schema["not"]

@@ -3,7 +3,9 @@
 import time
 from dataclasses import dataclass
 
-from dllm.constraints.errors import Undecided
+
+class Undecided(Exception):
+    """A time limit passed before the answer was known."""
 
 
 @dataclass(frozen=True)
