@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
+from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path, PurePath
@@ -142,9 +143,9 @@ def code_of(modules: Sequence[str]) -> dict[str, Path]:
                 continue
             path = found[module] = Path(spec.origin)
             package = module if spec.submodule_search_locations else module.rpartition(".")[0]
-            tree = ast.parse(path.read_bytes())
-            waiting += imported(tree, package)
-            for file in named_in(tree, path.parent):
+            imports, texts = _said(path.read_bytes(), package)
+            waiting += imports
+            for file in _named(texts, path.parent):
                 name = file.relative_to(path.parent).as_posix()
                 if file.suffix == ".py":
                     waiting.append(f"{package}.{name[:-3].replace('/', '.')}".lstrip("."))
@@ -153,32 +154,35 @@ def code_of(modules: Sequence[str]) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def imported(tree: ast.Module, package: str) -> Iterator[str]:
-    """Full names of what a module of a package ("" = none) imports, inside functions too; of
-    `from a import b` both `a` and `a.b`, since `b` may be a module; of `import b` also the `b`
-    beside it, which a script finds first."""
+@cache  # run and baseline share nearly all of their code
+def _said(source: bytes, package: str) -> tuple[Sequence[str], Sequence[str]]:
+    """What a module of a package ("" = none) says by which others may be found. Full names of what
+    it imports, inside functions too; of `from a import b` both `a` and `a.b`, since `b` may be a
+    module; of `import b` also the `b` beside it, which a script finds first. And its texts that may
+    name a file beside it."""
     parents = package.split(".") if package else []
-    for node in ast.walk(tree):
+    imports, texts = [], []
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield from (alias.name, ".".join([*parents, alias.name]))
+                imports += [alias.name, ".".join([*parents, alias.name])]
         elif isinstance(node, ast.ImportFrom):
             above = parents[: len(parents) - node.level + 1] if node.level else []
             base = ".".join([*above, *filter(None, [node.module])])
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            imports += [f"{base}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            name = PurePath(node.value)
+            inside = name.parts and not name.is_absolute() and ".." not in name.parts
+            if inside and len(node.value) <= _LONGEST_NAME:
+                texts.append(node.value)
+    return imports, texts
 
 
-def named_in(tree: ast.Module, folder: Path) -> Iterator[Path]:
+def _named(texts: Sequence[str], folder: Path) -> Iterator[Path]:
     """Files of a folder that texts of a module in it name, or that lie in a folder so named which
     is no package."""
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
-            continue
-        name = PurePath(node.value)
-        inside = name.parts and not name.is_absolute() and ".." not in name.parts
-        if not inside or len(node.value) > _LONGEST_NAME:
-            continue
-        place = folder / name
+    for text in texts:
+        place = folder / text
         if place.is_file():
             yield place
         elif place.is_dir() and not (place / "__init__.py").exists():

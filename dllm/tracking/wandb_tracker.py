@@ -5,12 +5,16 @@ option is null; an option that is given wins.
 
 Offline runs cannot be resumed by wandb itself, so that a resumed run logs everything again from
 the run folder under the same id: `wandb sync` of all parts gives one complete run.
+
+wandb takes more than a second to be imported and to start its service: it starts beside what is
+decoded, and the first thing that is logged waits for it.
 """
 
 import netrc
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +40,7 @@ class WandbTracker:
     """null = WANDB_MODE, else offline."""
     tags: list[str]
     _run: Any = field(default=None, init=False, repr=False)
+    _starting: Future | None = field(default=None, init=False, repr=False)
     _lost: bool = field(default=False, init=False, repr=False)
     _axes: set[str] = field(default_factory=set, init=False, repr=False)
 
@@ -76,17 +81,23 @@ class WandbTracker:
             )
 
     def start(self, run: RunInfo) -> None:
+        """Returns at once; what wandb refuses is raised by the first call that logs something."""
         self.check()
-        import wandb  # only a run that is tracked pays for the import
-        from wandb.errors import Error
-
         if "WANDB_RUN_ID" in os.environ:
             # Parts of a resumed run belong together by their id, cells of a sweep do not.
             print("note: WANDB_RUN_ID is ignored: a run's id is its fingerprint", file=sys.stderr)
+        worker = ThreadPoolExecutor(1)
+        self._starting = worker.submit(self._begin, run)
+        worker.shutdown(wait=False)
+
+    def _begin(self, run: RunInfo) -> Any:
+        import wandb  # only a run that is tracked pays for the import
+        from wandb.errors import Error
+
         quiet = {"silent": True, "console": "off"}
         beside = run.job in ("baseline", "control")  # the user's name is not meant for these
         try:
-            self._run = wandb.init(
+            return wandb.init(
                 project=self.project or _unless_in("WANDB_PROJECT", _PROJECT),
                 entity=self.entity,
                 mode=self._mode,  # type: ignore[arg-type]
@@ -106,9 +117,16 @@ class WandbTracker:
             reason = " ".join(str(error).split())
             raise RunError(f"tracker.mode={self._mode}: wandb can't start: {reason}") from None
 
+    def _wait(self) -> None:
+        """Until the run has started, which may have failed."""
+        if self._starting is not None:
+            starting, self._starting = self._starting, None
+            self._run = starting.result()
+
     @contextmanager
     def _given_up(self) -> Iterator[Any]:
         """The run, None once it was given up: what decodes goes on without its tracker."""
+        self._wait()
         try:
             yield self._run
         except Exception as error:  # a service that has died shows as many an error
@@ -163,6 +181,12 @@ class WandbTracker:
             run.log(shown)
 
     def finish(self) -> None:
+        ended = sys.exception() is not None  # a run that ends for another reason tells that one
+        try:
+            self._wait()
+        except RunError:
+            if not ended:
+                raise
         with self._given_up() as run:
             if run is not None:
                 run.finish()
@@ -181,6 +205,8 @@ def _unless_in(variable: str, value: str | None) -> str | None:
 
 def _check_environment() -> None:
     """Raises `ConfigError` for a value of the user's environment that wandb does not take."""
+    if not any(name.startswith("WANDB_") for name in os.environ):
+        return  # no import for it
     import wandb
     from pydantic import ValidationError  # wandb's own
     from wandb.errors import UsageError

@@ -1,6 +1,7 @@
 """Tokenizer folders of every shape, against transformers' own reading of them."""
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ from tokenizers import decoders, pre_tokenizers
 from tokenizers.models import BPE
 
 from dllm.errors import ConfigError
+from dllm.models import tokenizers
 from dllm.models.chat import TEMPLATES
 from dllm.models.tokenizers import Tokenizer, check_ids, load_tokenizer, with_format
 
 
+TINY = Path(tokenizers.__file__).parent / "tiny"
 TEXT = "Hello <|im_start|>user\n 3+4=7, äöü 漢字 <|mask|>\n\n"
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|mask|>"]
 MARKERS = [
@@ -359,3 +362,17 @@ def test_an_empty_template_and_a_length_that_is_none(tmp_path: Path) -> None:
         path.write_text(json.dumps({**config, **change}))
         with pytest.raises(ConfigError, match=words):
             load_tokenizer(folder)
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(TINY.glob("*/tokenizer.json")), ids=lambda f: f.parent.name
+)
+def test_an_embedded_tokenizer_is_what_autotokenizer_finds(folder: Path) -> None:
+    ours = load_tokenizer(folder.parent).base
+    with warnings.catch_warnings(action="ignore"):
+        theirs = transformers.AutoTokenizer.from_pretrained(folder.parent, local_files_only=True)
+    assert type(ours) is type(theirs)
+    assert ours.get_vocab() == theirs.get_vocab()
+    assert ours.special_tokens_map == theirs.special_tokens_map
+    assert ours.chat_template == theirs.chat_template
+    assert ours(TEXT)["input_ids"] == theirs(TEXT)["input_ids"]

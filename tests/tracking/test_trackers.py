@@ -1,9 +1,11 @@
 """Trackers: an offline Weights & Biases run read back holds the numbers of the local summary."""
 
 import json
+import os
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -211,6 +213,66 @@ def test_what_wandb_refuses_is_one_line(options: Options, monkeypatch: pytest.Mo
     config = configuration.compose(given)
     with pytest.raises(RunError, match=r"^tracker\.mode=offline: wandb can't start: "):
         execute(config, "threshold")
+
+
+def info(folder: Path) -> RunInfo:
+    return RunInfo(folder, "f" * 12, "a run", {})
+
+
+def tracker() -> WandbTracker:
+    return WandbTracker(project=None, entity=None, mode="disabled", tags=[])
+
+
+def test_what_is_decoded_does_not_wait_until_wandb_has_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    decoded, init = threading.Event(), wandb.init
+
+    def slow(**options: Any) -> Any:
+        assert decoded.wait(timeout=60)
+        return init(**options)
+
+    monkeypatch.setattr(wandb, "init", slow)
+    ours = tracker()
+    ours.start(info(tmp_path))
+    decoded.set()
+    ours.log({"nfe": 3.0}, "sample", 1)
+    assert ours._run.summary["sample/nfe"] == 3.0
+    ours.finish()
+
+
+def test_a_start_that_failed_is_told_once_and_hides_no_other_failure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(**_: object) -> None:
+        raise wandb.errors.CommError("no")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    ours = tracker()
+    ours.start(info(tmp_path))
+    with pytest.raises(RunError, match="wandb can't start: no"):
+        ours.finish()
+    ours.finish()
+    ours.start(info(tmp_path))
+    with pytest.raises(ConfigError, match="the run's own"):
+        try:
+            raise ConfigError("the run's own")
+        finally:
+            ours.finish()
+
+
+def test_a_check_of_a_plain_environment_waits_for_no_import(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    program = (
+        "import sys\n"
+        "from dllm.tracking.wandb_tracker import WandbTracker\n"
+        "WandbTracker(project=None, entity=None, mode=None, tags=[]).check()\n"
+        "sys.exit('wandb' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
 @pytest.mark.parametrize(
