@@ -94,7 +94,7 @@ class D2Cache:
         if request.branches is not None:
             raise ConfigError(
                 "cache=D2Cache follows one canvas per sequence; the sampler asks for alternative "
-                "ones (sampler.cfg_scale > 0, drafts): use cache=none"
+                "ones (cfg_scale > 0, drafts): use cache=none"
             )
         notes, masked = self._notes.rows(canvas), canvas.masked()
         density = certainty_density(canvas, self.sigma)

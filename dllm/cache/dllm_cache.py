@@ -67,7 +67,7 @@ class DLLMCache:
         if request.branches is not None:
             raise ConfigError(
                 "cache=DLLMCache keeps the outputs of one canvas per sequence; the sampler asks "
-                "for alternative ones (sampler.cfg_scale > 0, drafts): use cache=none"
+                "for alternative ones (cfg_scale > 0, drafts): use cache=none"
             )
         index, width = np.arange(canvas.width), canvas.width
         inside = index < canvas.length[:, None]

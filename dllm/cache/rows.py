@@ -16,7 +16,7 @@ from dllm.step.plan import ForwardKind, Plan, Request
 
 CHANGED = ConfigError(
     "cache: the sampler's alternative canvases change cached positions (e.g. the prompt under "
-    "sampler.cfg_scale > 0); use cache=none"
+    "cfg_scale > 0); use cache=none"
 )
 
 

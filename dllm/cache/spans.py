@@ -92,5 +92,5 @@ def _check_branches(
     if (changed & stored[:, None]).any():
         raise ConfigError(
             "cache: alternative canvases change cached positions (as the prompt under "
-            "sampler.cfg_scale > 0); use cache=none"
+            "cfg_scale > 0); use cache=none"
         )
