@@ -59,6 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     from dllm.conform import numerics, recorded, replay  # torch, not needed for --help
 
+    for folder in options.checkpoints:
+        if not folder.is_dir():
+            raise ConfigError(f"--checkpoints {folder}: no such folder")
     files = [recorded.read(path) for path in options.files]
     folders = [folder for folder in options.numerics if numerics.is_numerics_folder(folder)]
     if options.numerics and not folders:

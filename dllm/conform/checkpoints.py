@@ -4,6 +4,7 @@ Folders that were asked for come first, then the one beside the trace (`../model
 fallback. Folders of the same rank that hold it with different content leave no choice: refused.
 """
 
+import filecmp
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ def find(name: str, trace: Path, places: Places) -> Path:
     for folders in ranks:
         found = _candidates(name, folders)
         for other in found[1:]:
-            if _content(found[0]) != _content(other):
+            if not _alike(found[0], other):
                 raise ConfigError(
                     f"checkpoint {name} differs between {found[0]} and {other}: "
                     "name one folder by --checkpoints"
@@ -33,7 +34,12 @@ def _candidates(name: str, folders: Sequence[Path]) -> list[Path]:
     return [path for path in inside if path.name == name and (path / "config.json").is_file()]
 
 
-def _content(folder: Path) -> dict[str, bytes]:
-    """What loading reads: configuration and tensors."""
+def _alike(one: Path, other: Path) -> bool:
+    """Whether loading reads the same of both: configuration and tensors."""
+    names, others = _read(one), _read(other)
+    return names == others and not any(filecmp.cmpfiles(one, other, names, shallow=False)[1:])
+
+
+def _read(folder: Path) -> list[str]:
     files = (path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
-    return {path.name: path.read_bytes() for path in files}
+    return sorted(path.name for path in files if path.is_file())

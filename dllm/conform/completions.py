@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from dllm.clock import Deadline
-from dllm.conform.recorded import FileResult, Places, Recorded
+from dllm.conform.recorded import FileResult, Places, Recorded, check_cases
 from dllm.constraints.checker import Checker, Hole, Piece, Verdict
 from dllm.constraints.errors import EmptyLanguage, GrammarError
 from dllm.constraints.grammar import read_lark
@@ -16,12 +16,14 @@ from dllm.errors import ConfigError
 
 
 METHOD = "cfg_completable"
+_FIELDS = {"grammar": str, "canvas": list[str | None], "gap": str, "end": bool, "completable": bool}
 SECONDS = 60.0
 """For one case; an answer that is not there by then is a difference."""
 
 
 def check(recorded: Recorded, _: Places) -> FileResult:
     """Decides every case of a file."""
+    check_cases(recorded, _FIELDS)
     found = (_difference(number, case) for number, case in enumerate(recorded.cases))
     return FileResult.of(recorded.path, found)
 

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from typing import Any
 
-from dllm.conform.recorded import FileResult, Places, Recorded
+from dllm.conform.recorded import FileResult, Places, Recorded, check_cases
 from dllm.errors import ConfigError
 from dllm.tasks.base import Sample
 from dllm.tasks.parallelbench.files import ParallelBench
@@ -21,6 +21,7 @@ def check(recorded: Recorded, places: Places) -> FileResult:
         raise ConfigError(
             f"no files of ParallelBench in {places.data}: name their folder by --data"
         )
+    check_cases(recorded, {"task": str, "index": int, "output": str})
     kinds = sorted({case["task"] for case in recorded.cases})
     task = ParallelBench(str(places.data), kinds, grammar=True, bertscore=False, infill=False)
     samples: dict[str, list[Sample]] = defaultdict(list)

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from dllm.config import fits
 from dllm.errors import ConfigError
 
 
@@ -34,9 +35,20 @@ def read(path: Path) -> Recorded:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except ValueError as error:
         raise ConfigError(f"{path} is no recorded file: {error}") from None
-    if not isinstance(content, dict) or not content.keys() >= {"method", "cases"}:
+    found = content if isinstance(content, dict) else {}
+    cases = found.get("cases")
+    if not isinstance(found.get("method"), str) or not isinstance(cases, list) or not cases:
         raise ConfigError(f"{path} is no recorded file: it has no method and cases")
-    return Recorded(path, content)
+    return Recorded(path, found)
+
+
+def check_cases(recorded: Recorded, fields: Mapping[str, Any]) -> None:
+    """Raises `ConfigError` for a case that lacks one of the fields or holds no value of its
+    type."""
+    for number, case in enumerate(recorded.cases):
+        for name, hint in fields.items():
+            if not isinstance(case, dict) or not fits(case.get(name), hint):
+                raise ConfigError(f"case {number}: {name} is missing or of another kind")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,7 +20,7 @@ from dllm.conform import checkpoints
 from dllm.conform.methods import METHODS
 from dllm.conform.methods.method import RecordedMethod
 from dllm.conform.methods.options import Params
-from dllm.conform.recorded import FileResult, Places, Recorded, Verdict
+from dllm.conform.recorded import FileResult, Places, Recorded, Verdict, check_cases
 from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
@@ -34,6 +35,7 @@ from dllm.step.prediction import Prediction
 from dllm.step.trace import Trace
 
 
+_FIELDS = {"params": dict[str, Any], "prompt": list[int], "output": list[int], "nfe": int}
 TOLERANCE = 1e-4
 """Largest difference of a recorded confidence from ours."""
 
@@ -41,19 +43,19 @@ TOLERANCE = 1e-4
 def check(recorded: Recorded, places: Places) -> FileResult:
     """Decodes every case of a trace file with the checkpoint it names.
 
-    Raises `ConfigError` for a file that is no trace or a checkpoint that is not there.
+    Raises `ConfigError` for a file that is no trace and for a checkpoint that is not there or can't
+    be read.
     """
-    if "checkpoint" not in recorded.content:
+    checkpoint = recorded.content.get("checkpoint")
+    if not isinstance(checkpoint, str):
         raise ConfigError("no recorded trace: it names no checkpoint")
     method = METHODS.get(recorded.method)
     if method is None:
         reason = f"unknown method {recorded.method}"
         return FileResult(recorded.path, Verdict.SKIPPED, reason=reason)
-    folder = checkpoints.find(recorded.content["checkpoint"], recorded.path, places)
-    try:
-        read_spec(folder)
-    except ConfigError as error:
-        return FileResult(recorded.path, Verdict.SKIPPED, reason=str(error))
+    check_cases(recorded, _FIELDS)
+    folder = checkpoints.find(checkpoint, recorded.path, places)
+    read_spec(folder)  # one line for the file, not one per case
     with tempfile.TemporaryDirectory() as tables:
         shared = _tables(recorded.content, Path(tables))
         found = (
@@ -134,9 +136,11 @@ def _compare(
     # A case that shows a known quirk of the official code names it beside its parameters.
     params = {**shared, **case["params"], "quirk": case.get("quirk")}
     reference = tuple(case["reference"]) if "reference" in case else None
-    gen_length = method.gen_length(params)
+    try:
+        gen_length, overrides = method.gen_length(params), method.overrides(params)
+    except KeyError as error:
+        return f"case {number}: its params lack {error}"
     prompt = Prompt(str(number), tuple(case["prompt"]), gen_length, reference)
-    overrides = method.overrides(params)
     try:
         outcome, plans = decode(overrides, prompt, folder)
     except ConfigError as error:

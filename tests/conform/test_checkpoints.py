@@ -41,6 +41,12 @@ def test_two_that_differ_are_refused(asked: bool, tmp_path: Path, trace: Path) -
     assert find("model", trace, places("a", "also")) == tmp_path / "a" / "model"
     with pytest.raises(ConfigError, match=r"checkpoint model differs between .*a/model and .*b/m"):
         find("model", trace, places("a", "b"))
+    # What loading does not read makes no difference, a file more does.
+    (tmp_path / "also" / "model" / "old.json").mkdir()
+    assert find("model", trace, places("a", "also")) == tmp_path / "a" / "model"
+    (tmp_path / "also" / "model" / "generation_config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="checkpoint model differs"):
+        find("model", trace, places("a", "also"))
 
 
 def test_one_that_is_nowhere_is_looked_for_everywhere(tmp_path: Path, trace: Path) -> None:

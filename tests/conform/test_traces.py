@@ -103,18 +103,38 @@ def test_steps_may_not_be_missing(tmp_path: Path) -> None:
     assert "14 steps instead of 13" in replayed(tmp_path, whole, case).differing[0]
 
 
-def test_unknown_family_is_skipped(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [('{"architectures": ["StrangeModel"]}', "StrangeModel"), ("{", "is not valid JSON")],
+)
+def test_a_checkpoint_that_can_not_be_read(tmp_path: Path, config: str, line: str) -> None:
     model = tmp_path / "models" / "strange"
     model.mkdir(parents=True)
-    (model / "config.json").write_text('{"architectures": ["StrangeModel"]}')
+    (model / "config.json").write_text(config)
     path = written(tmp_path, record("localleap"), checkpoint="strange")
-    result = check(read(path), Places(checkpoints=(tmp_path / "models",)))
-    assert result.verdict is Verdict.SKIPPED
-    assert "StrangeModel" in result.line()
+    with pytest.raises(ConfigError, match=line):
+        check(read(path), Places(checkpoints=(tmp_path / "models",)))
 
 
-def test_a_trace_names_its_checkpoint(tmp_path: Path) -> None:
-    path = tmp_path / "trace.json"
-    path.write_text(json.dumps({"method": "localleap", "cases": []}))
+@pytest.mark.parametrize("changes", [{}, {"checkpoint": None}, {"checkpoint": 5}])
+def test_a_trace_names_its_checkpoint(tmp_path: Path, changes: dict[str, Any]) -> None:
+    whole = {"method": "localleap", "cases": record("localleap")["cases"][:1]}
     with pytest.raises(ConfigError, match="names no checkpoint"):
-        check(read(path), PLACES)
+        check(read(written(tmp_path, whole, **changes)), PLACES)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("params", []), ("prompt", ["3"]), ("output", None), ("nfe", "14"), ("nfe", None)],
+)
+def test_a_case_that_is_none(tmp_path: Path, field: str, value: Any) -> None:
+    whole = record("localleap")
+    broken = {**whole["cases"][0], field: value}
+    with pytest.raises(ConfigError, match=f"case 1: {field} is missing or of another kind"):
+        replayed(tmp_path, whole, whole["cases"][0], broken)
+
+
+def test_params_that_say_too_little(tmp_path: Path) -> None:
+    whole = record("localleap")
+    (line,) = replayed(tmp_path, whole, {**whole["cases"][0], "params": {}}).differing
+    assert line == "case 0: its params lack 'gen_length'"

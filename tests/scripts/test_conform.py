@@ -58,7 +58,26 @@ def test_checkpoints_that_differ_fail_the_file(
     assert "checkpoint tiny-llada differs between" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_a_folder_of_checkpoints_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was asked for is not replaced by the folder beside the trace."""
+    absent = tmp_path / "absent"
+    assert main([trace(tmp_path, "good"), *MODELS, str(absent)]) == 2
+    assert capsys.readouterr().err == f"error: --checkpoints {absent}: no such folder\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"method": "localleap", "cases": []}',
+        '{"method": ["localleap"], "cases": [{}]}',
+        '{"method": "localleap", "cases": {"0": {}}}',
+    ],
+)
 def test_what_is_no_recorded_file_stops_the_command(
     tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
