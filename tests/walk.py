@@ -24,11 +24,14 @@ class Walk:
         self.store = KVStore(spec, 1, 3 + masks, torch.float32)
 
     def plan(self, wanted: Sequence[int] | None = None) -> Plan:
+        return self.plans(wanted)[-1]
+
+    def plans(self, wanted: Sequence[int] | None = None) -> list[Plan]:
         asked = self.canvas.masked()
         if wanted is not None:
             asked = np.zeros_like(asked)
             asked[0, list(wanted)] = True
-        return self.policy.plan(self.canvas, Request(pad_positions(asked)), self.store)[-1]
+        return self.policy.plan(self.canvas, Request(pad_positions(asked)), self.store)
 
     def decide(self, *positions: int) -> None:
         self.canvas.tokens[0, list(positions)] = 9
