@@ -51,7 +51,6 @@ class CausalCache:
         """Length of what is stored and still holds; a remasked or edited token takes everything
         behind it out of the store."""
         good = store.valid & (store.token == canvas.tensor(store.valid.device))
-        good[:, canvas.width :] = False
         run = good.cumprod(dim=1)
         store.invalidate(run == 0)
         return np.minimum(run.sum(dim=1).cpu().numpy(), canvas.length)

@@ -123,6 +123,7 @@ def changed(walk: Walk, *positions: int) -> list[int]:
         ("dkv", SPEC, (6, 9, 10, 11)),
         ("dkv cache.variant=prefill", SPEC, range(3, 12)),
         ("block", THREES, range(6, 9)),
+        ("window", SPEC, range(6, 9)),
         ("causal", CAUSAL, (6, 7, 8)),
     ],
 )
