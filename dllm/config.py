@@ -48,6 +48,7 @@ WITHOUT_EFFECT = (
     "overwrite",
     "wait_minutes",
     "objective",
+    "nfe_budget",
     "dry",
     "published",
 )
@@ -187,6 +188,7 @@ def _begins_with(text: str, value: Any) -> bool:
 _HINTS: Mapping[str, Any] = {
     "limit": int | None,
     "alternatives": int | None,
+    "nfe_budget": float | None,
     "wait_minutes": float,
 }
 """Types of top-level options of which the default shows less."""

@@ -31,12 +31,18 @@ class CommandLine:
         self._running = False
         self._held: _Held | None = None
         self._reported: set[str] = set()
+        self._afterwards: list[Callable[[], None]] = []
 
     def started(self) -> None:
         """The configuration is complete: from here on stderr is the job's own."""
         if self._held is not None:
             self._held.release()
         self.speak()
+
+    def between_jobs(self) -> None:
+        """Until the next job starts what is said is Hydra's."""
+        if self._held is not None:
+            self._held.hold()
 
     @contextmanager
     def job(self) -> Iterator[None]:
@@ -104,7 +110,7 @@ class CommandLine:
     def _ended(self, command: Callable[[], int]) -> int:
         """Exit code of a command that may be stopped by a signal, or lose the reader of its
         output. Another one in this process has its own code and words."""
-        self._code, self._reported = 0, set()
+        self._code, self._reported, self._afterwards = 0, set(), []
         if sys.stderr is None:
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - closed with the process
         try:
@@ -120,9 +126,20 @@ class CommandLine:
             return 1
 
     def run(self, entry: Callable[[], None]) -> int:
-        """Exit code of a Hydra main function."""
+        """Exit code of a Hydra main function, and of what it has left for afterwards."""
         self._running = True
-        return self._ended(lambda: self._run(entry))
+        return self._ended(lambda: self._completed(entry))
+
+    def afterwards(self, work: Callable[[], None]) -> None:
+        """To be done when Hydra has ended, in whatever way: it tells nobody of a sweep that its
+        sweeper gave up."""
+        self._afterwards.append(work)
+
+    def _completed(self, entry: Callable[[], None]) -> int:
+        code = self._run(entry)
+        for work in self._afterwards:
+            work()
+        return max(code, self._code)
 
     def _run(self, entry: Callable[[], None]) -> int:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -142,9 +159,11 @@ class CommandLine:
             self.failed(2, one_line(str(error)))
             return 2
         except SystemExit as stop:
-            if self._held.holding and stop.code in (1, 2):
-                self.failed(2, one_line(self._held.getvalue()))
-                return 2
+            said = self._held.getvalue()
+            # A fault of a job keeps its traceback.
+            if self._held.holding and stop.code in (1, 2) and "Error executing job" not in said:
+                self.failed(self._code or 2, one_line(said))
+                return self._code
             self._held.release()
             return max(self._code, stop.code if isinstance(stop.code, int) else 1)
         self._held.release()
@@ -157,17 +176,22 @@ twice, under two names."""
 
 
 class _Held(io.StringIO):
-    """Keeps what is written until released, then passes everything on."""
+    """Keeps what is written while it holds, passes everything on when released."""
 
     def __init__(self, target: TextIO):
         super().__init__()
         self._target = target
         self.holding = True
 
+    def hold(self) -> None:
+        self.holding = True
+
     def release(self) -> None:
         if self.holding:
             self.holding = False
             self._target.write(self.getvalue())
+            self.seek(0)
+            self.truncate()
 
     def write(self, text: str, /) -> int:
         return super().write(text) if self.holding else self._target.write(text)
@@ -259,7 +283,11 @@ def one_line(text: str) -> str:
         options = listed.group(1).split() if listed else []
         close = difflib.get_close_matches(value, options, n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
+        if group == "hydra/sweeper" and value in ("study", "optuna"):
+            hint = ' (pip install "dllm-decode[sweep]")'
         return f"{group}={value} is unknown{hint}; available: {', '.join(options)}"
+    if any(words in text for words in ("No trials are completed yet", "Record does not exist")):
+        return "hydra/sweeper: no trial has a value"  # Optuna's words
     hints = ("Set the environment variable", "See https")
     skipped = (*hints, "full_key:", "object_type=", "reference_type=")
     lines = [line.strip() for line in text.splitlines() if line.strip()]

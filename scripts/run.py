@@ -24,8 +24,8 @@ from scripts.command_line import COMMAND, with_prompt
 
 @hydra.main(config_path="../conf", config_name="config", version_base="1.3")
 def job(config: DictConfig) -> float | None:
-    """One configuration; in a sweep its outcome goes to the sweep's list. Gives the number that a
-    sweeper asked for (`objective`), None for a job that failed."""
+    """One configuration; in a sweep its outcome goes to the sweep's list. Gives a sweeper the
+    number that it asked for (`objective`), None for a job that failed."""
     COMMAND.started()
     from dllm.config import build, check_options
     from dllm.report.exhibits import exhibits
@@ -33,6 +33,7 @@ def job(config: DictConfig) -> float | None:
     from dllm.report.plan import plan
     from dllm.report.tables import failures, print_comparison
     from dllm.runs.execute import execute  # torch, not needed for --help
+    from dllm.runs.parts import objective
 
     hydra_config = HydraConfig.get()
     sweep = Path(hydra_config.sweep.dir) if hydra_config.mode == RunMode.MULTIRUN else None
@@ -52,7 +53,10 @@ def job(config: DictConfig) -> float | None:
         _failed(sweep, 1, line)
     if sweep is not None:
         _note(sweep, {"folder": str(folder), "summary": summary})
-        return summary["metrics"][config.objective]
+        told = objective(config, summary["metrics"])
+        if told is None and "n_trials" in hydra_config.sweeper:
+            _failed(sweep, 1, f"objective={config.objective} has no value: no answer is graded")
+        return told
     with COMMAND.output():
         if hydra_config.runtime.choices["task"] == "prompts":
             print_outputs(folder, build(config.task, "task").samples("test", config.limit))
@@ -61,7 +65,7 @@ def job(config: DictConfig) -> float | None:
             from dllm.report.counted import beside_published
 
             print("\n".join(beside_published(folder, config.published)))
-    return summary["metrics"][config.objective]
+    return None
 
 
 def _sweep(folder: Path | None) -> tuple[str | None, list[str]]:
@@ -80,25 +84,41 @@ def _failed(sweep: Path | None, code: int, message: str) -> None:
 
 def _note(sweep: Path, line: dict[str, Any]) -> None:
     sweep.mkdir(parents=True, exist_ok=True)
-    with open(sweep / "jobs.jsonl", "a") as file:
+    with open(sweep / JOBS, "a") as file:
         file.write(json.dumps({"job": HydraConfig.get().job.num, **line}) + "\n")
+
+
+def _noted(sweep: Path) -> list[dict[str, Any]]:
+    """Outcomes of the sweep's jobs in their order; a line that a kill cut off is none."""
+    path = sweep / JOBS
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return sorted(map(json.loads, lines), key=lambda line: line["job"])
+
+
+JOBS = "jobs.jsonl"
+"""In a sweep's folder: the outcome of every job."""
 
 
 SWEPT = "swept.json"
 """In a sweep's folder: the options that vary. A launcher's workers know their own values only."""
 
 
-def _swept(config: DictConfig) -> list[str]:
-    """Options with several values or a range, those of the sweeper's own search space included."""
+def _ranges(config: DictConfig) -> dict[str, str]:
+    """Options with several values or a range on the command line -> as they were typed."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     given = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-    ours = [
-        f"{o.key_or_group}{'@' + o.package if o.package else ''}"
+    return {
+        f"{o.key_or_group}{'@' + o.package if o.package else ''}": str(o.input_line)
         for o in given
         if o.is_sweep_override()
-    ]
-    return [*ours, *(str(name) for name in config.hydra.sweeper.get("params") or ())]
+    }
+
+
+def _of_study(config: DictConfig) -> bool:
+    """Whether the sweeper keeps its trials in a database."""
+    sweeper = config.hydra.sweeper
+    return bool(sweeper.get("storage") and sweeper.get("study_name"))
 
 
 _HELD = ExitStack()
@@ -109,7 +129,18 @@ class SweepComparison(Callback):
     """Prints one table over all jobs when a sweep ends."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Takes the sweep's folder: what an earlier sweep left there is no row of this one."""
+        try:
+            self._begin(config)
+        except (ConfigError, RunError) as error:
+            # Of an exception Hydra makes a warning, and begins the jobs.
+            code = 2 if isinstance(error, ConfigError) else 1
+            COMMAND.started()
+            COMMAND.failed(code, str(error))
+            sys.exit(code)
+
+    def _begin(self, config: DictConfig) -> None:
+        """Takes the sweep's folder: what an earlier sweep left there is no row of this one, unless
+        both are of one study."""
         from dllm.runs.lock import locked
 
         if Ranks.of_environment().several:
@@ -123,24 +154,41 @@ class SweepComparison(Callback):
             _HELD.enter_context(locked(folder / ".lock", 0, f"hydra.sweep.dir={folder}"))
         except OSError as error:
             raise ConfigError(f"hydra.sweep.dir={folder}: {error.strerror}") from None
-        (folder / "jobs.jsonl").unlink(missing_ok=True)
-        (folder / SWEPT).write_text(json.dumps(_swept(config)))
+        ranges, kept = _ranges(config), []
+        if _of_study(config):
+            from dllm.runs import study
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        from dllm.report.tables import print_comparison
+            if study.go_on(config, list(ranges.values())):
+                kept = [{**line, "job": -1} for line in _noted(folder) if "folder" in line]
+        temporary = folder / f".{JOBS}.tmp"
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        temporary.replace(folder / JOBS)
+        searched = (str(name) for name in config.hydra.sweeper.get("params") or ())
+        (folder / SWEPT).write_text(json.dumps([*ranges, *searched]))
 
-        _HELD.close()
-        path = Path(config.hydra.sweep.dir) / "jobs.jsonl"
-        if not path.exists():
-            return
-        jobs = sorted(map(json.loads, path.read_text().splitlines()), key=lambda line: line["job"])
-        for failed in (line for line in jobs if "error" in line):
-            COMMAND.failed(failed["code"], failed["error"])
-        done = [line for line in jobs if "folder" in line]
+        COMMAND.afterwards(lambda: _close(config))
+
+    def on_job_end(self, config: DictConfig, **kwargs: Any) -> None:
+        if config.hydra.mode == RunMode.MULTIRUN:
+            COMMAND.between_jobs()
+
+
+def _close(config: DictConfig) -> None:
+    """Of a sweep: the failures of its jobs that were not told yet, and its table."""
+    from dllm.report.tables import print_comparison
+
+    _HELD.close()
+    jobs = _noted(Path(config.hydra.sweep.dir))
+    for line in (line for line in jobs if "error" in line):
+        COMMAND.failed(line["code"], line["error"])
+    done = {line["folder"]: line["summary"] for line in jobs if "folder" in line}
+    with COMMAND.output():
         if done:
-            folders = [Path(line["folder"]) for line in done]
-            with COMMAND.output():
-                print_comparison([line["summary"] for line in done], folders)
+            print_comparison(list(done.values()), [Path(folder) for folder in done])
+        if _of_study(config):
+            from dllm.runs import study
+
+            print(study.best(config))
 
 
 def main() -> None:

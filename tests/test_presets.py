@@ -13,7 +13,9 @@ from dllm.runs.parts import build_parts
 
 
 FOLDER = Path(__file__).parents[1] / "conf" / "experiment"
-PRESETS = sorted(str(p.relative_to(FOLDER).with_suffix("")) for p in FOLDER.glob("*/*.yaml"))
+# Those of conf/experiment/tune are search spaces: tests/runs/test_study.py
+PUBLISHED = [path for path in FOLDER.glob("*/*.yaml") if path.parent.name != "tune"]
+PRESETS = sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in PUBLISHED)
 METHODS = {"adablock", "credit", "daedal", "dinfer", "dystruct", "fast_dllm", "freedave", "klass"}
 METHODS |= {"learn2pd", "localleap", "pc_sampler", "r2dllm", "rho_eos", "tdar", "wedlm", "wino"}
 METHODS |= {"window_diffusion", "ete", "deer", "cfg", "lave", "parallelbench", "llada", "dream"}

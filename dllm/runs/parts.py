@@ -1,5 +1,6 @@
 """The objects that a run's configuration describes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -47,6 +48,10 @@ def build_parts(config: DictConfig) -> Parts:
         raise ConfigError(f"eos={config.eos} is not one of {', '.join(EosPolicy)}")
     if config.objective not in OBJECTIVES:
         raise ConfigError(f"objective={config.objective} is not one of {', '.join(OBJECTIVES)}")
+    if config.nfe_budget is not None and config.objective != "accuracy":
+        raise ConfigError(
+            f"nfe_budget={config.nfe_budget:g} bounds objective=accuracy, not {config.objective}"
+        )
     if config.alternatives is not None and not config.trace:
         raise ConfigError(f"alternatives={config.alternatives} are kept in traces: use trace=true")
     return Parts(
@@ -58,3 +63,12 @@ def build_parts(config: DictConfig) -> Parts:
         part("tracker", Tracker),
         EosPolicy(config.eos),
     )
+
+
+def objective(config: DictConfig, metrics: Mapping[str, Any]) -> float | None:
+    """The number that a sweeper is given, None where the summary has none. A run within its budget
+    is better than any beyond it, of those the one that exceeds it less (Deb's rule for constraints,
+    DOI 10.1016/S0045-7825(99)00389-8)."""
+    if config.nfe_budget is not None and metrics["nfe"] > config.nfe_budget:
+        return 1 - metrics["nfe"] / config.nfe_budget
+    return metrics[config.objective]

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
+from forked import forked
 from random_checkpoint import write_checkpoint
 from safetensors.torch import load_file, save_file
+from whole_runs import main
 
 
 Options = Callable[..., list[str]]
@@ -60,6 +63,24 @@ def test_a_sweep_folder_used_twice(options: Options, tmp_path: Path) -> None:
     second = command("-m", *given, "sampler.threshold=0.3")
     assert second.returncode == 0 and "error" not in second.stderr
     assert second.stdout.count("run folder: ") == 1
+
+
+def test_a_sweep_that_cannot_begin(options: Options, tmp_path: Path) -> None:
+    """Hydra itself would warn and start the jobs."""
+    given = ["-m", *options("sampler=threshold", "sampler.threshold=0.1,0.9")]
+    taken, lock = tmp_path / "taken", FileLock(tmp_path / "taken" / ".lock")
+    taken.mkdir()
+    with lock:
+        for folder, code, words in (
+            ("/proc/nowhere", 2, "hydra.sweep.dir=/proc/nowhere: No such file"),
+            (str(taken), 1, f"hydra.sweep.dir={taken} is still being written by another process"),
+        ):
+            one = forked(lambda f=folder: main([*given, f"hydra.sweep.dir={f}"]), tmp_path / "said")
+            ended, said = one.ended()
+            assert ended == code and said.count("error: ") == 1, said
+            assert words in said and "Traceback" not in said
+            (tmp_path / "said").unlink()
+    assert not (tmp_path / "runs").exists()
 
 
 def test_two_runs_share_one_baseline(options: Options, tmp_path: Path) -> None:
