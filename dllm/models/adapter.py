@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dllm.errors import ConfigError
+from dllm.models.linear import product
 from dllm.models.spec import ModelSpec
 from dllm.models.tensor_file import TensorFile
 from dllm.models.transformer import Layer, Transformer
@@ -68,8 +68,8 @@ class LowRank(nn.Module):
         self.b = nn.Parameter(torch.zeros(linear.out_features, spec.rank))
 
     def forward(self, x: Tensor) -> Tensor:
-        low = F.linear(x, (self.a * self.scale).to(x.dtype))
-        return self.linear(x).add_(F.linear(low, self.b.to(x.dtype)))
+        low = product(x, (self.a * self.scale).to(x.dtype))
+        return self.linear(x).add_(product(low, self.b.to(x.dtype)))
 
 
 class MaskEmbedding(nn.Module):

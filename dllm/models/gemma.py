@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from dllm.models.linear import Linear, product
 from dllm.models.moe import Experts, softmax_router
 from dllm.models.spec import ModelSpec, MoeSpec, WindowSpec
 from dllm.models.swiglu import SwiGLU
@@ -56,10 +57,10 @@ class GemmaAttention(nn.Module):
         assert spec.windows is not None
         full = index in spec.windows.full_layers
         width, kv_width = spec.n_heads * self.head_dim, self.kv_heads * self.head_dim
-        self.q = nn.Linear(spec.d_model, width, bias=False)
-        self.k = nn.Linear(spec.d_model, kv_width, bias=False)
-        self.v = None if full else nn.Linear(spec.d_model, kv_width, bias=False)
-        self.o = nn.Linear(width, spec.d_model, bias=False)
+        self.q = Linear(spec.d_model, width, bias=False)
+        self.k = Linear(spec.d_model, kv_width, bias=False)
+        self.v = None if full else Linear(spec.d_model, kv_width, bias=False)
+        self.o = Linear(width, spec.d_model, bias=False)
         self.q_norm = RMSNorm(self.head_dim, spec)
         self.k_norm = RMSNorm(self.head_dim, spec)
 
@@ -101,7 +102,7 @@ class GemmaExperts(Experts):
         assert stream is not None, "the router has a stream of its own"
         flat, width = x.reshape(-1, x.shape[-1]), x.shape[-1]
         routed = normed(stream.reshape(-1, width), self.eps) * self.router_scale * width**-0.5
-        experts, weights = softmax_router(F.linear(routed, self.router), self.spec)
+        experts, weights = softmax_router(product(routed, self.router), self.spec)
         weights = weights * self.expert_scale[experts]
         # As the reference adds: one expert after the other, ascending, each in the model dtype.
         experts, order = experts.sort(dim=-1)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dllm.models.linear import product
 from dllm.models.spec import Activation, MoeSpec
 from dllm.models.swiglu import GATES, SwiGLU
 
@@ -70,8 +71,8 @@ class Experts(nn.Module):
     def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Chosen experts and their weights, each [tokens, top_k], for x [tokens, d_model]."""
         if self.spec.router == "softmax":
-            return softmax_router(F.linear(x, self.router), self.spec)
-        logits = F.linear(x.float(), self.router.float())
+            return softmax_router(product(x, self.router), self.spec)
+        logits = product(x.float(), self.router.float())
         bias = self.expert_bias if self.spec.expert_bias else None
         return sigmoid_group_router(logits, bias, self.spec)
 
@@ -117,8 +118,8 @@ def one_product_each(
     for expert, count in enumerate(counts.tolist()):
         if count:
             part = slice(start, start + count)
-            gate, up = F.linear(rows[part], gate_up[expert]).chunk(2, dim=-1)
-            out[part] = F.linear(GATES[activation](gate) * up, down[expert])
+            gate, up = product(rows[part], gate_up[expert]).chunk(2, dim=-1)
+            out[part] = product(GATES[activation](gate) * up, down[expert])
             start += count
     return out
 

@@ -6,6 +6,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dllm.models.linear import Linear
 from dllm.models.spec import Activation
 
 
@@ -19,9 +20,9 @@ class SwiGLU(nn.Module):
     def __init__(self, d_model: int, width: int, activation: Activation = "silu"):
         super().__init__()
         self.activation: Activation = activation
-        self.gate = nn.Linear(d_model, width, bias=False)
-        self.up = nn.Linear(d_model, width, bias=False)
-        self.down = nn.Linear(width, d_model, bias=False)
+        self.gate = Linear(d_model, width, bias=False)
+        self.up = Linear(d_model, width, bias=False)
+        self.down = Linear(width, d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(GATES[self.activation](self.gate(x)) * self.up(x))

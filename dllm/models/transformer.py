@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from dllm.models.linear import Linear, product
 from dllm.models.moe import Experts
 from dllm.models.spec import ModelSpec
 from dllm.models.swiglu import SwiGLU
@@ -99,10 +100,10 @@ class Attention(nn.Module):
         super().__init__()
         self.spec = spec
         width, kv_width = spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim
-        self.q = nn.Linear(spec.d_model, width, bias=spec.qkv_bias)
-        self.k = nn.Linear(spec.d_model, kv_width, bias=spec.qkv_bias)
-        self.v = nn.Linear(spec.d_model, kv_width, bias=spec.qkv_bias)
-        self.o = nn.Linear(width, spec.d_model, bias=False)
+        self.q = Linear(spec.d_model, width, bias=spec.qkv_bias)
+        self.k = Linear(spec.d_model, kv_width, bias=spec.qkv_bias)
+        self.v = Linear(spec.d_model, kv_width, bias=spec.qkv_bias)
+        self.o = Linear(width, spec.d_model, bias=False)
         if spec.qk_norm:
             self.q_norm = RMSNorm(spec.head_dim, spec)
             self.k_norm = RMSNorm(spec.head_dim, spec)
@@ -201,7 +202,7 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(self.make_layer(i) for i in range(spec.n_layers))
         self.norm = RMSNorm(spec.d_model, spec)
         self.head = (
-            None if spec.tied_embeddings else nn.Linear(spec.d_model, spec.vocab_size, bias=False)
+            None if spec.tied_embeddings else Linear(spec.d_model, spec.vocab_size, bias=False)
         )
 
     def make_layer(self, index: int) -> nn.Module:
@@ -263,6 +264,6 @@ class Transformer(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """LM head on the given rows only: [..., d_model] -> [..., vocab]."""
         # The head as a module: on several devices its hook brings the rows to it.
-        out = F.linear(hidden, self.embed.weight) if self.head is None else self.head(hidden)
+        out = product(hidden, self.embed.weight) if self.head is None else self.head(hidden)
         out = out.to(hidden.device)
         return out.float() if self.spec.logits_fp32 else out

@@ -187,7 +187,8 @@ def test_logits_and_ids_are_those_of_transformers(smollm2: Path) -> None:
     )
     tokens = torch.tensor([ids])
     with torch.no_grad():
-        torch.testing.assert_close(logits(model, tokens), stock(tokens).logits, atol=1e-4, rtol=0)
+        # Of logits up to 33: the two sum up 30 layers' products in another order.
+        torch.testing.assert_close(logits(model, tokens), stock(tokens).logits, atol=3e-4, rtol=0)
 
 
 @pytest.mark.filterwarnings("ignore")
