@@ -276,9 +276,11 @@ class Trainer:
             if self.done % self.recipe.log_every == 0 or last:
                 log.log(_mean(window) | self.totals, step=self.done)
                 window = []
-            if time.monotonic() - saved > 60 * self.recipe.save_minutes or last:
+            if time.monotonic() - saved > 60 * self.recipe.save_minutes:
                 self.save()
                 saved = time.monotonic()
+        # Also where it was finished before: its files may have been taken away since.
+        self.save()
         return {**self.totals, "steps": self.done}
 
     def _steps(self) -> Iterator[dict[str, float]]:

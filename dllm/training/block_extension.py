@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -113,10 +114,8 @@ def _train(
         torch.compiler.reset()
         trainer = Trainer(replace(read_spec(start), block_size=size), tokenizer, recipe, stage)
         trainer.resume()
-        log = MetricLog(stage / "metrics.jsonl", tracker, trainer.done)
-        if trainer.done < recipe.total_steps:
+        with closing(MetricLog(stage / "metrics.jsonl", tracker, trainer.done)) as log:
             trainer.run(log)
-        log.close()
         start = stage / "model"
     return start
 

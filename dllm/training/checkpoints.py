@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from dllm.errors import ConfigError
+from dllm.runs.checkpoint import file_hash
 
 
 NAME = "state.pt"
@@ -36,19 +37,19 @@ def load_state(folder: Path, recipe: dict[str, str]) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        made, step = state["recipe"], state["step"]
     except Exception:  # damaged bytes: the reader fails in any way
         raise ConfigError(f"{path} is damaged: remove it or choose another folder") from None
-    # A state saved before recipes were kept beside it tells its number of steps only.
-    made = state.get("recipe", recipe)
-    for name in sorted({*made, *recipe}):
-        if made.get(name) != recipe.get(name):
+    # What a state does not tell was no part of recipes when it was saved.
+    for name in sorted(made):
+        if made[name] != recipe.get(name):
             raise ConfigError(
-                f"output={folder} holds a training with {name}={made.get(name)}, this one has "
+                f"output={folder} holds a training with {name}={made[name]}, this one has "
                 f"{recipe.get(name)}: choose another folder"
             )
-    if state["step"] > int(recipe["total_steps"]):
+    if step > int(recipe["total_steps"]):
         raise ConfigError(
-            f"output={folder} holds a training of {state['step']} steps, "
+            f"output={folder} holds a training of {step} steps, "
             f"total_steps={recipe['total_steps']} are fewer: choose another folder"
         )
     return state
@@ -81,6 +82,12 @@ _REPORTING = (
     "lanes",
 )
 """Fields of recipes that don't change what is learnt (rounding aside)."""
+
+
+def start_mark(start: str | None) -> str | None:
+    """Hash of the weights that a training begins with."""
+    path = Path(start or "") / "model.safetensors"
+    return file_hash(path) if path.is_file() else None
 
 
 def recipe_facts(recipe: Any, **more: Any) -> dict[str, str]:

@@ -31,19 +31,24 @@ def answers(
     """Token ids per question, without the end token; an answer of `longest` tokens was cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     done = _kept(path, longest)
-    todo = sorted({q for q in questions if q not in done}, key=len)
+    # The same batches whatever is done: an answer can depend on its neighbours by rounding.
+    asked = sorted(set(questions), key=lambda question: (len(question), question))
     with path.open("a") as file:
-        for start in range(0, len(todo), batch):
-            part = todo[start : start + batch]
+        for start in range(0, len(asked), batch):
+            part = asked[start : start + batch]
+            if all(question in done for question in part):
+                continue
             prompts = [tokenizer.chat(question) for question in part]
             for question, ids in zip(part, greedy(model, prompts, longest), strict=True):
+                if question in done:
+                    continue
                 done[question] = ids
                 file.write(
                     json.dumps({"question": question, "longest": longest, "ids": ids}) + "\n"
                 )
             file.flush()
             os.fsync(file.fileno())
-            print(f"answers {start + len(part)} of {len(todo)}", flush=True)
+            print(f"answers {start + len(part)} of {len(asked)}", flush=True)
     return [done[question] for question in questions]
 
 

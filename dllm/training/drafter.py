@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -71,9 +72,9 @@ def execute(config: DictConfig) -> None:
     """Records answers and trains every stage, or exports the last one."""
     alignment: Alignment = build(config.alignment, "alignment")
     start, output = Path(alignment.start), Path(config.output)
-    last = list(alignment.stages)[-1]
-    if config.export is not None and not (output / last / NAME).is_file():
-        raise ConfigError(f"output={output} holds no saved state of {last} to export")
+    for name in alignment.stages if config.export is not None else ():
+        if not (output / name / NAME).is_file():
+            raise ConfigError(f"output={output} holds no saved state of {name} to export")
     if not (start / "tokenizer.json").is_file():
         raise ConfigError(f"alignment.start={start} holds no tokenizer.json")
     tokenizer = FastTokenizer.from_file(str(start / "tokenizer.json"))
@@ -90,17 +91,18 @@ def execute(config: DictConfig) -> None:
     plain = OmegaConf.to_container(config, resolve=True)
     tracker.start(RunInfo(output, fingerprint(config), "train drafter", plain))  # type: ignore[arg-type]
     try:
-        recorded = record(alignment, output / "answers.jsonl")
+        recorded = record(alignment, output / f"answers-{alignment.verifier}.jsonl")
+        data = {name: getattr(alignment, name) for name in ("verifier", "questions", "longest")}
         weights = start
         trainer = None
         for name, recipe in alignment.stages.items():
             recipe = replace(recipe, start=str(weights))
-            trainer = Trainer(spec, tokenizer, recipe, output / name, recorded)
+            trainer = Trainer(spec, tokenizer, recipe, output / name, recorded, data)
             trainer.resume()
-            if config.export is None and trainer.done < recipe.total_steps:
-                log = MetricLog(output / name / "metrics.jsonl", tracker, trainer.done)
-                trainer.run(log)
-                log.close()
+            if config.export is None:
+                metrics = output / name / "metrics.jsonl"
+                with closing(MetricLog(metrics, tracker, trainer.done)) as log:
+                    trainer.run(log)
             weights = output / name / "model"
             write_tokenizer(tokenizer, alignment.separator, start, weights)
     finally:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from dllm.errors import ConfigError
 from dllm.tracking.tracker import Tracker
 
 
@@ -46,4 +47,7 @@ def _lines(path: Path) -> list[dict]:
     """Complete lines of the file; a kill can leave half a line at its end."""
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    except ValueError:
+        raise ConfigError(f"{path} is damaged: remove it or choose another folder") from None

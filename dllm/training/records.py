@@ -16,11 +16,14 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from dllm.errors import ConfigError
+
+
+_HEADER = ("facts", "samples")
 
 
 @dataclass(frozen=True)
@@ -109,11 +112,11 @@ def load_records(folder: Path) -> Records:
     parts: dict[str, list[Tensor]] = {"sample": [], "confidence": [], "final": []}
     before, seen = 0, set[str]()
     for path in paths:
+        samples = _header(path)["samples"]
         with safe_open(path, framework="pt") as file:
             for name, found in parts.items():
                 tensor = file.get_tensor(name)
                 found.append(tensor + before if name == "sample" else tensor)
-        samples = _header(path)["samples"]
         if twice := seen.intersection(samples):
             raise ConfigError(f"data={folder}: {path.name} holds {min(twice)} a second time")
         seen.update(samples)
@@ -123,5 +126,8 @@ def load_records(folder: Path) -> Records:
 
 
 def _header(path: Path) -> dict[str, Any]:
-    with safe_open(path, framework="pt") as file:
-        return {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: json.loads((file.metadata() or {})[name]) for name in _HEADER}
+    except (OSError, SafetensorError, LookupError, ValueError):
+        raise ConfigError(f"{path} is damaged or holds no records") from None

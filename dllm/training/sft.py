@@ -8,13 +8,14 @@ else is in the saved state.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ from dllm.models.spec import ModelSpec
 from dllm.models.transformer import Transformer
 from dllm.tasks.suite import EmbeddedSuite
 from dllm.training.batches import Batch, BatchSource, Objective, Questions, Stage
-from dllm.training.checkpoints import load_state, recipe_facts, save_state
+from dllm.training.checkpoints import load_state, recipe_facts, save_state, start_mark
 from dllm.training.evaluate import accuracy
 from dllm.training.optimizers import Optimizers, Rates, initialise
 
@@ -80,7 +81,9 @@ class Trainer:
         recipe: Recipe,
         folder: Path,
         questions: Questions | None = None,
+        data: Mapping[str, Any] | None = None,
     ) -> None:
+        """data: what determines the questions, if they are none of the embedded tasks"""
         self.recipe, self.tokenizer, self.folder = recipe, tokenizer, folder
         self.model = Transformer(spec)
         initialise(self.model, recipe.seed)
@@ -97,7 +100,9 @@ class Trainer:
             recipe.objective,
             questions,
         )
-        self._facts = recipe_facts(recipe, spec=asdict(spec))
+        words = hashlib.sha256(tokenizer.to_str().encode()).hexdigest()[:16]
+        more = {"tokenizer": words, "start_weights": start_mark(recipe.start), **(data or {})}
+        self._facts = recipe_facts(recipe, spec=asdict(spec), **more)
         self.done = 0  # optimizer steps
         self.scores: dict[str, float] = {}
         """Accuracies of the finished training."""
@@ -127,7 +132,7 @@ class Trainer:
 
     def save(self) -> None:
         # The state comes last: it is what tells that a step is done, the model of it included.
-        save_model(self.model, self.folder / "model", torch.bfloat16)
+        self._save_model()
         save_state(
             self.folder,
             {
@@ -139,6 +144,9 @@ class Trainer:
                 "recipe": self._facts,
             },
         )
+
+    def _save_model(self) -> None:
+        save_model(self.model, self.folder / "model", torch.bfloat16)
 
     def losses(self, batches: list[Batch]) -> tuple[float, float]:
         """Leaves the gradients in the model; (loss per row, accuracy on masked tokens)."""
@@ -228,6 +236,8 @@ class Trainer:
         if not self.scores:
             self.scores = evaluate()
             self.save()
+        else:  # finished before: the model of the state, whatever became of its files since
+            self._save_model()
         return {**self.scores, **self.totals, "steps": self.done}
 
 

@@ -94,6 +94,23 @@ def test_training_goes_on_to_the_same_adapter(
     assert rest.totals["tokens"] == whole.totals["tokens"]
 
 
+def test_a_finished_training_writes_its_adapter_again(
+    tiny_llama: Path, recipe: Adaptation, tmp_path: Path
+) -> None:
+    class Silent:
+        def log(self, metrics: object, step: int) -> None:
+            pass
+
+    recipe = replace(recipe, total_steps=2)
+    first = Trainer(*opened(tiny_llama), recipe, tmp_path).run(Silent())
+    stored = tmp_path / "adapter" / "adapter.safetensors"
+    kept = stored.read_bytes()
+    stored.write_bytes(kept[:100])
+    again = Trainer(*opened(tiny_llama), recipe, tmp_path)
+    assert again.resume() and again.run(Silent()) == first
+    assert stored.read_bytes() == kept
+
+
 def test_the_loss_falls(tiny_llama: Path, recipe: Adaptation, tmp_path: Path) -> None:
     trainer = Trainer(*opened(tiny_llama), replace(recipe, total_steps=24), tmp_path)
     losses = [trainer.step()["loss"] for _ in range(24)]

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from killed_training import ends_as_if_undisturbed
 
 from dllm.config import build, compose
 from dllm.errors import ConfigError
+from dllm.training import block_extension
 from dllm.training.block_extension import execute
 
 
@@ -59,14 +61,27 @@ def test_both_courses_and_their_table(extension: Callable[..., None], tmp_path: 
         "progressive/block-16/model/config.json": 16,
     }
     # Both courses have made the same number of steps; finished ones are not trained again.
-    before = {path: path.stat().st_mtime_ns for path in _states(tmp_path)}
+    before = {path: path.read_bytes() for path in _states(tmp_path)}
     extension("extension.sizes=[8,16]")
-    assert {path: path.stat().st_mtime_ns for path in _states(tmp_path)} == before
+    assert {path: path.read_bytes() for path in _states(tmp_path)} == before
     assert (tmp_path / "table.md").read_text() == text
 
 
 def _states(folder: Path) -> list[Path]:
     return sorted((folder / "run").rglob("state.pt"))
+
+
+def test_killed_anywhere_it_ends_as_if_undisturbed(
+    extension: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(block_extension, "accuracy", lambda *_: {"copy": 0.0})
+
+    def train(output: Path) -> None:
+        more = ["extension.recipe.total_steps=2", "+extension.recipe.save_minutes=0"]
+        extension("extension.sizes=[8]", f"output={output}", *more)
+
+    files = [f"{course}/block-8/model/model.safetensors" for course in ("progressive", "direct")]
+    ends_as_if_undisturbed(monkeypatch, train, tmp_path, *files)
 
 
 @pytest.mark.parametrize("sizes", ["[8,4]", "[4,8]", "[2]"])

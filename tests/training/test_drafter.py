@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 import torch
+from killed_training import ends_as_if_undisturbed
 from omegaconf import DictConfig
 from small_model import SPEC
 
@@ -16,6 +17,7 @@ from dllm.models.hub import EMBEDDED, ModelOptions, open_model
 from dllm.models.loading import load_model, save_model
 from dllm.models.transformer import Transformer
 from dllm.tasks.suite import EmbeddedSuite
+from dllm.training import sft
 from dllm.training.drafter import Alignment, execute, record
 from dllm.training.optimizers import initialise
 
@@ -91,16 +93,82 @@ def test_both_stages_and_the_checkpoint(start: Path, tmp_path: Path) -> None:
 def test_the_same_command_goes_on(start: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     execute(configured(start, output))
-    kept = (output / "distillation" / "model" / "model.safetensors").stat().st_mtime_ns
+    first = output / "distillation" / "model" / "model.safetensors"
+    kept = first.read_bytes()
     # What a kill in the second stage and while answering leaves.
     (output / "refinement" / "state.pt").unlink()
-    answers = (output / "answers.jsonl").read_text().splitlines()
-    (output / "answers.jsonl").write_text("\n".join(answers[:-1]) + "\n" + answers[-1][:20])
+    answers = (output / "answers-tiny-ar.jsonl").read_text().splitlines()
+    (output / "answers-tiny-ar.jsonl").write_text("\n".join(answers[:-1]) + "\n" + answers[-1][:20])
     execute(configured(start, output))
-    assert (output / "distillation" / "model" / "model.safetensors").stat().st_mtime_ns == kept
+    assert first.read_bytes() == kept
     assert (output / "refinement" / "state.pt").is_file()
-    again = (output / "answers.jsonl").read_text().splitlines()
+    again = (output / "answers-tiny-ar.jsonl").read_text().splitlines()
     assert sorted(again) == sorted(answers)
+
+
+def test_killed_anywhere_it_ends_as_if_undisturbed(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = tmp_path / "answers.jsonl"
+    often = [f"+alignment.stages.{s}.save_minutes=0" for s in ("distillation", "refinement")]
+
+    def train(output: Path) -> None:
+        # Answered once for all, which is tested elsewhere.
+        output.mkdir(exist_ok=True)
+        if answered.is_file():
+            (output / "answers-tiny-ar.jsonl").write_bytes(answered.read_bytes())
+        execute(configured(start, output, *often))
+        answered.write_bytes((output / "answers-tiny-ar.jsonl").read_bytes())
+
+    files = [f"{stage}/model/model.safetensors" for stage in ("distillation", "refinement")]
+    ends_as_if_undisturbed(monkeypatch, train, tmp_path, *files)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("alignment.questions=11", "holds a training with questions=22, this one has 11"),
+        ("alignment.longest=39", "holds a training with longest=40, this one has 39"),
+        ("alignment.stages.refinement.seed=5", "holds a training with seed=1, this one has 5"),
+        ("alignment.stages.distillation.total_steps=1", "total_steps=2, this one has 1"),
+        ("start", "holds a training with start_weights="),
+    ],
+)
+def test_another_alignment_in_the_folder_is_refused(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, words: str
+) -> None:
+    """Also where it starts with other weights."""
+    monkeypatch.setattr(sft, "accuracy", lambda *_: {"copy": 0.5})
+    output = tmp_path / "run"
+    execute(configured(start, output))
+    if change == "start":
+        (start / "model.safetensors").write_bytes(other_weights(start, 1))
+    before = {path: path.read_bytes() for path in output.rglob("*.pt")}
+    with pytest.raises(ConfigError, match=words):
+        execute(configured(start, output, *([change] if "=" in change else [])))
+    assert {path: path.read_bytes() for path in output.rglob("*.pt")} == before
+
+
+def other_weights(folder: Path, seed: int) -> bytes:
+    """Those of a checkpoint of the same shape."""
+    model = Transformer(load_model(folder).spec)
+    initialise(model, seed)
+    save_model(model, folder.parent / "other", torch.bfloat16)
+    return (folder.parent / "other" / "model.safetensors").read_bytes()
+
+
+def test_a_model_that_was_taken_away_or_damaged_is_written_again(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sft, "accuracy", lambda *_: {"copy": 0.5})
+    output = tmp_path / "run"
+    execute(configured(start, output))
+    model = output / "refinement" / "model" / "model.safetensors"
+    kept = model.read_bytes()
+    for damage in (Path.unlink, lambda path: path.write_bytes(kept[:300])):
+        damage(model)
+        execute(configured(start, output))
+        assert model.read_bytes() == kept
 
 
 def test_answers_are_the_verifier_s_own(tmp_path: Path) -> None:
@@ -117,7 +185,7 @@ def test_answers_are_the_verifier_s_own(tmp_path: Path) -> None:
 
 def test_what_is_refused(start: Path, tmp_path: Path) -> None:
     for options, words in (
-        ([f"export={tmp_path / 'x'}"], "holds no saved state of refinement to export"),
+        ([f"export={tmp_path / 'x'}"], "holds no saved state of distillation to export"),
         (["alignment.separator='<|user|>'"], "alignment.separator=.* is no further token"),
         ([f"alignment.start={tmp_path}"], "holds no tokenizer.json"),
     ):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from killed_training import killed
+from safetensors.torch import save_file
 
 from dllm.config import compose
 from dllm.errors import ConfigError
@@ -123,6 +124,19 @@ def test_another_recipe_in_the_folder_is_refused(tmp_path: Path, change: str, wo
     with pytest.raises(ConfigError, match=words):
         execute(compose([*options, *([change] if "=" in change else [])], "train_filter"))
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "other"])
+def test_damaged_records_are_one_line(tmp_path: Path, damage: str) -> None:
+    collected(tmp_path / "records")
+    (shard,) = (tmp_path / "records").glob("shard-*")
+    if damage == "other":
+        save_file({"sample": torch.zeros(3)}, shard)
+    else:
+        shard.write_bytes(shard.read_bytes()[:-100] if damage == "truncated" else b"text")
+    options = [f"data={tmp_path / 'records'}", f"output={tmp_path / 'out'}", "tracker=none"]
+    with pytest.raises(ConfigError, match=f"^{shard} is damaged or holds no records$"):
+        execute(compose(options, "train_filter"))
 
 
 def test_a_damaged_state_is_one_line(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from small_model import SPEC
+from tokenizers import Tokenizer
 
 from dllm.errors import ConfigError
 from dllm.models.loading import load_model
@@ -132,6 +133,32 @@ def test_another_recipe_does_not_go_on(tokenizer, tmp_path, change, words: str) 
     assert Trainer(SPEC, tokenizer, replace(recipe, log_every=1), tmp_path).resume()
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"PK garbage", {"step": 1}, {"recipe": {}}, [1, 2], "truncated"]
+)
+def test_a_state_that_is_none_is_one_line(tokenizer, tmp_path, content) -> None:
+    trainer = Trainer(SPEC, tokenizer, replace(RECIPE, total_steps=2), tmp_path)
+    path = tmp_path / NAME
+    if content == "truncated":
+        trainer.save()
+        path.write_bytes(path.read_bytes()[:-5000])
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(ConfigError, match=r"state\.pt is damaged: remove it or choose another"):
+        trainer.resume()
+
+
+def test_another_tokenizer_does_not_go_on(tokenizer, tmp_path) -> None:
+    recipe = replace(RECIPE, total_steps=2)
+    Trainer(SPEC, tokenizer, recipe, tmp_path).save()
+    other = Tokenizer.from_str(tokenizer.to_str())
+    other.add_tokens(["one more"])
+    with pytest.raises(ConfigError, match="holds a training with tokenizer="):
+        Trainer(SPEC, other, recipe, tmp_path).resume()
+
+
 def test_microbatches_side_by_side_give_the_gradient_of_one_batch(tokenizer, tmp_path) -> None:
     trainer = Trainer(SPEC, tokenizer, RECIPE, tmp_path)
     batches = trainer.source.step(0)
@@ -178,14 +205,15 @@ def test_matrices_go_to_muon_embeddings_and_norms_to_adamw() -> None:
 
 
 def test_an_interrupted_save_leaves_the_previous_state(tmp_path, monkeypatch) -> None:
-    save_state(tmp_path, {"step": 1})
+    facts = {"total_steps": "3"}
+    save_state(tmp_path, {"step": 1, "recipe": facts})
 
     def fail(*args, **kwargs) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(OSError, match="disk full"):
-        save_state(tmp_path, {"step": 2})
-    assert load_state(tmp_path, {"total_steps": "3"}) == {"step": 1}
+        save_state(tmp_path, {"step": 2, "recipe": facts})
+    assert load_state(tmp_path, facts) == {"step": 1, "recipe": facts}
     assert load_state(tmp_path / "elsewhere", {}) is None
     assert (tmp_path / NAME).is_file()

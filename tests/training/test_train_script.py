@@ -100,6 +100,14 @@ def test_the_log_drops_what_is_ahead_of_the_saved_state(tmp_path) -> None:
     assert tracker.steps == [1, 2]
 
 
+def test_a_log_that_is_none_is_one_line(tmp_path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("no metrics}\n")
+    with pytest.raises(ConfigError, match=r"metrics\.jsonl is damaged: remove it or choose"):
+        MetricLog(path, Recorder(), done=1)  # type: ignore[arg-type]
+    assert path.read_text() == "no metrics}\n"
+
+
 @pytest.mark.slow
 def test_the_same_command_after_a_kill_ends_as_if_undisturbed(tmp_path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
