@@ -166,6 +166,14 @@ def concatenation(parts: Sequence[Dfa], deadline: Deadline = NEVER) -> Dfa:
     return determinise(nfa, start, {here}, deadline)
 
 
+def union(parts: Sequence[Dfa], deadline: Deadline = NEVER) -> Dfa:
+    """Texts of any part; raises as `determinise`."""
+    nfa = Nfa()
+    start = nfa.state()
+    ends = [end for part in parts for end in nfa.embed(part, start)]
+    return determinise(nfa, start, ends, deadline)
+
+
 def repetition(one: Dfa, least: int, most: int | None) -> Dfa:
     """`least` to `most` (None = any number) texts of `one`, none of which begins another."""
     one = _minimal(one)

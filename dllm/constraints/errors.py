@@ -7,3 +7,7 @@ class GrammarError(ValueError):
 
 class EmptyLanguage(GrammarError):
     """No text at all is valid."""
+
+
+class Unspelled(GrammarError):
+    """None of the valid texts is among those that a grammar spells; says which keyword."""

@@ -5,12 +5,12 @@ way to split a text into terminals counts (scannerless), as in Lark's `dynamic_c
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dllm.clock import NEVER, Deadline
-from dllm.constraints.automaton import DEAD, Dfa, Nfa, determinise
+from dllm.constraints.automaton import DEAD, Dfa, Nfa, determinise, union
 from dllm.constraints.errors import EmptyLanguage, GrammarError
 from dllm.constraints.regex import Pattern, compile_pattern
 from dllm.constraints.trial import tried
@@ -91,7 +91,7 @@ def read_lark(text: str, start: str = "start", deadline: Deadline = NEVER) -> Gr
     ]
     assert not names & {name for name, _ in rules}
     skipped = [lexemes[name].dfa for name in lark.ignore_tokens]
-    ignored = _union(skipped, deadline) if skipped else None
+    ignored = union(skipped, deadline) if skipped else None
     return Grammar.of(start, list(dict.fromkeys(rules)), lexemes, ignored, deadline)
 
 
@@ -121,28 +121,36 @@ def load_lark(text: str, start: str) -> Any:
         raise GrammarError(first) from None
 
 
-def _useful(
-    start: str, rules: Sequence[tuple[str, tuple[str, ...]]], lexemes: Mapping[str, Pattern]
-) -> list[tuple[str, tuple[str, ...]]]:
-    """The rules that occur in the derivation of some text."""
-    productive = set(lexemes)
+def productive(
+    rules: Sequence[tuple[str, tuple[str, ...]]], lexemes: Iterable[str]
+) -> tuple[set[str], list[int]]:
+    """Symbols from which some text can be derived, and how many symbols of each rule can't."""
+    found = set(lexemes)
     waiting, users = [], {}
-    missing = [len(set(body) - productive) for _, body in rules]
+    missing = [len(set(body) - found) for _, body in rules]
     for number, (left, body) in enumerate(rules):
-        for symbol in set(body) - productive:
+        for symbol in set(body) - found:
             users.setdefault(symbol, []).append(number)
         if not missing[number]:
             waiting.append(left)
     while waiting:
         symbol = waiting.pop()
-        if symbol in productive:
+        if symbol in found:
             continue
-        productive.add(symbol)
+        found.add(symbol)
         for number in users.get(symbol, ()):
             missing[number] -= 1
             if not missing[number]:
                 waiting.append(rules[number][0])
-    if start not in productive:
+    return found, missing
+
+
+def _useful(
+    start: str, rules: Sequence[tuple[str, tuple[str, ...]]], lexemes: Mapping[str, Pattern]
+) -> list[tuple[str, tuple[str, ...]]]:
+    """The rules that occur in the derivation of some text."""
+    found, missing = productive(rules, lexemes)
+    if start not in found:
         raise EmptyLanguage(f"no text can be derived from the start symbol {start}")
     kept = [rule for rule, open_ in zip(rules, missing, strict=True) if not open_]
     bodies: dict[str, list[tuple[str, ...]]] = {}
@@ -190,13 +198,6 @@ def _bare(whole: Dfa, core: Dfa) -> frozenset[int]:
                 seen.add(pair)
                 waiting.append(pair)
     return frozenset(found)
-
-
-def _union(dfas: Sequence[Dfa], deadline: Deadline) -> Dfa:
-    nfa = Nfa()
-    start = nfa.state()
-    ends = [end for dfa in dfas for end in nfa.embed(dfa, start)]
-    return determinise(nfa, start, ends, deadline)
 
 
 def _repeated(dfa: Dfa, deadline: Deadline) -> Dfa:

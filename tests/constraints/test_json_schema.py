@@ -239,6 +239,170 @@ SCHEMAS: list[tuple[Any, list[Any], list[Any]]] = [
         [{"a": 1, "b": "x"}, {"b": 1, "a": "x"}],
         [{}, {"a": 1, "b": 1}],
     ),
+    # Names of members, declared ones included.
+    (
+        {"type": "object", "properties": {"ab": {}, "c": {}}, "propertyNames": {"maxLength": 1}},
+        [{}, {"c": 1}, {"d": 1}],
+        [{"ab": 1}, {"de": 1}],
+    ),
+    (
+        {"type": "object", "propertyNames": {"anyOf": [{"const": "a"}, {"pattern": "^x"}]}},
+        [{}, {"a": 1, "xy": 2}],
+        [{"b": 1}],
+    ),
+    (
+        {
+            "type": "object",
+            "required": ["a"],
+            "propertyNames": {"$ref": "#/$defs/n"},
+            "$defs": {"n": {"not": {"enum": ["b", "c"]}}},
+        },
+        [{"a": 1}, {"a": 1, "d": 2}],
+        [{"a": 1, "b": 2}],
+    ),
+    (
+        {
+            "type": "object",
+            "allOf": [{"propertyNames": {"minLength": 2}}, {"propertyNames": {"pattern": "^a"}}],
+        },
+        [{"ab": 1}],
+        [{"a": 1}, {"bc": 1}],
+    ),
+    ({"type": "object", "propertyNames": {"type": "integer"}}, [{}], [{"a": 1}]),
+    ({"type": "object", "propertyNames": {"format": "date"}}, [{"2024-01-02": 1}], [{"a": 1}]),
+    # Several patterns, formats, values beside them.
+    (
+        {"type": "string", "allOf": [{"pattern": "^a"}, {"pattern": "b$"}]},
+        ["ab", "axb"],
+        ["a", "b"],
+    ),
+    (
+        {"allOf": [{"type": "string", "format": "hostname"}, {"format": "email"}, {"format": "x"}]},
+        [],
+        [],
+    ),
+    (
+        {"type": "string", "allOf": [{"format": "hostname"}, {"format": "ipv4"}]},
+        ["10.0.0.1"],
+        ["10.0.0.256", "a"],
+    ),
+    ({"enum": ["10.0.0.1", "x", 5], "format": "ipv4"}, ["10.0.0.1", 5], ["x"]),
+    ({"enum": ["abc", "b", 5], "pattern": "^a", "minLength": 2}, ["abc", 5], ["b"]),
+    ({"const": "a", "pattern": "(?=a)"}, ["a"], []),
+    ({"const": 1, "enum": [1, 2]}, [1], [2]),
+    ({"$schema": DRAFT_7, "enum": [[1], [2]], "contains": {"const": 1}}, [[1]], [[2]]),
+    (
+        {"$schema": DRAFT_4, "enum": [3, 4], "minimum": 3, "exclusiveMinimum": True},
+        [4],
+        [3],
+    ),
+    (
+        {
+            "$schema": DRAFT_4,
+            "type": "integer",
+            "maximum": 5,
+            "allOf": [{"minimum": 3, "exclusiveMinimum": True}, {"minimum": 5}],
+        },
+        [5],
+        [3, 4],
+    ),
+    # Items of several schemas.
+    (
+        {
+            "type": "array",
+            "prefixItems": [{"type": ["string", "null"]}],
+            "allOf": [{"items": {"type": ["integer", "null"]}}],
+        },
+        [[], [None, 1]],
+        [["a"], [1]],
+    ),
+    (
+        {
+            "$schema": DRAFT_7,
+            "type": "array",
+            "allOf": [
+                {"items": [{"type": "integer"}], "additionalItems": {"minimum": 5}},
+                {"items": {"type": "number"}},
+            ],
+        },
+        [[1], [1, 5]],
+        [[1.5], [1, 4]],
+    ),
+    # `contains` within limits.
+    ({"type": "array", "contains": {"const": 1}, "minContains": 0}, [[], [2]], []),
+    ({"type": "array", "minContains": 3, "maxContains": 1}, [[], [1, 2]], []),
+    (
+        {"type": "array", "contains": {"const": 1}, "minContains": 0, "maxContains": 0},
+        [[], [2]],
+        [[1], [2, 1]],
+    ),
+    (
+        {
+            "type": "array",
+            "contains": {"type": "null"},
+            "maxContains": 1,
+            "items": {"type": "null"},
+        },
+        [[None]],
+        [[], [None, None]],
+    ),
+    (
+        {
+            "type": "array",
+            "contains": {"minimum": 5},
+            "maxContains": 2,
+            "items": {"type": "integer"},
+        },
+        [[5], [6, 1]],
+        [[], [4], [5, 5, 5]],
+    ),
+    (
+        {
+            "type": "array",
+            "prefixItems": [{"type": "integer"}],
+            "items": {"type": "string"},
+            "contains": {"enum": [1, "a"]},
+        },
+        [[1], [2, "a"]],
+        [[], [2], [2, "b"]],
+    ),
+    # What depends on a member.
+    (
+        {
+            "$schema": DRAFT_7,
+            "type": "object",
+            "properties": {name: {"type": "null"} for name in "abc"},
+            "additionalProperties": False,
+            "dependencies": {"a": ["b"], "b": {"required": ["c"]}},
+        },
+        [{}, {"c": None}, {"a": None, "b": None, "c": None}],
+        [{"a": None}, {"a": None, "b": None}],
+    ),
+    (
+        {
+            "type": "object",
+            "properties": {name: {"type": "null"} for name in "abc"},
+            "dependentRequired": {"a": ["b"]},
+            "dependentSchemas": {"a": {"required": ["c"]}},
+        },
+        [{}, {"a": None, "b": None, "c": None}],
+        [{"a": None, "b": None}, {"a": None, "c": None}],
+    ),
+    (
+        {"type": "object", "dependentRequired": {"a": ["b"]}, "propertyNames": {"const": "c"}},
+        [{}, {"c": 1}],
+        [{"a": 1}],
+    ),
+    # Multiples of decimals: whole ones, and what a float holds.
+    (
+        {"type": "number", "multipleOf": 0.01, "minimum": 0, "maximum": 100},
+        [0, 100, 12.5, 99.75, 3.25, 12.0],
+        [-1, 100.25, 0.001],
+    ),
+    ({"type": "number", "multipleOf": 0.01, "minimum": 0.1, "maximum": 0.2}, [0.1, 0.13], [0.07]),
+    ({"type": "number", "multipleOf": 2.5}, [0, 5, -10], [1, 2]),
+    ({"type": "number", "allOf": [{"multipleOf": 0.1}, {"multipleOf": 3}]}, [3, -6], [1, 0.3]),
+    ({"type": "integer", "multipleOf": 0.1, "minimum": 1, "maximum": 3}, [1, 3], [0, 4]),
     (
         {
             "properties": {name: {"type": "null"} for name in "abcd"},
@@ -286,16 +450,24 @@ def test_what_is_derived_is_valid(schema: Any, valid: list[Any], invalid: list[A
         ({"type": "integer", "minimum": 3, "maximum": 2}, "nothing satisfies #$"),
         ({"type": "object", "required": ["a"], "properties": {"a": False}}, "no value is valid"),
         (
-            {"required": ["a"], "properties": {"a": {"minLength": 3, "maxLength": 2}}},
+            {
+                "type": "object",
+                "required": ["a"],
+                "properties": {"a": {"type": "string", "minLength": 3, "maxLength": 2}},
+            },
             "nothing satisfies #/properties/a$",
         ),
-        ({"properties": {"a": {"$ref": "#"}}, "required": ["a"]}, "no value is valid"),
+        (
+            {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
+            "no value is valid",
+        ),
         ({"$ref": "#"}, "refers to itself"),
         ({"$ref": "#/$defs/a", "$defs": {"a": {"allOf": [{}, {"$ref": "#"}]}}}, "refers to itself"),
         ({"$ref": "#/definitions/a"}, "points at nothing"),
         ({"$ref": "http://example.org/a"}, "is not within the schema"),
         ({"properties": {"a": {"typo": 1}}}, "#/properties/a: unknown keyword typo"),
-        ({"contains": {}, "maxContains": 1}, "keyword (contains|maxContains) is not supported"),
+        ({"unevaluatedItems": False}, "keyword unevaluatedItems is not supported"),
+        ({"propertyNames": {"$dynamicRef": "#"}}, "#/propertyNames: keyword .dynamicRef is not"),
         ({"not": {"minimum": 1}}, "this use of not is not supported"),
         ({"type": "text"}, '#: "text" is no type of 2020-12'),
         ([1], "is no schema"),
@@ -340,6 +512,84 @@ def test_what_is_derived_is_valid(schema: Any, valid: list[Any], invalid: list[A
 def test_schemas_that_cannot_be_used(schema: Any, complaint: str) -> None:
     with pytest.raises(GrammarError, match=complaint):
         read_json_schema(schema)
+
+
+OBJECT = {"type": "object"}
+STRING = {"type": "string"}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "minimum": 0.1, "maximum": 0.9},
+        {"type": "integer", "multipleOf": 7, "minimum": 8, "maximum": 13},
+        {"type": "number", "exclusiveMinimum": 1, "maximum": 1},
+        {"type": "number", "multipleOf": 0.01, "minimum": 0.011, "maximum": 0.019},
+        {**STRING, "pattern": "^a", "allOf": [{"pattern": "^b"}]},
+        {**STRING, "pattern": "^a$", "minLength": 2},
+        {**STRING, "enum": [1, 2]},
+        {"const": 1, "enum": [2]},
+        {"allOf": [{"const": 1}, {"const": 2}]},
+        {"enum": []},
+        {"type": "array", "minItems": 2, "maxItems": 1},
+        {"type": "array", "prefixItems": [{}], "items": False, "minItems": 2},
+        {"type": "array", "items": {"enum": [1, 1.0]}, "uniqueItems": True, "minItems": 2},
+        {"type": "array", "contains": True, "minContains": 2, "maxContains": 1},
+        {"type": "array", "contains": {"const": 1}, "items": {"const": 2}},
+        {**OBJECT, "minProperties": 2, "maxProperties": 1},
+        {**OBJECT, "required": ["a", "b"], "maxProperties": 1},
+        {**OBJECT, "required": ["ab"], "propertyNames": {"maxLength": 1}},
+        {**OBJECT, "required": ["a"], "additionalProperties": False},
+        {"not": {}},
+        {"not": True},
+        {**OBJECT, "required": ["a"], "properties": {"a": {"not": {}}}},
+        {"oneOf": [False, {**STRING, "enum": [1]}]},
+    ],
+)
+def test_what_nothing_satisfies_is_said_to_be_so(schema: Any) -> None:
+    with pytest.raises(EmptyLanguage, match="no value is valid"):
+        read_json_schema(schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "keyword", "valid"),
+    [
+        ({**OBJECT, "patternProperties": {"^x": {}}, "minProperties": 2}, "minProperties", {}),
+        ({**OBJECT, "propertyNames": {"pattern": "^\n$"}, "minProperties": 1}, "", {"\n": 1}),
+        ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1e-20}, "", 1e-21),
+        ({"type": "number", "minimum": 1e-30, "maximum": 2e-30}, "minimum", 1e-30),
+        ({"type": "number", "multipleOf": 1e-5, "exclusiveMinimum": 0}, "multipleOf", 3e-5),
+        ({**STRING, "pattern": "^\n$"}, "pattern", "\n"),
+        ({**STRING, "pattern": "^a{300}$", "maxLength": 400}, "pattern", "a" * 300),
+        ({**STRING, "pattern": r"^\ud800$"}, "pattern", "\ud800"),
+        ({**STRING, "format": "date", "pattern": "^2024-02-29$"}, "format", "2024-02-29"),
+        ({**STRING, "format": "date", "allOf": [{"format": "ipv4"}]}, "format", None),
+        ({"format": "uuid", "enum": ["x"]}, "format", None),
+        ({"minLength": 3, "maxLength": 2}, "a schema without type", 1),
+        ({"required": ["a"], "additionalProperties": False}, "a schema without type", 1),
+        ({"properties": {"a": {"$ref": "#"}}, "required": ["a"]}, "a schema without type", 1),
+        ({**STRING, "minLength": 1, "maxLength": 1, "not": {"pattern": "^[^\n]$"}}, "not", "\n"),
+        (
+            {
+                "type": "array",
+                "prefixItems": [{"const": 1}, {"const": 2}, {"const": 1}],
+                "items": False,
+                "contains": {"const": 1},
+                "minContains": 2,
+            },
+            "contains",
+            [1, 2, 1],
+        ),
+    ],
+)
+def test_what_cannot_be_written_is_not_said_to_be_invalid(
+    schema: Any, keyword: str, valid: Any
+) -> None:
+    if valid not in (None, {}):
+        validator_for(schema)(schema).validate(valid)
+    with pytest.raises(GrammarError, match=f"no value can be expressed: {keyword}") as caught:
+        read_json_schema(schema)
+    assert not isinstance(caught.value, EmptyLanguage)
 
 
 def test_a_pattern_that_python_searches_in_exponential_time_is_no_obstacle() -> None:

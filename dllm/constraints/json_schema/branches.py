@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from dllm.constraints.errors import GrammarError
-from dllm.constraints.json_schema.merging import Schema, among, both, of_member, types
+from dllm.constraints.json_schema.merging import Schema, among, both, of_member, places, types
 
 
+MAX_DEPENDENT = 3
+"""Properties on which others depend, each there or not in an alternative of its own."""
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 
 
@@ -23,43 +25,98 @@ def exclusive(branches: list[list[Any]], where: str) -> list[Any]:
     for i, options in enumerate(branches):
         others = [other for j, branch in enumerate(branches) if i != j for other in branch]
         for option in options:
-            narrowed = option
+            left = option
             for other in others:
-                if narrowed is not None:
-                    narrowed = _without(narrowed, other, where)
-            if narrowed is not None:
-                kept.append(narrowed)
-    if not kept:
+                if left is not None:
+                    left = _without(left, other, where)
+            if left is not None:
+                kept.append(left)
+    if not kept and any(branches):
         raise GrammarError(f"{where}: the branches of oneOf can't be told apart")
     return kept
 
 
 def spelled_out(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """With alternatives in place of conditions (`if`, dependencies on a schema) and first items in
-    place of `contains`."""
+    """With alternatives in place of conditions (`if`, dependencies, `contains`)."""
     told = dict(schema)
+    conditions: list[list[Schema]] = []
     condition = told.pop("if", None)
     then, otherwise = told.pop("then", True), told.pop("else", True)
-    conditions: list[list[Schema]] = []
     if condition is not None:
         conditions.append(
             [{"allOf": [condition, then]}, {"allOf": [{"not": condition}, otherwise]}]
         )
-    dependent = {**told.get("dependencies", {}), **told.pop("dependentSchemas", {})}
-    if dependent:
-        told["dependencies"] = {n: names for n, names in dependent.items() if _is_list(names)}
-    for name, wanted in dependent.items():
-        if not _is_list(wanted):
-            without: Schema = {"properties": {name: False}}
-            conditions.append([without, {"allOf": [{"required": [name]}, wanted]}])
-    if "contains" in told and not {"prefixItems", "maxContains"} & told.keys():
-        items, count = told.get("items", True), told.pop("minContains", 1)
-        if not _is_list(items) and count <= told.get("maxItems", count):
-            told["prefixItems"] = [{"allOf": [told.pop("contains"), items]}] * count
-            told["minItems"] = max(told.get("minItems", 0), count)
+    conditions += _dependent(told)
+    conditions += _containing(told)
     if conditions:
         told["allOf"] = [*told.get("allOf", []), *({"anyOf": options} for options in conditions)]
     return told
+
+
+def narrowed(schema: Mapping[str, Any]) -> list[str]:
+    """Keywords of which `spelled_out` says less than they mean."""
+    found = []
+    if len(_wanted_beside(schema)) > MAX_DEPENDENT:
+        found.append("dependencies")
+    if "contains" in schema:
+        least = schema.get("minContains", 1)
+        if places(schema)[0] or schema.get("maxContains", -1) >= least:
+            found.append("contains")
+    return found
+
+
+def _wanted_beside(schema: Mapping[str, Any]) -> dict[str, list[Schema]]:
+    """What has to hold where a property is there, by its name; old drafts have one keyword, new
+    ones two."""
+    found: dict[str, list[Schema]] = {}
+    for keyword in ("dependencies", "dependentRequired", "dependentSchemas"):
+        for name, wanted in schema.get(keyword, {}).items():
+            part = {"required": wanted} if isinstance(wanted, list) else wanted
+            found.setdefault(name, []).append(part)
+    return found
+
+
+def _dependent(told: dict[str, Any]) -> list[list[Schema]]:
+    wanted = _wanted_beside(told)
+    for keyword in ("dependencies", "dependentRequired", "dependentSchemas"):
+        told.pop(keyword, None)
+    pairs: list[tuple[Schema, Schema]] = [
+        ({"properties": {name: False}}, {"allOf": [{"required": [name]}, *parts]})
+        for name, parts in wanted.items()
+    ]
+    if len(pairs) <= MAX_DEPENDENT:
+        return [list(pair) for pair in pairs]
+    # All choices of so many would be too many.
+    return [[{"allOf": list(side)} for side in zip(*pairs, strict=True)]]
+
+
+def _containing(told: dict[str, Any]) -> list[list[Schema]]:
+    least, most = told.pop("minContains", 1), told.pop("maxContains", None)
+    wanted = told.pop("contains", None)
+    if wanted is None or (least == 0 and most is None):
+        return []
+    if most is not None and most < least:
+        return [[{"minItems": 1, "maxItems": 0}]]
+    other: Schema = True
+    limits: dict[str, Any] = {}
+    if most is not None:
+        if deniable(wanted):
+            other = {"not": wanted}
+        else:
+            limits["maxItems"] = most
+    options: list[Schema] = []
+    for start in range(len(places(told)[0]) + 1):
+        first = [other] * start + [wanted] * least
+        option = {**limits, "minItems": start + least if least else 0, "items": other}
+        options.append({**option, "prefixItems": first} if first else option)
+    return [options if least else options[:1]]
+
+
+def deniable(schema: Schema) -> bool:
+    """Whether something is known that the schema refuses."""
+    if isinstance(schema, bool):
+        return True
+    return bool({"const", "enum", "pattern"} & schema.keys() or negations(schema))
 
 
 def negations(refused: Schema) -> list[Schema]:
@@ -103,10 +160,6 @@ def kinds(value: Any) -> tuple[str, ...]:
     return ("array",) if isinstance(value, list) else ("object",)
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list)
-
-
 def _without(branch: Any, other: Any, where: str) -> Any | None:
     """The branch cut down to values that `other` refuses; None if no way is known."""
     if other is False:
@@ -127,8 +180,7 @@ def _without(branch: Any, other: Any, where: str) -> Any | None:
     if given and refusing and {*given, *refusing} <= {"integer", "number"}:
         outside = {"minimum": "exclusiveMaximum", "maximum": "exclusiveMinimum"}
         for bound, beyond in outside.items():
-            # Draft 4 writes `exclusiveMaximum: true`, which is no bound of its own.
-            if bound in other and not isinstance(branch.get(beyond), bool):
+            if bound in other:
                 return both(branch, {beyond: other[bound]}, where)
     if given == refusing == ["array"]:
         mine, its = branch.get("items"), other.get("items")

@@ -4,7 +4,7 @@ the newest else."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,7 @@ _WITH = {
     "maxContains": "unevaluatedItems",
 }
 """Keywords that jsonschema has no entry for, and one that came with the same draft."""
+_BOUNDS = (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum"))
 _EVERYWHERE = frozenset(["additionalItems", "dependencies", "exclusiveMaximum", "exclusiveMinimum"])
 """Keywords of old drafts that mean the same, or nothing, in new ones."""
 
@@ -134,6 +135,33 @@ class Draft:
             return f"{place}: {shown} is no schema"
         return f"{place}: {shown} is not what {self.name} has there ({error.validator})"
 
+    @property
+    def lenient(self) -> Any:
+        """The draft's class, which knows open bounds and first items as `read` and merging write
+        them, too."""
+        from jsonschema import Draft202012Validator
+        from jsonschema.validators import extend
+
+        new, own = Draft202012Validator.VALIDATORS, self.validator.VALIDATORS
+
+        def either(word: str, is_old: Callable[[Mapping[str, Any]], bool]) -> Any:
+            def keyword(judge: Any, wanted: Any, value: Any, schema: Any) -> Iterator[Any]:
+                check = (own if is_old(schema) else new).get(word)
+                yield from (check and check(judge, wanted, value, schema)) or ()
+
+            return keyword
+
+        words = {
+            "items": either("items", lambda schema: "prefixItems" not in schema),
+            "prefixItems": new["prefixItems"],
+        }
+        for mark, bound in _BOUNDS:
+            for word in (mark, bound):
+                words[word] = either(
+                    word, lambda schema, mark=mark: isinstance(schema.get(mark), bool)
+                )
+        return extend(self.validator, words)
+
     def check_judge(self, root: Any) -> None:
         """Raises `GrammarError` for a document that jsonschema can't follow."""
         from referencing.exceptions import Unresolvable
@@ -145,7 +173,7 @@ class Draft:
 
     def read(self, schema: Any, where: str, ignore_unknown: bool) -> Any:
         """The schema with what the draft reads: no siblings of `$ref` up to draft 7, no keywords of
-        other drafts.
+        other drafts, and numbers as open bounds.
 
         Raises `GrammarError` for the latter unless `ignore_unknown`.
         """
@@ -175,6 +203,10 @@ class Draft:
                     for name, one in value.items()
                 }
             found[keyword] = value
+        if not self._knows("const"):  # draft 4: an open bound is a closed one with a mark
+            for mark, bound in _BOUNDS:
+                if found.pop(mark, None) is True and bound in found:
+                    found[mark] = found.pop(bound)
         return found
 
     def _knows(self, keyword: str) -> bool:

@@ -64,6 +64,9 @@ UNDERSTOOD = frozenset(
         "minItems",
         "maxItems",
         "uniqueItems",
+        "contains",
+        "minContains",
+        "maxContains",
         "minLength",
         "maxLength",
         "pattern",
@@ -76,9 +79,6 @@ UNDERSTOOD = frozenset(
 )
 STANDARD = frozenset(
     [
-        "contains",
-        "minContains",
-        "maxContains",
         "unevaluatedProperties",
         "unevaluatedItems",
         "$dynamicRef",
@@ -117,7 +117,6 @@ _TEXT = _is_text, "a text"
 _SCHEMA = (lambda value: isinstance(value, Mapping | bool)), "a schema"
 _SCHEMAS = (lambda value: bool(value) and _are_schemas(value)), "a list of schemas"
 _OBJECT = _is_object, "an object"
-_BOUND = (lambda value: isinstance(value, bool) or _is_number(value)), "a number"
 _SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "type": ((lambda value: _is_text(value) or _are_texts(value)), "a type or a list of types"),
     "enum": ((lambda value: isinstance(value, list)), "a list of values"),
@@ -151,8 +150,8 @@ _SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "format": _TEXT,
     "minimum": (_is_number, "a number"),
     "maximum": (_is_number, "a number"),
-    "exclusiveMinimum": _BOUND,
-    "exclusiveMaximum": _BOUND,
+    "exclusiveMinimum": (_is_number, "a number"),
+    "exclusiveMaximum": (_is_number, "a number"),
     "multipleOf": (_is_number, "a number"),
 }
 """What the values of keywords have to be."""

@@ -11,6 +11,8 @@ from dllm.constraints.json_schema.strings import matches
 
 
 Schema = Mapping[str, Any] | bool
+REPEATED = ("format", "multipleOf", "pattern")
+"""Keywords of which several hold together; an `allOf` repeats those after the first."""
 
 
 def both(left: Schema, right: Schema, where: str) -> Schema:
@@ -24,18 +26,40 @@ def both(left: Schema, right: Schema, where: str) -> Schema:
         return left
     assert isinstance(left, Mapping) and isinstance(right, Mapping)
     merged = dict(left)
-    objects = {"properties", "patternProperties", "additionalProperties"}
-    if objects & left.keys() and objects & right.keys():
-        merged.update(_members(left, right))
-        right = {key: value for key, value in right.items() if key not in objects}
+    for words, joined in _JOINED:
+        if words & left.keys() and words & right.keys():
+            kept = {key: value for key, value in merged.items() if key not in words}
+            merged = {**kept, **joined(left, right)}
+            right = {key: value for key, value in right.items() if key not in words}
     for key, value in right.items():
         if key not in merged or same(merged[key], value):
             merged[key] = value
         elif key in _RULES:
             merged[key] = _RULES[key](merged[key], value)
+        elif key in REPEATED:
+            if not among(value, values_of(merged, key)):
+                merged["allOf"] = [*merged.get("allOf", []), {key: value}]
+        elif key == "const":
+            return False
         elif key not in _NOTES:
             raise GrammarError(f"{where}: two values of {key} can't be merged")
     return merged
+
+
+def values_of(schema: Mapping[str, Any], key: str) -> list[Any]:
+    """The values of one of `REPEATED` in a merged schema."""
+    parts = [schema, *schema.get("allOf", [])]
+    return [part[key] for part in parts if isinstance(part, Mapping) and key in part]
+
+
+def only_repeats(schema: Mapping[str, Any]) -> bool:
+    """Whether `allOf` holds nothing but what merging leaves there."""
+    return all(
+        isinstance(part, Mapping)
+        and len(part) == 1
+        and all(key in REPEATED and key in schema for key in part)
+        for part in schema["allOf"]
+    )
 
 
 def same(left: Any, right: Any) -> bool:
@@ -53,14 +77,6 @@ def among(value: Any, values: list[Any]) -> bool:
     return any(same(value, one) for one in values)
 
 
-def _dependencies(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
-    merged = {**left, **right}
-    for name in left.keys() & right.keys():
-        parts = [{"required": p} if isinstance(p, list) else p for p in (left[name], right[name])]
-        merged[name] = {"allOf": parts}
-    return merged
-
-
 def types(value: Any) -> list[str]:
     """A `type` as a list."""
     return [value] if isinstance(value, str) else list(value)
@@ -76,6 +92,23 @@ def of_member(schema: Mapping[str, Any], name: str) -> list[Schema]:
     if name in schema.get("properties", {}):
         found.append(schema["properties"][name])
     return found or [schema.get("additionalProperties", True)]
+
+
+def places(schema: Mapping[str, Any]) -> tuple[list[Schema], Schema]:
+    """The schemas of the first items, one each, and of all others, in whatever draft."""
+    rest = schema.get("items", True)
+    if isinstance(rest, list):
+        return rest, schema.get("additionalItems", True)
+    return schema.get("prefixItems", []), rest
+
+
+def _items(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
+    (ours, our_rest), (theirs, their_rest) = places(left), places(right)
+    first = [
+        _all([*(ours[i : i + 1] or [our_rest]), *(theirs[i : i + 1] or [their_rest])])
+        for i in range(max(len(ours), len(theirs)))
+    ]
+    return {**({"prefixItems": first} if first else {}), "items": _all([our_rest, their_rest])}
 
 
 def _members(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +160,6 @@ _NOTES = frozenset(
         "$comment",
         "definitions",
         "$defs",
-        "format",
         "readOnly",
         "writeOnly",
         "deprecated",
@@ -148,9 +180,13 @@ _RULES: dict[str, Callable[[Any, Any], Any]] = {
     "minProperties": max,
     "maxProperties": min,
     "uniqueItems": lambda a, b: a or b,
-    "items": lambda a, b: {"allOf": [a, b]},
+    "propertyNames": lambda a, b: _all([a, b]),
     "allOf": lambda a, b: [*a, *b],
     "anyOf": lambda a, b: [{"allOf": [x, y]} for x in a for y in b],
     "not": lambda a, b: {"anyOf": [a, b]},
-    "dependencies": _dependencies,
 }
+_JOINED: list[tuple[set[str], Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]]] = [
+    ({"properties", "patternProperties", "additionalProperties"}, _members),
+    ({"prefixItems", "items", "additionalItems"}, _items),
+]
+"""Keywords that depend on each other, and what they are together."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from dllm.clock import Deadline
@@ -15,7 +15,8 @@ from dllm.constraints.automaton import (
     intersection,
     repetition,
 )
-from dllm.constraints.regex import LAST, compile_pattern, compile_search, utf8
+from dllm.constraints.errors import EmptyLanguage, GrammarError, Unspelled
+from dllm.constraints.regex import LAST, Encode, compile_pattern, compile_search, utf8
 
 
 QUOTE, BACKSLASH = 0x22, 0x5C
@@ -71,27 +72,63 @@ def plain(low: int, high: int) -> list[tuple[ByteRange, ...]]:
 
 
 def texts(
-    patterns: Iterable[str],
-    format_: str | None,
+    patterns: Sequence[str],
+    formats: Sequence[str],
     least: int,
     most: int | None,
     deadline: Deadline,
 ) -> Dfa:
-    """Contents of strings that match all patterns and the format, with a length in [least, most].
+    """Contents of strings that match all patterns and formats, with a length in [least, most].
 
-    Raises `GrammarError` for a pattern that is not regular, `EmptyLanguage` if nothing is left.
+    Raises `GrammarError` for a pattern that is not regular, `EmptyLanguage` if no string is left,
+    `Unspelled` if none of those that are left is spelled here.
     """
-    parts = [compile_search(pattern, characters, deadline) for pattern in patterns]
-    if format_ in FORMATS:
-        parts.append(compile_pattern(FORMATS[format_], characters, deadline).dfa)
-    if least or most is not None or not parts:
-        most = None if most is None else min(most, max(least, MAX_LENGTH))
-        spelled = characters if parts else plain
-        parts.append(repetition(compile_pattern("(?s:.)", spelled).dfa, least, most))
+    if most is not None and least > most:
+        raise EmptyLanguage(f"no string has a length in [{least}, {most}]")
+    known = [name for name in formats if name in FORMATS]
+    shortened = None if most is None else min(most, max(least, MAX_LENGTH))
+    try:
+        parts = [compile_search(pattern, characters, deadline) for pattern in patterns]
+        parts += [compile_pattern(FORMATS[name], characters, deadline).dfa for name in known]
+        if least or most is not None or not parts:
+            parts.append(_of_length(least, shortened, characters if parts else plain))
+        return _in_all(parts, deadline)
+    except EmptyLanguage:
+        if _contradictory(patterns, least, most, deadline):
+            raise
+        raise Unspelled("format" if known else "pattern") from None
+
+
+def _of_length(least: int, most: int | None, encode: Encode) -> Dfa:
+    return repetition(compile_pattern("(?s:.)", encode).dfa, least, most)
+
+
+def _in_all(parts: Sequence[Dfa], deadline: Deadline) -> Dfa:
     whole = parts[0]
     for part in parts[1:]:
         whole = intersection(whole, part, deadline)
     return whole
+
+
+def _contradictory(
+    patterns: Sequence[str], least: int, most: int | None, deadline: Deadline
+) -> bool:
+    """Whether it is sure that no string matches all patterns within the lengths, however it is
+    spelled."""
+    try:
+        parts = [compile_search(pattern, _every, deadline) for pattern in patterns]
+        _in_all([*parts, _of_length(least, most, _every)], deadline)
+    except EmptyLanguage:
+        return True
+    except GrammarError:
+        return False
+    return False
+
+
+def _every(low: int, high: int) -> list[tuple[ByteRange, ...]]:
+    """The code points low..high; one half of a surrogate pair stands for all."""
+    halves = ((0xED, 0xED), (0xA0, 0xBF), (0x80, 0xBF))
+    return [*utf8(low, high), *([halves] if low <= 0xDFFF and high >= 0xD800 else [])]
 
 
 @lru_cache(maxsize=1024)

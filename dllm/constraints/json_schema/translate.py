@@ -16,18 +16,36 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any, Literal
 
 from dllm import judging
 from dllm.clock import NEVER, Deadline
-from dllm.constraints.automaton import Dfa, concatenation, difference, intersection
-from dllm.constraints.errors import EmptyLanguage, GrammarError
-from dllm.constraints.grammar import Grammar
+from dllm.constraints.automaton import Dfa, concatenation, difference, intersection, union
+from dllm.constraints.errors import EmptyLanguage, GrammarError, Unspelled
+from dllm.constraints.grammar import Grammar, productive
 from dllm.constraints.json_schema import numbers, strings
-from dllm.constraints.json_schema.branches import TYPES, exclusive, kinds, negations, spelled_out
+from dllm.constraints.json_schema.branches import (
+    TYPES,
+    deniable,
+    exclusive,
+    kinds,
+    narrowed,
+    negations,
+    spelled_out,
+)
 from dllm.constraints.json_schema.drafts import Draft
 from dllm.constraints.json_schema.keywords import check, resolve, well_formed
-from dllm.constraints.json_schema.merging import Schema, both, of_member, types
+from dllm.constraints.json_schema.merging import (
+    Schema,
+    among,
+    both,
+    of_member,
+    only_repeats,
+    places,
+    types,
+    values_of,
+)
 from dllm.constraints.regex import Pattern, compile_pattern, compile_search
 
 
@@ -45,14 +63,12 @@ _KEYWORDS = {
         "minProperties",
         "maxProperties",
         "propertyNames",
-        "dependencies",
-        "dependentRequired",
     ],
     "array": ("items", "prefixItems", "additionalItems", "minItems", "maxItems", "uniqueItems"),
     "string": ("minLength", "maxLength", "pattern", "format"),
     "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
 }
-_COMBINING = ("$ref", "allOf", "anyOf", "oneOf")
+_COMBINING = ("allOf", "$ref", "anyOf", "oneOf")
 
 
 def read_json_schema(
@@ -80,8 +96,7 @@ def read_json_schema(
     try:
         return Grammar.of("start", translator.rules, translator.lexemes, None, deadline)
     except EmptyLanguage:
-        place = translator.empty[0] if translator.empty else "#"
-        raise EmptyLanguage(f"no value is valid: nothing satisfies {place}") from None
+        raise translator.nothing() from None
 
 
 @dataclass(frozen=True)
@@ -110,8 +125,12 @@ class _Translator:
         self._values: dict[str, Value] = {}
         self._automata: dict[Dfa, str] = {}
         self._patterns: dict[str, Dfa] = {}
-        self.empty: list[str] = []
+        self._empty: list[str] = []
         """Schemas that contradict themselves, by place."""
+        self._open: list[Value] = []
+        """Values that are being translated, each within the one before."""
+        self._narrowed: list[tuple[Value, str, str]] = []
+        """Values of which less is said than the schema does: the place, the keyword."""
 
     def value(self, schema: Any, where: str) -> Value:
         """The symbols of a schema's values; equal schemas share them, which makes recursion end."""
@@ -123,12 +142,29 @@ class _Translator:
         if value is None:
             number = len(self._values)
             value = self._values[key] = Value(f"plain{number}", f"text{number}")
+            self._open.append(value)
             alternatives = self._alternatives(schema, where)
+            self._open.pop()
             if not alternatives and schema is not False:
-                self.empty.append(where)
+                self._empty.append(where)
             for is_text, body in alternatives:
                 self.rules.append((value.text if is_text else value.plain, body))
         return value
+
+    def nothing(self) -> GrammarError:
+        """Why no text can be derived."""
+        found, _ = productive(self.rules, self.lexemes)
+        for value, where, keyword in self._narrowed:
+            # Where something is derived, what has been left out makes no difference.
+            if value.plain not in found and value.text not in found:
+                return GrammarError(
+                    f"{where}: no value can be expressed: {keyword} is followed in part only"
+                )
+        place = self._empty[0] if self._empty else "#"
+        return EmptyLanguage(f"no value is valid: nothing satisfies {place}")
+
+    def _narrow(self, where: str, keyword: str) -> None:
+        self._narrowed.append((self._open[-1], where, keyword))
 
     def terminal(self, dfa: Dfa) -> str:
         name = self._automata.get(dfa)
@@ -178,15 +214,16 @@ class _Translator:
         if schema is True:
             schema = {}
         assert isinstance(schema, Mapping)
-        well_formed(schema, where)
-        schema = spelled_out(schema)
-        check(schema, where, self.ignore_unknown)
-        if any(keyword in schema for keyword in _COMBINING):
+        given, schema = schema, self._spelled_out(schema, where)
+        # What is written out is judged as a whole.
+        if "const" in given:
+            return self._constants([given["const"]], given, "const", where)
+        if "enum" in given:
+            return self._constants(given["enum"], given, "enum", where)
+        if any(word in schema for word in _COMBINING) and not (
+            "allOf" in schema and only_repeats(schema) and not {*_COMBINING[1:]} & schema.keys()
+        ):
             return self._combined(schema, where)
-        if "const" in schema:
-            return self._constants([schema["const"]], schema, where)
-        if "enum" in schema:
-            return self._constants(schema["enum"], schema, where)
         if "not" in schema:
             return self._negated(schema, where)
         found: list[Body] = []
@@ -195,7 +232,18 @@ class _Translator:
                 found.append(self._of_type(kind, schema, where))
             except EmptyLanguage:
                 continue
+            except Unspelled as error:
+                self._narrow(where, str(error))
         return found
+
+    def _spelled_out(self, schema: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+        """The schema in words that have rules here."""
+        well_formed(schema, where)
+        for keyword in narrowed(schema):
+            self._narrow(where, keyword)
+        told = spelled_out(schema)
+        check(told, where, self.ignore_unknown)
+        return told
 
     def _types(self, schema: Mapping[str, Any], where: str) -> list[str]:
         if "type" in schema:
@@ -207,6 +255,8 @@ class _Translator:
         # Without a type, a keyword says nothing about values of other types; those it was meant
         # for are the useful ones.
         meant = [kind for kind, words in _KEYWORDS.items() if any(w in schema for w in words)]
+        if meant:
+            self._narrow(where, "a schema without type")
         return meant or ["object", "array", "string", "number", "boolean", "null"]
 
     def _of_type(self, kind: str, schema: Mapping[str, Any], where: str) -> Body:
@@ -237,9 +287,7 @@ class _Translator:
                 continue
             if part is not schema:
                 if isinstance(part, Mapping):
-                    well_formed(part, where)
-                    part = spelled_out(part)
-                    check(part, where, self.ignore_unknown)
+                    part = self._spelled_out(part, where)
                     own = {key: value for key, value in part.items() if key not in _COMBINING}
                 else:
                     own = part
@@ -268,10 +316,17 @@ class _Translator:
         )
         whole = [{"allOf": [s for s in (rest, branch, others) if s != {}]} for branch in branches]
         if kind == "oneOf" and len(branches) > 1:
-            whole = exclusive([self._options(branch, where) for branch in whole], where)
+            options = [
+                [option for option in self._options(branch, where) if option is not False]
+                for branch in whole
+            ]
+            whole = exclusive(options, where)
+            if whole != [option for branch in options for option in branch]:
+                self._narrow(where, "oneOf")
         found = []
         for i, branch in enumerate(whole):
-            parts = branch.get("allOf", []) if isinstance(branch, Mapping) else []
+            alone = isinstance(branch, Mapping) and branch.keys() == {"allOf"}
+            parts = branch["allOf"] if alone else []
             single = parts[0] if len(parts) == 1 else branch
             found += _either(self.value(single, f"{where}/{kind}/{i}"))
         return found
@@ -293,7 +348,7 @@ class _Translator:
             if not isinstance(part, Mapping):
                 merged = both(merged, part, where)
                 continue
-            well_formed(part, where)
+            part = self._spelled_out(part, where)
             own = {key: value for key, value in part.items() if key not in ("$ref", "allOf")}
             merged = both(merged, own, where)
             if "$ref" in part and part["$ref"] not in seen:
@@ -302,9 +357,14 @@ class _Translator:
             pending += part.get("allOf", [])
         return merged
 
-    def _constants(self, values: list[Any], schema: Mapping[str, Any], where: str) -> list[Body]:
-        valid = self._validity(schema, where)
+    def _constants(
+        self, values: list[Any], schema: Mapping[str, Any], keyword: str, where: str
+    ) -> list[Body]:
+        valid = self._validity({k: v for k, v in schema.items() if k != keyword}, where)
         kept = [value for value in values if valid(value)]
+        if values and not kept and any(map(strings.FORMATS.get, values_of(schema, "format"))):
+            # The standard lets a format be a note.
+            self._narrow(where, "format")
         texts = [json.dumps(v, ensure_ascii=False)[1:-1] for v in kept if isinstance(v, str)]
         others = [
             re.escape(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
@@ -319,128 +379,119 @@ class _Translator:
             found.append((False, (self.regex(f"({'|'.join(others)}){BLANKS}"),)))
         return found
 
-    def _validity(self, schema: Mapping[str, Any], where: str) -> Callable[[Any], bool]:
-        """Whether a value satisfies all that the schema says."""
-        if not schema.keys() - {"const", "enum", "type"} and "type" not in schema:
-            return lambda value: True
-        from jsonschema import SchemaError
+    @cached_property
+    def _judge(self) -> Any:
+        return judging.validator(self.root, self.draft.lenient, strings.FORMATS, self.deadline)
 
-        known = {key: value for key, value in schema.items() if key not in ("$ref", "$schema")}
+    def _validity(self, schema: Schema, where: str) -> Callable[[Any], bool]:
+        """Whether a value satisfies all that the schema says."""
+        from jsonschema import SchemaError
+        from referencing.exceptions import Unresolvable
+
+        if isinstance(schema, Mapping):
+            schema = {key: value for key, value in schema.items() if key != "$schema"}
         # What it refers to is in the document.
-        judge = judging.validator(
-            self.root, self.draft.validator, strings.FORMATS, self.deadline
-        ).evolve(schema=known)
+        judge = self._judge.evolve(schema=schema)
 
         def valid(value: Any) -> bool:
             try:
                 return judge.is_valid(value)
             except SchemaError as error:
                 raise GrammarError(f"{where}: {error.message}") from None
+            except Unresolvable as error:
+                raise GrammarError(f"{where}: a reference can't be followed: {error}") from None
 
         return valid
 
     def _negated(self, schema: Mapping[str, Any], where: str) -> list[Body]:
         refused = schema["not"]
         rest = {key: value for key, value in schema.items() if key != "not"}
+        if refused in (True, {}):
+            return []
         found: list[Body] = []
         if isinstance(refused, Mapping):
             well_formed(refused, f"{where}/not")
+        options = negations(refused)
+        if not deniable(refused):
+            raise GrammarError(f"{where}: this use of not is not supported")
+        self._narrow(where, "not")
+        if isinstance(refused, Mapping):
             if "const" in refused or "enum" in refused:
                 values = [refused["const"]] if "const" in refused else refused["enum"]
                 found += self._other(rest, values, where)
             given = self._types(rest, where)
             if "pattern" in refused and "string" in given:
-                content = compile_search(refused["pattern"], strings.characters, self.deadline)
-                with suppress(EmptyLanguage):
+                with suppress(EmptyLanguage, Unspelled):
+                    content = compile_search(refused["pattern"], strings.characters, self.deadline)
                     found.append((True, (self._string(rest, content),)))
-        for option in negations(refused):
+        for option in options:
             found += self._alternatives(both(rest, option, where), where)
-        if not found:
-            raise GrammarError(f"{where}: this use of not is not supported")
         return found
 
     def _other(self, rest: Mapping[str, Any], values: list[Any], where: str) -> list[Body]:
-        """Values that are none of those: other strings, and what is of another type."""
+        """Values that are none of those: other strings and integers, and what is of another
+        type."""
         taken = {kind for value in values for kind in kinds(value)}
         names = [value for value in values if isinstance(value, str)]
         found: list[Body] = []
         for kind in self._types(rest, where):
-            with suppress(EmptyLanguage):
+            with suppress(EmptyLanguage, Unspelled):
                 if kind == "string":
                     refused = self._spelled(names) if names else None
                     found.append((True, (self._string(rest, refused),)))
                 elif kind not in taken:
                     found.append(self._of_type(kind, rest, where))
+                elif kind in ("integer", "number"):
+                    given = {v for v in values if "number" in kinds(v) and v == int(v)}
+                    spelled = "|".join("-?0" if v == 0 else f"{int(v)}" for v in given)
+                    content = self.lexemes[self._number("integer", rest, where)].dfa
+                    if spelled:
+                        refused = self.pattern(f"({spelled}){BLANKS}")
+                        content = difference(content, refused, self.deadline)
+                    found.append((False, (self.terminal(content),)))
         return found
 
     # ---- values of one type ----
 
     def _string(self, schema: Mapping[str, Any], refused: Dfa | None = None) -> str:
-        patterns = [schema["pattern"]] if "pattern" in schema else []
+        patterns, formats = values_of(schema, "pattern"), values_of(schema, "format")
         least, most = schema.get("minLength", 0), schema.get("maxLength")
-        format_ = schema.get("format")
         if not (
             patterns
-            or format_ in strings.FORMATS
+            or any(map(strings.FORMATS.get, formats))
             or least
             or most is not None
             or refused is not None
         ):
             return self.regex(strings.ANY)
-        content = strings.texts(patterns, format_, least, most, self.deadline)
+        content = strings.texts(patterns, formats, least, most, self.deadline)
         if refused is not None:
             content = difference(content, refused, self.deadline)
         return self.terminal(content)
 
     def _number(self, kind: str, schema: Mapping[str, Any], where: str) -> str:
         low, high = _fraction(schema.get("minimum")), _fraction(schema.get("maximum"))
-        open_low = open_high = False
-        for keyword, is_low in (("exclusiveMinimum", True), ("exclusiveMaximum", False)):
-            bound = schema.get(keyword)
-            if bound is True:  # draft 4: the other keyword's bound is open
-                open_low, open_high = open_low or is_low, open_high or not is_low
-            elif bound is not None and bound is not False:
-                bound = _fraction(bound)
-                assert bound is not None
-                if is_low and (low is None or bound >= low):
-                    low, open_low = bound, True
-                if not is_low and (high is None or bound <= high):
-                    high, open_high = bound, True
-        if "multipleOf" in schema:
-            return self._multiples(schema, low, high, open_low, open_high, where)
+        above, below = map(_fraction, map(schema.get, ("exclusiveMinimum", "exclusiveMaximum")))
+        open_low = above is not None and (low is None or above >= low)
+        open_high = below is not None and (high is None or below <= high)
+        bounds = above if open_low else low, below if open_high else high, open_low, open_high
+        given = values_of(schema, "multipleOf")
+        if given:
+            steps = [Fraction(str(step)) for step in given]
+            if min(steps) <= 0:
+                raise GrammarError(f"{where}: multipleOf={min(given)} must be > 0")
+            decimals = kind == "number"
+            found = numbers.multiples_between(steps, *bounds, decimals, self.deadline)
+            return self.terminal(concatenation([found, self.pattern(BLANKS)], self.deadline))
         build = numbers.whole if kind == "integer" else numbers.numbers
-        return self.regex(f"({build(low, high, open_low, open_high)}){BLANKS}")
-
-    def _multiples(
-        self,
-        schema: Mapping[str, Any],
-        low: Fraction | None,
-        high: Fraction | None,
-        open_low: bool,
-        open_high: bool,
-        where: str,
-    ) -> str:
-        step = _fraction(schema["multipleOf"])
-        if step is None or step <= 0 or step.denominator != 1 or step > 1000:
-            raise GrammarError(f"{where}: multipleOf={schema['multipleOf']} is not supported")
-        whole = compile_pattern(numbers.whole(low, high, open_low, open_high)).dfa
-        divisible = intersection(whole, numbers.multiples(int(step)), self.deadline)
-        return self.terminal(concatenation([divisible, self.pattern(BLANKS)], self.deadline))
+        return self.regex(f"({build(*bounds)}){BLANKS}")
 
     def _array(self, schema: Mapping[str, Any], where: str) -> str:
-        items, rest = schema.get("prefixItems", []), schema.get("items", True)
-        if isinstance(rest, list):
-            items, rest = rest, schema.get("additionalItems", True)
+        items, rest = places(schema)
         least, most = schema.get("minItems", 0), schema.get("maxItems")
         if schema.get("uniqueItems"):
             if least > 1:
-                # Every place has values of its own.
-                values = rest.get("enum", []) if isinstance(rest, Mapping) else []
-                if items or len(values) < least:
-                    raise GrammarError(
-                        f"{where}: uniqueItems with minItems={least} is not supported"
-                    )
-                items = [{**rest, "enum": values[at::least]} for at in range(least)]
+                items = self._distinct(items, rest, least, where)
             # One item can't be there twice.
             most = max(least, 1) if most is None else min(most, max(least, 1))
         if rest is False:
@@ -464,6 +515,19 @@ class _Translator:
                     self._then(here, f"{name}.{min(count + 1, last)}", after, "[", None, value)
         return name
 
+    def _distinct(self, items: list[Schema], rest: Schema, count: int, where: str) -> list[Schema]:
+        """The schemas of so many items that every place has values of its own."""
+        if items or not isinstance(rest, Mapping) or "enum" not in rest:
+            raise GrammarError(f"{where}: uniqueItems with minItems={count} is not supported")
+        valid = self._validity(rest, where)
+        values: list[Any] = []
+        for value in rest["enum"]:
+            if valid(value) and not among(value, values):
+                values.append(value)
+        if len(values) < count:
+            raise EmptyLanguage(f"{where}: no {count} items are different")
+        return [{"enum": values[at::count]} for at in range(count)]
+
     def _then(
         self, here: str, there: str, after: After, opening: str, key: Dfa | None, value: Value
     ) -> None:
@@ -473,67 +537,87 @@ class _Translator:
             self.rules.append((f"{there}.{kind}", (here, lead, symbol)))
 
     def _object(self, schema: Mapping[str, Any], where: str) -> str:
-        required = self._required(schema, where)
+        required = schema.get("required", [])
         named = list(dict.fromkeys([*schema.get("properties", {}), *required]))
+        names = schema.get("propertyNames", True)
+        allowed = self._validity(names, f"{where}/propertyNames")
         members = []
         for member in named:
-            held = of_member(schema, member)
+            held = of_member(schema, member) if names is True or allowed(member) else [False]
             value = self.value(
                 held[0] if len(held) == 1 else {"allOf": held}, f"{where}/properties/{member}"
             )
             spelled = json.dumps(member, ensure_ascii=False)
             members.append((strings.one_of([spelled], self.deadline), value, member in required))
         extras = self._extras(schema, named, where)
+        least = schema.get("minProperties", 0)
+        if least > schema.get("maxProperties", least):
+            raise EmptyLanguage(f"{where}: no object has {least} members")
+        others = "patternProperties" in schema or schema.get("additionalProperties") is not False
+        if others and (least > 1 or (least == 1 and not extras)):
+            self._narrow(where, "minProperties")
         return self._members(members, extras, schema, where)
-
-    def _required(self, schema: Mapping[str, Any], where: str) -> list[str]:
-        required = schema.get("required", [])
-        found = list(dict.fromkeys(required))
-        dependent = {**schema.get("dependencies", {}), **schema.get("dependentRequired", {})}
-        for names in dependent.values():
-            found += [name for name in names if name not in found]
-        return found
 
     def _extras(
         self, schema: Mapping[str, Any], named: list[str], where: str
     ) -> list[tuple[Dfa, Value]]:
         """Keys, quoted, and values of members that `properties` does not name."""
-        names = schema.get("propertyNames", True)
-        if names is False:
-            return []
-        limits = names if isinstance(names, Mapping) else {}
-        check(limits, f"{where}/propertyNames", self.ignore_unknown)
-        patterns = list(schema.get("patternProperties", {}).items())
-        keyed = [strings.texts([pattern], None, 0, None, self.deadline) for pattern, _ in patterns]
-        sources: list[tuple[Dfa | None, list[Dfa], Any, str]] = [
-            (keyed[i], keyed[:i] + keyed[i + 1 :], value, f"{where}/patternProperties/{i}")
-            for i, (_, value) in enumerate(patterns)
+        sources: list[tuple[str | None, Schema, str]] = [
+            (pattern, value, f"{where}/patternProperties/{i}")
+            for i, (pattern, value) in enumerate(schema.get("patternProperties", {}).items())
         ]
+        matching = {
+            pattern: self._matching(pattern) for pattern, _, _ in sources if pattern is not None
+        }
         if schema.get("additionalProperties") is not False:
             value = schema.get("additionalProperties", True)
-            sources.append((None, keyed, value, f"{where}/additionalProperties"))
+            sources.append((None, value, f"{where}/additionalProperties"))
         found = []
-        for wanted, others, value, place in sources:
+        for wanted, value, place in sources:
+            if wanted is not None and matching[wanted] is None:
+                continue
             try:
-                keys = self._names(limits, named)
-                if wanted is not None:
-                    keys = intersection(keys, wanted, self.deadline)
-                for other in others:  # keys that match several patterns are left out
-                    keys = difference(keys, other, self.deadline)
+                keys = self._names(schema.get("propertyNames", True), f"{where}/propertyNames")
+                if named:
+                    keys = difference(keys, self._spelled(named), self.deadline)
+                for pattern, texts in matching.items():
+                    if texts is None:
+                        continue
+                    if pattern == wanted:
+                        keys = intersection(keys, texts, self.deadline)
+                    else:  # keys that match several patterns are left out
+                        keys = difference(keys, texts, self.deadline)
             except EmptyLanguage:
                 continue
             quoted = strings.quoted(keys, self.deadline)
             found.append((quoted, self.value(value, place)))
         return found
 
-    def _names(self, limits: Mapping[str, Any], taken: list[str]) -> Dfa:
-        """Names of members that are within the limits of `propertyNames` and not taken."""
-        patterns = [limits["pattern"]] if "pattern" in limits else []
-        least, most = limits.get("minLength", 0), limits.get("maxLength")
-        names = strings.texts(patterns, limits.get("format"), least, most, self.deadline)
-        if "enum" in limits:
-            names = intersection(names, self._spelled(limits["enum"]), self.deadline)
-        return difference(names, self._spelled(taken), self.deadline) if taken else names
+    def _matching(self, pattern: str) -> Dfa | None:
+        """Names of members, as they are spelled here, that match a pattern."""
+        with suppress(EmptyLanguage, Unspelled):
+            return strings.texts([pattern], (), 0, None, self.deadline)
+        return None
+
+    def _names(self, schema: Schema, where: str) -> Dfa:
+        """Names of members that `propertyNames` allows, each spelled in one way."""
+        if schema is True:
+            return strings.texts((), (), 0, None, self.deadline)
+        # Without a pattern, a text may be spelled in many ways.
+        anything: Schema = {"type": "string", "pattern": ""}
+        value = self.value({"allOf": [schema, anything]}, where)
+        contents, waiting, seen = [], [value.text], set()
+        while waiting:
+            symbol = waiting.pop()
+            if symbol in self.lexemes:
+                contents.append(self.lexemes[symbol].dfa)
+            elif symbol not in seen:
+                seen.add(symbol)
+                waiting += [body[0] for left, body in self.rules if left == symbol]
+        if not contents:
+            raise EmptyLanguage(f"{where}: no name is allowed")
+        known = strings.texts([""], (), 0, None, self.deadline)
+        return intersection(union(contents, self.deadline), known, self.deadline)
 
     def _spelled(self, texts: Sequence[str]) -> Dfa:
         spelled = [json.dumps(text, ensure_ascii=False)[1:-1] for text in texts]
