@@ -77,9 +77,8 @@ class DiffusionGemma(Sampler):
             *super().fields(),
             # Logits of the block's last step, as wide as block and vocabulary once there are any.
             StateField(_PREDICTED, (0, 0), fill=torch.nan, reset="block"),
-            StateField(
-                _LATEST, (self.stability_threshold or 0, "canvas"), torch.int64, -1, reset="block"
-            ),
+            # By position, of which every block has its own.
+            StateField(_LATEST, (self.stability_threshold or 0, "canvas"), torch.int64, -1),
         )
 
     def max_steps(self, positions: int) -> int:

@@ -28,7 +28,6 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -246,9 +245,6 @@ class ETE(Wrapper):
             left, before = memory[field.name][sequence * count + choice], state[field.name]
             if not refused.any():  # at first it has no shape yet
                 return left
-            # Credits may have taken up more room meanwhile.
-            more = left.shape[-1] - before.shape[-1]
-            before = F.pad(before, (0, more), value=field.fill) if more else before
             return left.where(~refused.view(-1, *[1] * (left.dim() - 1)), before)
 
         idle = ~(commit | following.row).any(dim=1, keepdim=True)

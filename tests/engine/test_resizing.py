@@ -95,6 +95,21 @@ def test_insertions(
     assert row.truncated == truncated
 
 
+def test_what_was_filled_moves_with_an_insertion() -> None:
+    """A cut takes back what was committed, wherever the filled positions lie by then."""
+    canvas, row = sequence([WORD, EOS, MASK, WORD])
+    fill_at_once(canvas, 1, row)
+    assert row.given == {5}
+    before = row.committed
+    resize(canvas, 1, row, changed(inserted=((5, 1), (3, 2))))
+    assert canvas.generated(1).tolist() == [WORD, MASK, MASK, EOS, EOS, MASK, EOS]
+    assert row.given == {7}
+    resize(canvas, 1, row, changed(length=7))
+    assert canvas.generated(1).tolist() == [WORD, MASK, MASK, EOS]
+    # Of the two end tokens that were cut off one had been committed.
+    assert row.committed == before - 1 and not row.given
+
+
 @pytest.mark.parametrize(
     ("policy", "answer", "left_open", "committed"),
     [

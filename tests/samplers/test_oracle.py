@@ -23,6 +23,15 @@ def test_oracle() -> None:
     assert [step.positions for step in outcome.trace.steps] == [[0, 2], [1], [3]]
 
 
+def test_two_steps_at_most_for_every_position() -> None:
+    """Where nothing is predicted right, a block stalls in its second step."""
+    rule = built("sampler=oracle", "sampler.region.block_length=1")
+    prompt = Prompt("one", PROMPT, 4, (15, 16, 17, 18))
+    outcome = decode(rule, [prompt], Script([[(19, 0.8)] * 4], 3), record=True)["one"]
+    assert outcome.failure is None and outcome.tokens == prompt.reference
+    assert outcome.cost.nfe == 8
+
+
 def test_oracle_without_reference() -> None:
     rule = built("sampler=oracle", "sampler.region.block_length=4")
     with pytest.raises(ConfigError, match="needs a reference answer of 1 to gen_length=4 tokens"):
