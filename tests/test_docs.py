@@ -12,6 +12,7 @@ import pytest
 from dllm.config import choices
 from dllm.errors import ConfigError
 from dllm.report import legal, manual
+from scripts.bench import BENCHES
 
 
 ROOT = Path(__file__).parents[1]
@@ -107,3 +108,10 @@ def test_a_page_without_marks(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text("# A page\n")
     with pytest.raises(ConfigError, match="has no region between"):
         manual.written(tmp_path / "page.md")
+
+
+def test_the_page_of_benches_names_each() -> None:
+    named = re.findall(
+        r"^\|.*`python -m scripts\.bench (\w+)` \|", (DOCS / "benches.md").read_text(), re.M
+    )
+    assert sorted(named) == sorted(BENCHES)

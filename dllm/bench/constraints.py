@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean, median
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
+from dllm.bench.sheet import Line, Sheet
 from dllm.constraints.canvases import CanvasChecker
 from dllm.constraints.json_schema.translate import read_json_schema
 from dllm.constraints.vocabulary import Vocabulary
@@ -20,11 +21,60 @@ from dllm.constraints.vocabulary import Vocabulary
 VOCABULARY = 126_349
 """LLaDA's."""
 CANVAS = 256
+CANVASES = 10
 GAPS = 8
 BLOCK = 32
 Order = Literal["blocks", "anywhere"]
 MASK, END = 256, 257
 PUNCTUATION = ('{"', '":', '":"', '","', '"}', '"]', '["', "},{", '": ', '", "', "[{", "}]", "],")
+
+
+def sheet() -> Sheet:
+    return Sheet(
+        "One check of a canvas under a grammar",
+        [
+            f"Any JSON value, an invented vocabulary of {VOCABULARY:,} tokens, canvases of "
+            f"{CANVAS} tokens, three in ten proposals wrong; CPU time of the checking thread, "
+            f"{CANVASES} canvases per line. blocks: all masked at first, blocks of 32 from left to "
+            "right, positions of a block in random order; anywhere: up to 8 gaps of up to 8 tokens "
+            "in a text that is there otherwise.",
+            "Nothing known: the same engine on the same canvas once everything that earlier checks "
+            "have found out about texts is dropped (30 checks); what is worked out once per "
+            "grammar stays. Collector: the part of the mean that Python's garbage collector takes. "
+            "The aims: 1 ms at the median, 20 ms at the 99th percentile, 10 times cheaper than a "
+            "check that knows nothing.",
+        ],
+        {
+            "median ms": "{:.3f}",
+            "checks": "{:.0f}",
+            "99th percentile ms": "{:.2f}",
+            "mean ms": "{:.3f}",
+            "collector, mean ms": "{:.3f}",
+            "nothing known, median ms": "{:.2f}",
+            "nothing known, mean ms": "{:.2f}",
+            "ratio of medians": "{:.1f}",
+        },
+        "median ms",
+        _lines(),
+    )
+
+
+def _lines() -> Iterator[Line]:
+    for order in get_args(Order):
+        t = measure(order, CANVASES)
+        yield Line(
+            order,
+            {
+                "median ms": 1e3 * t.median,
+                "checks": t.proposals,
+                "99th percentile ms": 1e3 * t.p99,
+                "mean ms": 1e3 * t.mean,
+                "collector, mean ms": 1e3 * t.collection,
+                "nothing known, median ms": 1e3 * t.full_median,
+                "nothing known, mean ms": 1e3 * t.full,
+                "ratio of medians": t.full_median / t.median,
+            },
+        )
 
 
 @dataclass(frozen=True)
@@ -42,7 +92,7 @@ class Timing:
     """Part of the mean that Python's garbage collector takes, which runs between the checks."""
 
 
-def measure(order: Order, canvases: int = 10, seed: int = 0) -> Timing:
+def measure(order: Order, canvases: int, seed: int = 0) -> Timing:
     """Canvases are filled; three in ten proposals are wrong. CPU time of this thread."""
     rng = random.Random(seed)
     vocabulary = full_vocabulary(rng)

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dllm.bench.caches import SPEC
+from dllm.bench.machine import Machine, check_device, settle
 from dllm.bench.ratio import Ratio, alternate
-from dllm.errors import ConfigError
+from dllm.bench.sheet import Line, Sheet
 from dllm.models.loading import dummy_model, spec_from_config
 from dllm.models.presets import preset_config
 from dllm.models.spec import ModelSpec
@@ -35,13 +36,53 @@ class Speed:
     """Of the layers' weights, which one forward reads."""
 
 
+def sheet(machine: Machine) -> Sheet:
+    return Sheet(
+        "The layers against bare matrix products of the same shapes",
+        [
+            "All layers of a forward without cache and head, in turn with the products of their "
+            "weights alone: what is missing to 100 % are norms, rotation, attention and the rest. "
+            "16 layers of 512 on the host, LLaDA-8B's shape with random weights on a GPU. The aim "
+            "is 80 %. Weights: bytes of the weights that a forward reads, per second."
+        ],
+        {
+            "% of the products' speed": "{:.0f}",
+            "products, GFLOP/s": "{:.0f}",
+            "weights, GB/s": "{:.1f}",
+            "% of bandwidth": "{:.0f}",
+            "% of product speed": "{:.0f}",
+            "rows/s": "{:.0f}",
+        },
+        "% of the products' speed",
+        _lines(machine),
+    )
+
+
+def _lines(machine: Machine) -> Iterator[Line]:
+    for speed in measure(machine.device):
+        t, name = speed.timing, str(speed.dtype).removeprefix("torch.")
+        yield Line(
+            f"{name}, {speed.rows} rows",
+            {
+                "% of the products' speed": 100 / t.ratio,
+                "products, GFLOP/s": speed.flops / t.reference / 1e9,
+                "weights, GB/s": speed.bytes / t.ours / 1e9,
+                "% of bandwidth": 100 * speed.bytes / t.ours / machine.bandwidth,
+                "% of product speed": 100 * speed.flops / t.ours / machine.flops[speed.dtype],
+                "rows/s": speed.rows / t.ours,
+            },
+            (100 / t.high, 100 / t.low),
+        )
+
+
 def spec_for(device: str) -> ModelSpec:
     """16 layers of 512 on the host, LLaDA-8B's shape on a GPU. Raises `ConfigError` where there is
     none."""
-    if device == "cpu":
-        return SPEC
-    if device != "cuda" or not torch.cuda.is_available():
-        raise ConfigError(f"--device={device}: no such device here; cpu, or cuda with a GPU")
+    check_device(device)
+    return SPEC if device == "cpu" else llada_8b()
+
+
+def llada_8b() -> ModelSpec:
     return spec_from_config(preset_config("llada-8b"), source="preset llada-8b")
 
 
@@ -63,7 +104,8 @@ def _layers(model: Transformer, rows: int) -> Callable[[], None]:
 
     @torch.inference_mode()
     def run() -> None:
-        _wait(model.hidden(tokens))
+        model.hidden(tokens)
+        settle(model.device.type)
 
     return run
 
@@ -77,13 +119,7 @@ def _products(weights: Sequence[Tensor], rows: int) -> Callable[[], None]:
     @torch.inference_mode()
     def run() -> None:
         for weight in weights:
-            out = F.linear(inputs[weight.shape[1]], weight)
-        _wait(out)
+            F.linear(inputs[weight.shape[1]], weight)
+        settle(weights[0].device.type)
 
     return run
-
-
-def _wait(result: Tensor) -> None:
-    """Until a GPU has computed it."""
-    if result.is_cuda:
-        torch.cuda.synchronize()

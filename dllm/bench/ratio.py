@@ -22,7 +22,7 @@ def alternate(ours: Callable[[], object], reference: Callable[[], object], repea
     """Runs both sides `repeats` times in turn, after one warm-up of each."""
     ours()
     reference()
-    pairs = [(_seconds(ours), _seconds(reference)) for _ in range(repeats)]
+    pairs = [(seconds(ours), seconds(reference)) for _ in range(repeats)]
     ratios = [a / b for a, b in pairs]
     return Ratio(
         median(a for a, _ in pairs),
@@ -33,7 +33,8 @@ def alternate(ours: Callable[[], object], reference: Callable[[], object], repea
     )
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def seconds(call: Callable[[], object]) -> float:
+    """Wall time of one call."""
     started = time.perf_counter()
     call()
     return time.perf_counter() - started

@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from dllm.bench.ratio import Ratio, alternate
+from dllm.bench.sheet import Line, Sheet, faster
 from dllm.config import build, compose
 from dllm.engine.legality import needs
 from dllm.errors import ConfigError
@@ -33,6 +34,25 @@ class Row:
 
     name: str
     timing: Ratio
+
+
+def sheet(names: Sequence[str]) -> Sheet:
+    return Sheet(
+        "Decision time per step",
+        [
+            f"All between the model's logits and the decision on the host: batch 1, block {BLOCK}, "
+            f"vocabulary {VOCABULARY:,}, float32 logits given, half of the positions sure; each "
+            "rule in turn with plain threshold."
+        ],
+        {"times threshold": "{:.2f}", "ms": "{:.1f}"},
+        "times threshold",
+        _lines(names),
+    )
+
+
+def _lines(names: Sequence[str]) -> Iterator[Line]:
+    for row in measure(names):
+        yield faster(row.name, row.timing, "times threshold", ms=1e3 * row.timing.ours)
 
 
 def measure(names: Sequence[str], repeats: int = 15) -> Iterator[Row]:
@@ -89,23 +109,3 @@ def _step(sampler: Sampler, logits: torch.Tensor) -> Callable[[], object]:
         return to_host(decision, positions, candidates, not sampler.may_commit_nothing)
 
     return decide
-
-
-def table(rows: Sequence[Row], repeats: int) -> str:
-    """Markdown, slowest last."""
-    lines = [
-        "# Decision time per step",
-        "",
-        "`python -m scripts.bench samplers`: batch 1, block 32, vocabulary 126,464, float32 logits",
-        f"given; median of {repeats} pairs, each rule in turn with plain threshold in one process,",
-        f"{torch.get_num_threads()} thread(s). Absolute times depend on the machine and its load.",
-        "",
-        "| sampler | ratio to threshold | smallest to largest pair | ms |",
-        "|---|---|---|---|",
-    ]
-    for row in sorted(rows, key=lambda r: r.timing.ratio):
-        t = row.timing
-        lines.append(
-            f"| {row.name} | {t.ratio:.2f} | {t.low:.2f} to {t.high:.2f} | {1e3 * t.ours:.1f} |"
-        )
-    return "\n".join(lines) + "\n"

@@ -1,0 +1,249 @@
+"""Every bench by its command, at sizes that take no time: lines, page, refusals."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dllm.bench import (
+    batch,
+    caches,
+    constraints,
+    forward,
+    imports,
+    loop,
+    machine,
+    memory,
+    naive,
+    samplers,
+    selection,
+    startup,
+)
+from dllm.bench.ratio import Ratio
+from dllm.bench.sheet import Line, Sheet, faster
+from dllm.models.loading import dummy_model
+from dllm.models.transformer import Transformer
+from dllm.report.benches import write
+from dllm.step.canvas import Prompt
+from scripts import bench
+
+
+SMALL = replace(
+    caches.SPEC,
+    vocab_size=9_000,
+    d_model=32,
+    n_layers=2,
+    n_heads=2,
+    n_kv_heads=2,
+    head_dim=16,
+    d_ff=64,
+)
+GIVEN = {"loop": ["sampler=threshold"], "samplers": ["threshold"], "naive": ["small"]}
+GIVEN |= {"batch": ["small"], "startup": ["limit=1"]}
+
+
+def small_model() -> Transformer:
+    model = dummy_model(SMALL)
+    assert model.head is not None
+    model.head.weight[2:].mul_(300)  # most predictions are sure
+    return model
+
+
+def small(*_: int) -> tuple[Transformer, list[Prompt]]:
+    return small_model(), [Prompt("a", tuple(range(2, 40)), 32)]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name, value in [
+        (machine, "WIDTH", {"cpu": 8}),
+        (machine, "COPIED", {"cpu": 1024}),
+        (selection, "VOCABULARY", 9_000),
+        (samplers, "VOCABULARY", 64),
+        (samplers, "MASK", 60),
+        (samplers, "EOS", 61),
+        (samplers, "FAVOURITES", (10, 50)),
+        (caches, "SPEC", SMALL),
+        (caches, "LENGTHS", (32, 64)),
+        (naive, "MODELS", {"small": small}),
+        (naive, "LOOPS", {"Fast-dLLM dual": naive.LOOPS["Fast-dLLM dual"]}),
+        (loop, "MODELS", {"small": small}),
+        (forward, "SPEC", SMALL),
+        (forward, "ROWS", (3,)),
+        (batch, "MODELS", {"small": small_model}),
+        (batch, "COUNT", 3),
+        (batch, "SIZES", (1, 2)),
+        (batch, "BLOCKS", (1, 2)),
+        (memory, "VOCABULARIES", (9_000,)),
+        (memory, "large", small),
+        (memory, "llada_8b", lambda: SMALL),
+        (constraints, "VOCABULARY", 2_000),
+        (constraints, "CANVASES", 1),
+        (imports, "MODULES", ("dllm",)),
+        (imports, "REPEATS", 1),
+        (startup, "REPEATS", 1),
+        (startup, "VARIANTS", {"alone, s": ("tracker=none", "baseline=true")}),
+    ]:
+        monkeypatch.setattr(module, name, value)
+
+
+Command = Callable[..., int]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Command:
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr("sys.argv", ["bench", *arguments])
+        return bench.main()
+
+    return run
+
+
+@pytest.mark.parametrize("name", bench.BENCHES)
+def test_every_bench_writes_its_page(
+    name: str,
+    quick: None,
+    command: Command,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "pages"
+    assert command(name, *GIVEN.get(name, []), "--out", str(folder)) == 0
+    *told, reached, _, _, _, _ = capsys.readouterr().out.splitlines()
+    data = json.loads((folder / f"{name}.json").read_text())
+    assert len(told) == len(data["lines"]) > 0
+    assert all(line.startswith(f"{name}: ") for line in told)
+    assert reached.startswith("machine: commit ") and "copy GB/s" in reached
+    assert data["machine"].keys() >= {"commit", "device", "threads", "load before"}
+    assert data["machine"]["product GFLOP/s"].keys() == {"float32", "bfloat16"}
+    page = (folder / f"{name}.md").read_text()
+    assert f"`{data['command']}`" in page and f"({name}.png)" in page
+    assert page.count("\n| ") == len(told) + 1  # the table's head
+    assert (folder / f"{name}.png").stat().st_size > 1000
+    if name == "startup":  # every part is reached, in their order
+        parts = [line["name"] for line in data["lines"] if "alone, s" in line]
+        assert parts == [part for part in startup.PARTS if part != "W&B started"]
+        seconds = [line["alone, s"] for line in data["lines"] if "alone, s" in line]
+        assert seconds == sorted(seconds)
+
+
+def test_batches_are_compared_only_where_they_decode_the_same(
+    quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached = machine.Machine("cpu", {torch.float64: 1e9}, 1e9, None)
+    model = small_model().double()  # nothing is decided by rounding
+    found = list(batch.measure("small", model, reached, repeats=1))
+    assert [line.name for line in found] == [
+        f"small, cache={cache}, batch {size}" for cache in ("none", "dual") for size in (1, 2)
+    ]
+    for line in found:
+        assert line.values["same tokens, %"] == 100
+        assert line.values["first token, s"] > 0
+    assert found[0].values["cost of a token, batch 1 = 1"] == 1
+    decode = batch.lockstep.decode
+
+    def otherwise(*arguments) -> list[list[int]]:
+        (first, *rest), *others = decode(*arguments)
+        return [[first + 1, *rest], *others]
+
+    monkeypatch.setattr(batch.lockstep, "decode", otherwise)
+    monkeypatch.setattr(batch, "LEAST_SAME", 1)
+    with pytest.raises(batch.RunError, match=r"cache=none, batch 1: only 9\d\.\d% of the tokens"):
+        next(batch.measure("small", model, reached, repeats=1))
+
+
+def test_work_is_counted_by_rows(quick: None) -> None:
+    model = small_model()
+    layers = 2 * (4 * 32 * 32 + 3 * 32 * 64)
+    with batch.counted(model) as work:
+        model.logits(model.hidden(torch.zeros(2, 5, dtype=torch.int64))[:, :3])
+    assert work.flops == 2 * (10 * layers + 6 * 9_000 * 32)
+    assert work.bytes == 4 * (layers + 9_000 * 32)
+    with batch.counted(model) as nothing:
+        pass
+    assert nothing.flops == 0 and "hidden" not in vars(model)
+
+
+def test_scores_that_are_not_exact_are_not_timed(
+    quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = {"entropy": lambda logits: {"entropy": selection.entropy(logits)["entropy"] + 1e-5}}
+    monkeypatch.setattr(selection, "KINDS", wrong)
+    with pytest.raises(selection.RunError, match="entropy: the entropy is not that of"):
+        next(selection.measure(1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["naive", "9x512"], "9x512 is not one of tiny-llada, 8x512"),
+        (["batch", "big"], "big is not one of tiny-llada, 8x512"),
+        (["memory", "x"], "x: memory takes no options"),
+        (["loop", "--device", "cuda"], "--device=cuda: loop runs on the CPU"),
+        (["imports", "--out", "/proc/none/x"], "--out /proc/none/x can't be written"),
+    ],
+)
+def test_what_can_not_be_measured_is_one_line(
+    arguments: list[str], words: str, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(*arguments) == 2
+    assert capsys.readouterr().err.startswith(f"error: {words}")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("name", [name for name, one in bench.BENCHES.items() if one.gpu])
+def test_a_gpu_that_is_not_there_is_one_line(
+    name: str, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(name, "--device", "cuda") == 2
+    out, error = capsys.readouterr()
+    assert (out, error) == (
+        "",
+        "error: --device=cuda: no such device here; cpu, or cuda with a GPU\n",
+    )
+
+
+def test_a_batch_on_a_gpu_has_llada_8bs_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def dummy(spec, dtype: torch.dtype, device: str) -> Transformer:
+        made.append((spec.n_layers, spec.d_model, spec.vocab_size, dtype, device))
+        return small_model().to(torch.bfloat16)
+
+    monkeypatch.setattr(batch, "dummy_model", dummy)
+    monkeypatch.setattr(batch, "COUNT", 2)
+    monkeypatch.setattr(batch, "SIZES", (2,))
+    limits = {torch.float32: 1e9, torch.bfloat16: 1e9}
+    monkeypatch.setattr(batch, "settle", lambda device: None)
+    sheet = batch.sheet([], machine.Machine("cuda", limits, 1e9, None))
+    line = next(sheet.lines)
+    assert made == [(32, 4096, 126_464, torch.bfloat16, "cuda")]
+    assert line.name == "LLaDA-8B's shape, cache=none, batch 2"
+    assert line.values.keys() == sheet.columns.keys()
+
+
+def lines() -> Iterator[Line]:
+    yield faster("one | two", Ratio(1.0, 2.0, 0.5, 0.4, 0.6), "times", ms=3.0)
+    yield Line("three", {"ms": 4.0})
+
+
+def test_a_line_shows_what_it_has_and_a_page_holds_no_markup(tmp_path: Path) -> None:
+    sheet = Sheet("T", ["text"], {"times": "{:.2f}", "ms": "{:.0f}"}, "times", lines())
+    kept = list(sheet.lines)
+    assert [sheet.told(line) for line in kept] == [
+        "one | two: times 0.50, ms 3 (pairs from 0.40 to 0.60)",
+        "three: ms 4",
+    ]
+    facts = {"commit": "abc", "product GFLOP/s": {"float32": 2.0}}
+    write(tmp_path, "t", "a command", sheet, kept, facts)
+    page = (tmp_path / "t.md").read_text()
+    assert "| one &#124; two | 0.50 | 3 | 0.40 to 0.60 |\n| three |  | 4 |  |" in page
+    assert "Measured: commit abc; product GFLOP/s float32 2.0." in page
+    found = json.loads((tmp_path / "t.json").read_text())["lines"]
+    assert found == [
+        {"name": "one | two", "times": 0.5, "ms": 3.0, "smallest and largest": [0.4, 0.6]},
+        {"name": "three", "ms": 4.0},
+    ]
