@@ -49,6 +49,12 @@ def caches(given: Sequence[str], machine: "Machine") -> "Sheet":
     return bench.sheet()
 
 
+def refresh(given: Sequence[str], machine: "Machine") -> "Sheet":
+    from dllm.bench import refresh as bench
+
+    return bench.sheet()
+
+
 def naive(given: Sequence[str], machine: "Machine") -> "Sheet":
     from dllm.bench import naive as bench
 
@@ -113,6 +119,7 @@ BENCHES = {
     "selection": Bench(selection, "scores over a large vocabulary against one plain pass"),
     "samplers": Bench(samplers, "decision time of every rule", "names of samplers"),
     "caches": Bench(caches, "a step under each cache against the whole canvas"),
+    "refresh": Bench(refresh, "a token on a long canvas against a short one"),
     "naive": Bench(naive, "the engine against the public loops", "tiny-llada, 8x512"),
     "forward": Bench(forward, "the layers against bare matrix products", gpu=True),
     "batch": Bench(batch, "ragged batches against lock-step", "tiny-llada, 8x512", gpu=True),
@@ -142,7 +149,7 @@ def main() -> int:
     parser.add_argument(
         "--out", type=user_path, metavar="FOLDER", help="writes the page there, too"
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     return COMMAND.plain(lambda: _run(arguments))
 
 

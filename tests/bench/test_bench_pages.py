@@ -18,12 +18,14 @@ from dllm.bench import (
     machine,
     memory,
     naive,
+    refresh,
     samplers,
     selection,
     startup,
 )
 from dllm.bench.ratio import Ratio
 from dllm.bench.sheet import Line, Sheet, faster
+from dllm.config import build, compose
 from dllm.models.loading import dummy_model
 from dllm.models.transformer import Transformer
 from dllm.report.benches import write
@@ -68,6 +70,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         (samplers, "FAVOURITES", (10, 50)),
         (caches, "SPEC", SMALL),
         (caches, "LENGTHS", (32, 64)),
+        (refresh, "large", small),
+        (refresh, "LENGTHS", (32, 64)),
         (naive, "MODELS", {"small": small}),
         (naive, "LOOPS", {"Fast-dLLM dual": naive.LOOPS["Fast-dLLM dual"]}),
         (loop, "MODELS", {"small": small}),
@@ -153,6 +157,16 @@ def test_batches_are_compared_only_where_they_decode_the_same(
     monkeypatch.setattr(batch, "LEAST_SAME", 1)
     with pytest.raises(batch.RunError, match=r"cache=none, batch 1: only 9\d\.\d% of the tokens"):
         next(batch.measure("small", model, reached, repeats=1))
+
+
+def test_one_block_is_decoded_and_no_more() -> None:
+    model, (prompt,) = small()
+    found = dict(refresh.measure(model, prompt.tokens, (32, 64), repeats=1))
+    assert {"none", "prefix", "dual", "window"} <= found.keys()
+    config = compose(["sampler=low_confidence"])
+    parts = [build(config[part], part) for part in ("sampler", "cache")]
+    setting = refresh.Setting(refresh.Predictor(model), *parts)
+    assert refresh.block(setting, replace(prompt, gen_length=96)) == refresh.BLOCK
 
 
 def test_work_is_counted_by_rows(quick: None) -> None:

@@ -1,0 +1,81 @@
+"""What a token costs on a long canvas, the refreshes of its block included.
+
+The first block is decoded to its end by threshold, on the model with LLaDA's vocabulary, once with
+a long generation region behind it and once with a short one.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from dllm.bench.naive import BLOCK, large
+from dllm.bench.ratio import Ratio, alternate
+from dllm.bench.sheet import Line, Sheet, faster
+from dllm.config import build, choices, compose
+from dllm.engine.session import Session
+from dllm.engine.setting import Setting
+from dllm.errors import ConfigError
+from dllm.forward.predictor import Predictor
+from dllm.models.transformer import Transformer
+from dllm.step.canvas import Prompt
+
+
+LENGTHS = 256, 2048
+"""Of the generation."""
+
+
+def sheet() -> Sheet:
+    short, long = LENGTHS
+    return Sheet(
+        "The cost of a token and the length of the canvas",
+        [
+            f"The first block of {BLOCK} at generation {long:,} against {short:,}, refresh and all "
+            "steps: threshold 0.9, prompt 128, batch 1, random weights, 8 layers of 512, a "
+            "vocabulary of 126,464, float32. The aim for the dual and the window cache: at most "
+            "1.5 times."
+        ],
+        {
+            "times dearer": "{:.2f}",
+            f"ms per token at {short:,}": "{:.1f}",
+            f"ms per token at {long:,}": "{:.1f}",
+        },
+        "times dearer",
+        _lines(),
+    )
+
+
+def _lines() -> Iterator[Line]:
+    model, (prompt,) = large()
+    for cache, timing in measure(model, prompt.tokens, LENGTHS):
+        short, long = (1e3 * seconds / BLOCK for seconds in (timing.reference, timing.ours))
+        columns = [f"ms per token at {length:,}" for length in LENGTHS]
+        values = dict(zip(columns, (short, long), strict=True))
+        yield faster(f"cache={cache}", timing, "times dearer", **values)
+
+
+def measure(
+    model: Transformer, tokens: Sequence[int], lengths: tuple[int, int], repeats: int = 3
+) -> Iterator[tuple[str, Ratio]]:
+    """Every cache that goes with the model and plain threshold decoding."""
+    short, long = (Prompt(str(length), tuple(tokens), length) for length in lengths)
+    for cache in choices("cache"):
+        config = compose(["sampler=threshold", f"cache={cache}"])
+        sampler, policy = build(config.sampler, "sampler"), build(config.cache, "cache")
+        setting = Setting(Predictor(model), sampler, policy)
+        try:
+            setting.check_parts()
+        except ConfigError:
+            continue
+        yield (
+            cache,
+            alternate(partial(block, setting, long), partial(block, setting, short), repeats),
+        )
+
+
+def block(setting: Setting, prompt: Prompt) -> int:
+    """Decodes the first block; returns the number of steps."""
+    session, written, steps = Session(setting), 0, 0
+    session.submit(prompt)
+    while written < BLOCK:
+        ((_, change),) = session.step().written
+        written, steps = written + len(change.positions), steps + 1
+    return steps
