@@ -49,6 +49,20 @@ class Nfa:
         else:
             self.empty[source].append(target)
 
+    def choice(self, source: int, target: int, paths: Iterable[Sequence[ByteRange]]) -> None:
+        """One of the paths, none empty; equal ends of them are there once."""
+        ends: dict[tuple[ByteRange, ...], int] = {(): target}
+
+        def end(rest: tuple[ByteRange, ...]) -> int:
+            if rest not in ends:
+                following = end(rest[1:])
+                ends[rest] = self.state()
+                self.moves[ends[rest]].append((*rest[0], following))
+            return ends[rest]
+
+        for first, *rest in paths:
+            self.moves[source].append((*first, end(tuple(rest))))
+
     def embed(self, dfa: "Dfa", source: int) -> list[int]:
         """The states in which `dfa`, begun at `source`, has accepted."""
         states = [self.state() for _ in dfa.rows]

@@ -297,8 +297,7 @@ class _Builder:
         """Any text, line breaks included."""
         state = self.nfa.state()
         self.nfa.empty[here].append(state)
-        for ranges in self.encode(0, LAST):
-            self.nfa.chain(state, state, ranges)
+        self.nfa.choice(state, state, self.encode(0, LAST))
         return state
 
     def sequence(self, items: Sequence[Any], here: int) -> int:
@@ -325,9 +324,8 @@ class _Builder:
             for option in value[1]:
                 self.nfa.empty[self.sequence(option, here)].append(end)
             return end
-        for low, high in _characters(item, self.flags, self.space):
-            for ranges in self.encode(low, high):
-                self.nfa.chain(here, end, ranges)
+        found = _characters(item, self.flags, self.space)
+        self.nfa.choice(here, end, (path for low, high in found for path in self.encode(low, high)))
         return end
 
     def repeat(self, least: int, most: Any, body: Any, here: int) -> int:

@@ -328,6 +328,31 @@ SCHEMAS: list[tuple[Any, list[Any], list[Any]]] = [
         [[1], [1, 5]],
         [[1.5], [1, 4]],
     ),
+    # Branches keep their types and first items.
+    (
+        {"oneOf": [{"type": "boolean", "required": ["b"]}, {"type": "object", "required": ["a"]}]},
+        [True, {"a": 1}],
+        [{"b": 1}],
+    ),
+    (
+        {
+            "oneOf": [
+                {"type": "array", "items": {"const": "a"}, "maxItems": 1},
+                {"type": "array", "prefixItems": [{"const": "a"}], "items": {"const": "b"}},
+            ]
+        },
+        [],
+        [["a"]],
+    ),
+    (
+        {
+            "type": "string",
+            "allOf": [{"pattern": "^a"}, {"pattern": "b$"}],
+            "oneOf": [{"maxLength": 2}, {"minLength": 3}],
+        },
+        ["ab", "axb"],
+        ["ac"],
+    ),
     # `contains` within limits.
     ({"type": "array", "contains": {"const": 1}, "minContains": 0}, [[], [2]], []),
     ({"type": "array", "minContains": 3, "maxContains": 1}, [[], [1, 2]], []),

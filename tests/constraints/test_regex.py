@@ -72,3 +72,9 @@ def test_utf8_spells_exactly_the_range(low: int, high: int) -> None:
 def test_what_is_not_regular_is_refused(text: str) -> None:
     with pytest.raises(GrammarError):
         compile_pattern(text)
+
+
+def test_classes_of_many_ranges_share_what_their_spellings_end_with() -> None:
+    dfa = compile_search(r"^\S{0,1300}$", utf8)
+    assert dfa.matches("é漢a".encode() * 300) and not dfa.matches(b"a" * 1301)
+    assert not dfa.matches("a\u2003".encode())

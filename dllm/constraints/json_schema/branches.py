@@ -182,7 +182,7 @@ def _without(branch: Any, other: Any, where: str) -> Any | None:
         for bound, beyond in outside.items():
             if bound in other:
                 return both(branch, {beyond: other[bound]}, where)
-    if given == refusing == ["array"]:
+    if given == refusing == ["array"] and not places(branch)[0] and not places(other)[0]:
         mine, its = branch.get("items"), other.get("items")
         if isinstance(mine, Mapping) and isinstance(its, Mapping) and _disjoint(mine, its):
             # Both accept the empty one.
@@ -193,7 +193,7 @@ def _without(branch: Any, other: Any, where: str) -> Any | None:
         rest = {key: value for key, value in branch.items() if key != "const"}
         return {**rest, "enum": left} if left else None
     required = set(branch.get("required", ()))
-    if given == ["object"] or required:
+    if "object" in given or (required and not given):
         for name in other.get("required", ()):
             if name not in required:
                 # An object without that member: the other branch misses it.
@@ -226,6 +226,8 @@ def _disjoint(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
     """Whether it is plain that no value satisfies both."""
     a, b = _types(left), _types(right)
     if a and b and not _overlap(a, b):
+        return True
+    if [] in (left.get("type"), right.get("type")):
         return True
     ours, theirs = _values(left), _values(right)
     if ours is not None and theirs is not None:
