@@ -59,20 +59,37 @@ def test_background_of_a_corpus() -> None:
     assert counted == {"num_token": 5, "p_baseline_dict": {"3": 3, "5": 2}}
 
 
+def test_a_corpus_without_a_token() -> None:
+    with pytest.raises(ConfigError, match=r"^the corpus holds no token$"):
+        background.count([[], []])
+
+
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"num_token": 1}', '{"num_token":0,"p_baseline_dict":{}}']
+    ("text", "why"),
+    [
+        ("{", " holds no num_token and p_baseline_dict"),
+        ("[]", " holds no num_token and p_baseline_dict"),
+        ('{"num_token": 1}', " holds no num_token and p_baseline_dict"),
+        ('{"num_token":0,"p_baseline_dict":{"3":1}}', " counts no token"),
+        ('{"num_token":1,"p_baseline_dict":{}}', " counts no token"),
+        (None, ": No such file or directory"),
+    ],
 )
-def test_refused_background(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "broken.json"
-    path.write_text(text)
-    with pytest.raises(ConfigError, match=r"sampler\.background="):
+def test_refused_background(tmp_path: Path, text: str | None, why: str) -> None:
+    path = tmp_path / "table.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError) as error:
         rule("pc_sampler", background=path)
-    with pytest.raises(ConfigError, match="No such file"):
-        rule("pc_sampler", background=tmp_path / "absent.json")
+    assert str(error.value) == f"sampler.background={path}{why}"
 
 
 @pytest.mark.parametrize("token", [-1, SPEC.vocab_size])
 def test_a_background_counts_the_model_s_tokens(tmp_path: Path, token: int) -> None:
     path = table(tmp_path / "other.json", {3: 4, token: 1}, 5)
-    with pytest.raises(ConfigError, match=f"counts token id {token}, which is outside"):
+    with pytest.raises(ConfigError) as error:
         rule("pc_sampler", background=path).check_model(SPEC)
+    assert str(error.value) == (
+        f"sampler.background={path} counts token id {token}, which is outside the vocabulary "
+        "[0, 24)"
+    )

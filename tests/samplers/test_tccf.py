@@ -3,16 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from scripted import built
-from tiny_decoding import EOS, MASK, SPEC, decode_written
+from tiny_decoding import EOS, MASK, SPEC, canvas_of, decode_written
 
 from dllm.errors import ConfigError
 from dllm.models.tokenizers import load_tokenizer
 from dllm.step.canvas import Prompt
 from samplers.adablock import AdaptiveBlocks
-from samplers.tccf import TCCF
+from samplers.tccf import TCCF, TwoPhases
 
 
 TOKENIZER = Path(__file__).parents[2] / "dllm" / "models" / "tiny" / "tiny-sdar"
@@ -114,6 +117,28 @@ def test_errors_of_the_second_phase_name_its_region() -> None:
         tccf("sampler.final_gen_length=0")
     with pytest.raises(ConfigError, match="critic_ids: token id 99 is outside the vocabulary"):
         tccf("sampler.critic_ids=[8,99]").check_model(TRAINED)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [(None, None, None), (5, None, [5, 7]), (None, 6, [7, 6]), (5, 6, [5, 6])],
+)
+def test_each_phase_finds_its_own_block_ends(
+    first: int | None, second: int | None, expected: list[int] | None
+) -> None:
+    """Two sequences with blocks up to 7, one in each phase."""
+
+    def region(end: int | None) -> Any:
+        found = None if end is None else np.array([end, end])
+        return SimpleNamespace(refine=lambda view: found)
+
+    canvas = canvas_of([MASK] * 4, [MASK] * 4)
+    for row in range(2):
+        canvas.enter_block(row, 3, 7)
+        canvas.prompts[row] = replace(canvas.prompts[row], phase=row)
+    view: Any = SimpleNamespace(canvas=canvas)
+    ends = TwoPhases(region(first), region(second)).refine(view)
+    assert (None if ends is None else ends.tolist()) == expected
 
 
 def test_texts_of_both_regions_are_read() -> None:
