@@ -21,6 +21,10 @@ from dllm.step.plan import MODEL, Plan, Request
 from dllm.step.prediction import Prediction
 
 
+class OutOfMemory(RunError):
+    """Of one forward."""
+
+
 class _Model:
     """One model's side of a batch: its cache's notes and its store, whose rows are the batch's."""
 
@@ -72,34 +76,31 @@ class Forwards:
         """The request as it could be met, the plan that met it, and its prediction.
 
         Where memory is short, half of the branches that may be are left out, from then on. Raises
-        `RunError` if there is nothing to leave out.
+        `OutOfMemory` if there is nothing to leave out.
         """
         model = self.models[request.model]
         spec = model.predictor.spec
         read = canvas.in_terms_of(spec)
+        if request.droppable and request.branches is not None:
+            request = replace(request, branches=request.branches[:, : self._most_branches])
+        translated = _translated(canvas, spec, request)
+        *before, plan = model.cache.plan(read, translated, model.store)
+        self._idle(read, rows, request.model, before)
         while True:
-            if request.droppable and request.branches is not None:
-                request = replace(request, branches=request.branches[:, : self._most_branches])
-            translated = _translated(canvas, spec, request)
-            *before, plan = model.cache.plan(read, translated, model.store)
             try:
-                self._idle(read, rows, request.model, before)
                 prediction = self._forward(read, rows, request.model, plan)
-            except RuntimeError as error:
-                if not _short_of_memory(error):
+            except OutOfMemory:
+                branches = request.branches if request.droppable else None
+                if branches is None or branches.shape[1] == 1:
                     raise
-                branches = 1 if request.branches is None else request.branches.shape[1]
-                if not (request.droppable and branches > 1):
-                    raise RunError(
-                        f"batch_size={self.batch_size}: out of memory in a forward of "
-                        f"{plan.slots.shape[0]} x {plan.slots.shape[1]} rows"
-                    ) from None
-                self._most_branches = (branches + 1) // 2
+                self._most_branches = kept = (branches.shape[1] + 1) // 2
                 warnings.warn(
-                    f"memory is short: {self._most_branches} canvases per sequence instead of "
-                    f"{branches}",
+                    f"memory is short: {kept} canvases per sequence instead of {branches.shape[1]}",
                     stacklevel=2,
                 )
+                # Of the same plan: the cache has noted that it made one.
+                request = replace(request, branches=branches[:, :kept])
+                plan = plan.first(kept)
             else:
                 assert prediction is not None, "a step's last plan predicts"
                 return request, plan, self._in_own_vocabulary(prediction)
@@ -135,13 +136,17 @@ class Forwards:
 
     def _forward(self, canvas: Canvas, rows: list[Row], name: str, plan: Plan) -> Prediction | None:
         model = self.models[name]
-        if model.store is not None:
-            found = staleness(plan, canvas, model.store)
-            for b, row in enumerate(rows):
-                row.cost.attended += int(found.attended[b])
-                row.cost.stale += int(found.stale[b])
+        found = None if model.store is None else staleness(plan, canvas, model.store)
         started = time.perf_counter()
-        prediction = model.predictor.predict(plan, model.store)
+        try:
+            prediction = model.predictor.predict(plan, model.store)
+        except RuntimeError as error:
+            if not _short_of_memory(error):
+                raise
+            raise OutOfMemory(
+                f"batch_size={self.batch_size}: out of memory in a forward of "
+                f"{plan.slots.shape[0]} x {plan.slots.shape[1]} rows"
+            ) from None
         share = (time.perf_counter() - started) / len(rows)
         extra = [0] * len(rows)
         if plan.slots.shape[0] > len(rows):
@@ -149,6 +154,9 @@ class Forwards:
             extra = (present.sum(dim=0) - 1).tolist()
         for b, row in enumerate(rows):
             row.cost.model_seconds += share
+            if found is not None:
+                row.cost.attended += int(found.attended[b])
+                row.cost.stale += int(found.stale[b])
             if fed := int(plan.fed[b]):
                 row.cost.count(name, plan.kind_of(b))
                 row.cost.aux_forwards += extra[b]

@@ -157,6 +157,16 @@ class Plan:
         ends = (np.diff(slots) != 1).nonzero()[0] + 1
         return [(int(run[0]), int(run[-1]) + 1) for run in np.split(slots, ends) if run.size]
 
+    def first(self, branches: int) -> Self:
+        """The same forward without the later branches of each sequence."""
+        entries = branches * len(self.fed)
+        tensors = {
+            name: value[:entries] for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        real = self.slots[:entries] >= 0
+        fed = real.sum(dim=1).view(branches, -1).sum(dim=0).cpu().numpy()
+        return replace(self, **tensors, fed=fed, padded=not bool(real.all()))
+
     def to(self, device: torch.device) -> Self:
         """The same plan with its tensors on `device`."""
         tensors = {

@@ -1,6 +1,7 @@
 """Branches: M canvases of a sequence in one call, one adopted with its keys and values."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from tiny_decoding import SPEC, CountingPredictor, ragged_prompts, random_model,
 from dllm.cache.causal import CausalCache
 from dllm.cache.none import NoCache
 from dllm.config import build, compose
+from dllm.engine.forwards import Forwards, OutOfMemory
 from dllm.engine.loop import Decoder
 from dllm.engine.setting import Served
 from dllm.forward.predictor import Predictor
@@ -19,8 +21,9 @@ from dllm.models.spec import ModelSpec
 from dllm.step.canvas import Canvas
 from dllm.step.decision import Decision
 from dllm.step.eos import EosPolicy
+from dllm.step.outcome import Outcome
 from dllm.step.plan import ForwardKind, Plan, Request, pad_positions
-from dllm.step.prediction import View
+from dllm.step.prediction import Prediction, View
 from dllm.step.sampler import Sampler
 from dllm.step.state import SamplerState, StateField
 from samplers.parts.branches import Branches, picked
@@ -205,3 +208,103 @@ def test_rounds_and_canvases_whatever_becomes_of_the_answer(eos: EosPolicy) -> N
                 cut += len(outcome.tokens) < prompt.gen_length
         assert counted[0] == counted[1]
     assert (cut > 0) == eos.shortens
+
+
+class Short(Predictor):
+    """Has memory for that many canvases per sequence."""
+
+    def __init__(self, canvases: int):
+        super().__init__(random_model())
+        self.canvases = canvases
+
+    def predict(self, plan: Plan, store: KVStore | None) -> Prediction | None:
+        if len(plan.slots) > self.canvases * len(plan.fed):
+            raise torch.OutOfMemoryError("no memory")
+        return super().predict(plan, store)
+
+
+FEWER = "memory is short: {} canvases per sequence instead of {}"
+
+
+DRAFTS = "sampler=freedave sampler.draft_steps=4 sampler.base.region.block_length=4"
+STUCK = (
+    "sampler=ete sampler.ahead=0 sampler.trigger=stuck sampler.base.threshold=0.5 "
+    "sampler.min_exploit=2 sampler.base.region.block_length=4 sampler.candidate_ratio=0.3 "
+    "sampler.candidate_top_p=1"
+)
+"""Its branches come after a few steps of a block."""
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize(
+    ("rule", "cache"),
+    [
+        (DRAFTS, "none"),
+        (DRAFTS, "prefix"),
+        (DRAFTS, "dual"),
+        (DRAFTS, "vicinity cache.warmup_steps=1"),
+        (DRAFTS, "window cache.refresh_cycle=4 cache.outer_window=6"),
+        (STUCK, "dkv"),
+    ],
+)
+def test_a_forward_that_does_not_fit_leaves_no_trace(
+    rule: str, cache: str, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a cache noted of it, what is stored and what is counted: all is as if the canvases that
+    do not fit had never been asked for."""
+
+    def decoded(canvases: int) -> dict[str, Outcome]:
+        policy = build(compose(f"cache={cache}".split()).cache, "cache")
+        decoder = Decoder(Short(canvases), built(*rule.split()), policy, batch_size=batch_size)
+        return {outcome.sample_id: outcome for outcome in decoder.decode(ragged_prompts(6))}
+
+    with pytest.warns(UserWarning, match="memory is short: 2 canvases per") as said:
+        short = decoded(2)
+    assert len(said) == 1
+    start = Forwards.__init__
+
+    def fewer(self: Forwards, *given: Any) -> None:
+        start(self, *given)
+        self._most_branches = 2
+
+    monkeypatch.setattr(Forwards, "__init__", fewer)
+    asked = decoded(4)
+    for name, outcome in asked.items():
+        assert short[name].tokens == outcome.tokens
+        ours, theirs = (dict(vars(one.cost)) for one in (short[name], outcome))
+        for clock in ("seconds", "model_seconds"):
+            del ours[clock], theirs[clock]
+        assert ours == theirs
+
+
+def test_the_last_canvas_is_not_left_out() -> None:
+    """Halved until one is left; then, as where nothing may be left out, the run ends."""
+    rule = built("sampler=freedave", "sampler.draft_steps=5", "sampler.base.region.block_length=4")
+    prompt = replace(ragged_prompts(1)[0], tokens=(3, 4), gen_length=8)
+    with pytest.warns(UserWarning) as said:
+        (outcome,) = Decoder(Short(1), rule, NoCache()).decode([prompt])
+    assert outcome.cost.aux_forwards == 0 and outcome.failure is None
+    # Drafts in a block of four: three beside the canvas.
+    assert [str(one.message) for one in said] == [FEWER.format(2, 4), FEWER.format(1, 2)]
+    guided = sampler("sampler=low_confidence", "sampler.cfg_scale=1.0")
+    for wanting, canvases, size in ((rule, 0, "1 x 10"), (guided, 1, "2 x 10")):
+        line = f"^batch_size=1: out of memory in a forward of {size} rows$"
+        with pytest.raises(OutOfMemory, match=line):
+            list(Decoder(Short(canvases), wanting, NoCache()).decode([prompt]))
+
+
+def test_a_forward_that_only_stores_may_not_fit_either() -> None:
+    """A prompt's prefill, a block's last forward: said in one line, too."""
+
+    class Prefill(Predictor):
+        def predict(self, plan: Plan, store: KVStore | None) -> Prediction | None:
+            if plan.logits_for is None:
+                raise torch.OutOfMemoryError("no memory")
+            return super().predict(plan, store)
+
+    rule = built("sampler=threshold", "sampler/region=streaming", "sampler.region.window=4")
+    decoder = Decoder(Prefill(random_model(CAUSAL)), rule, CausalCache())
+    with pytest.raises(
+        OutOfMemory, match=r"^batch_size=1: out of memory in a forward of 1 x \d+ ro"
+    ):
+        list(decoder.decode(ragged_prompts(1)))
