@@ -163,11 +163,11 @@ def _run(arguments: argparse.Namespace) -> None:
     from dllm.report.benches import machine, write
 
     check_device(arguments.device)
+    reached = measure(arguments.device)
+    sheet = bench.sheet(given, reached)
     if arguments.out is not None:
         with writing("--out", arguments.out):
             arguments.out.mkdir(parents=True, exist_ok=True)
-    reached = measure(arguments.device)
-    sheet = bench.sheet(given, reached)
     lines = []
     for line in sheet.lines:
         lines.append(line)

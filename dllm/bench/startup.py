@@ -48,7 +48,7 @@ def sheet(options: Sequence[str]) -> Sheet:
     return Sheet(
         "Start-up",
         [
-            f"`python -m scripts.run {' '.join([*COMMAND, *options])}` in a fresh process and a "
+            f"python -m scripts.run {' '.join([*COMMAND, *options])} in a fresh process and a "
             "fresh folder: seconds from the command until each part is reached, medians. Alone: "
             "tracker=none baseline=false; then with W&B (offline, which is started beside the "
             "decoding), and as it stands, with one token per step decoded first. The span is that "

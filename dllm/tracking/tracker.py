@@ -33,7 +33,10 @@ class Tracker(Protocol):
         """Raises `ConfigError` for what `start` would fail of, before any work is done."""
         ...
 
-    def start(self, run: RunInfo) -> None: ...
+    def start(self, run: RunInfo) -> None:
+        """Begins a run, beside what the caller does next: what fails is raised by the first call
+        that sends something."""
+        ...
 
     def log(self, values: Mapping[str, float], axis: str, step: int) -> None:
         """Scalars at position `step` of the axis named `axis` (e.g. sample, denoising_step)."""
