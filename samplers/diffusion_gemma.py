@@ -33,6 +33,7 @@ from dllm.step.prediction import View
 from dllm.step.sampler import Sampler
 from dllm.step.state import SamplerState, StateField
 from samplers.parts.checks import not_below
+from samplers.parts.whole_blocks import WholeBlocks
 
 
 _PREDICTED, _LATEST = "gemma_predicted", "gemma_latest"
@@ -40,6 +41,8 @@ _PREDICTED, _LATEST = "gemma_predicted", "gemma_latest"
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionGemma(Sampler):
+    region: WholeBlocks
+    """What a step predicted is read by the next one: all blocks of a batch are of one length."""
     max_denoising_steps: int
     """N, steps of a block at most (>= 1)."""
     entropy_bound: float

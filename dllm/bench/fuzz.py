@@ -64,9 +64,34 @@ MODELS: dict[str, dict[str, Any]] = {
     "dream": {**_QWEN, "architectures": ["DreamModel"]},
     "sdar": {**_QWEN, "architectures": ["SDARForCausalLM"], "head_dim": 16, "block_size": 4},
     "wedlm": {**_QWEN, "architectures": ["WeDLMForCausalLM"], "attention_bias": True},
+    "diffusion_gemma": {
+        "architectures": ["DiffusionGemmaForBlockDiffusion"],
+        "canvas_length": 4,
+        "image_token_id": 2,
+        "text_config": {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "global_head_dim": 16,
+            "num_global_key_value_heads": 1,
+            "sliding_window": 6,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "rms_norm_eps": 1e-6,
+            "max_position_embeddings": 64,
+            "num_experts": 4,
+            "top_k_experts": 2,
+            "moe_intermediate_size": 16,
+        },
+    },
 }
 """Configurations of small models of random weights: full attention without and with shifted logits,
-block-causal, causal."""
+block-causal, causal, from uniform noise."""
+_ENDING = 3.0
+"""Factor of an end token's logits in a model whose answers end: random weights choose one token of
+hundreds alike."""
 _GROUPS = {
     "sampler/region": 0.5,
     "sampler/proposer": 0.3,
@@ -83,6 +108,8 @@ _PATIENT = ("constraint.check_timeout=3600.0", "constraint.compile_timeout=3600.
 @dataclass(frozen=True)
 class Case:
     model: str
+    ending: bool
+    """Whether end tokens are likely."""
     dtype: str
     groups: tuple[str, ...]
     values: tuple[str, ...]
@@ -92,7 +119,8 @@ class Case:
 
     @property
     def options(self) -> str:
-        return " ".join((f"[model {self.model} {self.dtype}]", *self.groups, *self.values))
+        model = f"[model {self.model} {self.dtype}{' ending' if self.ending else ''}]"
+        return " ".join((model, *self.groups, *self.values))
 
 
 def fuzz(count: int, seed: int) -> Iterator[tuple[Case, str | None, str | None]]:
@@ -114,7 +142,8 @@ def _hydra() -> Iterator[None]:
 
 
 def _case(draw: random.Random) -> Case:
-    sampler = draw.choice(configuration.choices("sampler"))
+    noisy = draw.random() < 0.05  # few parts go with this model
+    sampler = "diffusion_gemma" if noisy else draw.choice(configuration.choices("sampler"))
     groups = [f"sampler={sampler}"]
     for group, share in _GROUPS.items():
         if draw.random() < share:
@@ -127,19 +156,33 @@ def _case(draw: random.Random) -> Case:
     values = [f"batch_size={batch}", f"seed={draw.randrange(100)}"]
     values.append(f"eos={draw.choice(list(EosPolicy))}")
     if any(group.startswith("constraint=") and group != "constraint=none" for group in groups):
-        values += _PATIENT
+        values += [*_PATIENT, *_constraining(draw)]
     with suppress(ConfigError):  # groups that do not compose are the case's refusal
         values += _values(_composed(tuple(groups)), draw)
     length = draw.choice((1, 4, 7, 8, 12, 16))
     prompts = tuple((draw.randint(1, 14), length) for _ in range(COUNT))
     return Case(
-        draw.choice(list(MODELS)),
+        "diffusion_gemma" if noisy else draw.choice(list(MODELS)),
+        draw.random() < 0.5,
         draw.choices(("float32", "bfloat16"), (3, 1))[0],
         tuple(groups),
         (*values, f"gen_length={length}"),
         prompts,
         draw.randrange(1 << 30),
     )
+
+
+def _constraining(draw: random.Random) -> Iterator[str]:
+    """Options that all constraints have."""
+    for name, values in (
+        ("method", ("cfg", "lave")),
+        ("gap", ("tokens", "any")),
+        ("patience", (1, 2, None)),
+        ("budget", (None, 3)),
+        ("on_timeout", ("reject", "accept")),
+    ):
+        if draw.random() < 0.4:
+            yield f"constraint.{name}={_spelled(draw.choice(values))}"
 
 
 _LENGTHS = (None, 1, 2, 4, 5, 8, 16)
@@ -160,15 +203,17 @@ def _values(config: DictConfig, draw: random.Random) -> Iterator[str]:
                     yield f"{path}={_spelled(draw.choice(_LENGTHS))}"
             elif name in ("initial_length", "final_gen_length"):
                 yield f"{path}={draw.choice((4, 8))}"
-            elif name.endswith("threshold") and value is not None and draw.random() < 0.4:
+            elif name.endswith("threshold") and isinstance(value, float) and draw.random() < 0.4:
                 yield f"{path}={draw.choice(_SHARES)}"
             elif name in ("refresh_cycle", "outer_window", "current_k") and draw.random() < 0.5:
                 yield f"{path}={draw.choice((1, 3, 8))}"
+            elif name == "conf_dtype" and draw.random() < 0.4:
+                yield f"{path}={draw.choice(('float64', 'float32', 'model'))}"
             elif name == "cfg_scale" and draw.random() < 0.2:
                 yield f"{path}=1.5"
 
 
-def _spelled(value: int | None) -> str:
+def _spelled(value: int | str | None) -> str:
     return "null" if value is None else str(value)
 
 
@@ -191,7 +236,7 @@ class _Models:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._checkpoints: dict[tuple[str, str], Checkpoint] = {}
+        self._checkpoints: dict[tuple[str, bool, str], Checkpoint] = {}
 
     def tried(self, case: Case) -> tuple[str | None, str | None]:
         """Why the case is refused, and what is wrong with what it does."""
@@ -211,7 +256,7 @@ class _Models:
     def _prepared(self, case: Case) -> tuple[Decoder, list[Prompt]]:
         """Raises `ConfigError` for what a run would refuse before it loads its model."""
         config = _composed(case.groups).copy()
-        checkpoint = self._checkpoint(case.model, case.dtype)
+        checkpoint = self._checkpoint(case.model, case.ending, case.dtype)
         config.model.path, config.model.dtype = str(checkpoint.folder), case.dtype
         config.model.device = "cpu"
         for option in case.values:
@@ -227,24 +272,27 @@ class _Models:
             told.check(prompts)
         return loaded(told, checkpoint, beside), prompts
 
-    def _checkpoint(self, model: str, dtype: str) -> Checkpoint:
-        if (model, dtype) not in self._checkpoints:
-            folder = self._folder / model
+    def _checkpoint(self, model: str, ending: bool, dtype: str) -> Checkpoint:
+        if (model, ending, dtype) not in self._checkpoints:
+            folder = self._folder / (f"{model}-ending" if ending else model)
             if not folder.exists():
-                _write(MODELS[model], folder)
+                _write(MODELS[model], folder, _ENDING if ending else 1.0)
             options = configuration.compose(["model=checkpoint", f"model.path={folder}"]).model
             options.dtype, options.device = dtype, "cpu"
             found = configuration.build(options, "model")
-            self._checkpoints[model, dtype] = Checkpoint(found)
-        return self._checkpoints[model, dtype]
+            self._checkpoints[model, ending, dtype] = Checkpoint(found)
+        return self._checkpoints[model, ending, dtype]
 
 
 def _parsed(value: str) -> Any:
     return OmegaConf.create([]) if value == "[]" else OmegaConf.from_dotlist([f"x={value}"]).x
 
 
-def _write(config: dict[str, Any], folder: Path) -> None:
-    """Weights large enough that some predictions are sure and others are not."""
+def _write(config: dict[str, Any], folder: Path, ending: float) -> None:
+    """Weights large enough that some predictions are sure and others are not.
+
+    ending: factor of the end tokens' logits
+    """
     embedded = EMBEDDED / "tiny-llada"
     like = read_spec(embedded)
     vocabulary = {
@@ -254,11 +302,20 @@ def _write(config: dict[str, Any], folder: Path) -> None:
         "pad_token_id": like.pad_id,
         "mask_token_id": like.mask_id,
     }
+    if "text_config" in config:
+        config = {**config, "text_config": {**config["text_config"], **vocabulary}}
     model = dummy_model(spec_from_config({**config, **vocabulary}))
     generator = torch.Generator().manual_seed(0)
+    names = [name for name, _ in model.named_parameters()]
+    logits = "head.weight" if "head.weight" in names else "embed.weight"
+    # What a model with self-conditioning has predicted it reads: rounding would grow from step to
+    # step, and be another answer in another batch.
+    wide, narrow = (0.5, 0.1) if model.spec.noise == "uniform" else (0.7, 0.3)
     for name, weight in model.named_parameters():
         if weight.dim() > 1:
-            weight.data.normal_(0.0, 0.7 if name.startswith("head") else 0.3, generator=generator)
+            weight.data.normal_(0.0, wide if name == logits else narrow, generator=generator)
+        if name == logits:
+            weight.data[list(like.eos_ids)] *= ending
     save_model(model, folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((embedded / name).read_bytes())

@@ -68,6 +68,11 @@ class Setting:
                 f"a constraint needs a mask token, which the {self.predictor.spec.family} model "
                 "lacks; use constraint=none"
             )
+        if self.eos is EosPolicy.STOP_AFTER_BLOCK and self.predictor.spec.noise != "mask":
+            reasons.append(
+                f"eos={self.eos} leaves masks behind an answer, which the "
+                f"{self.predictor.spec.family} model has none of; use eos=fill_after_block"
+            )
         if reasons:
             raise ConfigError("; ".join(reasons))
 

@@ -154,3 +154,15 @@ def test_a_constraint_needs_masks() -> None:
         "a constraint needs a mask token, which the diffusion_gemma model lacks; use "
         "constraint=none"
     )
+
+
+def test_masks_are_left_where_there_are_some() -> None:
+    left = EosPolicy.STOP_AFTER_BLOCK
+    setting(eos=left).check_parts()
+    setting(NOISE, GEMMA, eos=EosPolicy.FILL_AFTER_BLOCK).check_parts()
+    with pytest.raises(ConfigError) as error:
+        setting(NOISE, GEMMA, eos=left).check_parts()
+    assert str(error.value) == (
+        "eos=stop_after_block leaves masks behind an answer, which the diffusion_gemma model has "
+        "none of; use eos=fill_after_block"
+    )

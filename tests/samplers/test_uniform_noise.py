@@ -241,6 +241,12 @@ def test_options(option: str, told: str) -> None:
         gemma_rule(f"sampler.{option}")
 
 
+@pytest.mark.parametrize("region", ["aligned", "uneven", "streaming"])
+def test_blocks_of_several_lengths_are_refused(region: str) -> None:
+    with pytest.raises(ConfigError, match=r"sampler.region=\w+ is not of type WholeBlocks"):
+        gemma_rule(f"sampler/region={region}")
+
+
 def test_a_constraint_is_refused(folder: Path) -> None:
     predictor = Predictor(load_model(folder))
     decoder = Decoder(predictor, gemma_rule(), NoCache(), constraint=Watching(set()))
