@@ -216,15 +216,19 @@ def test_texts_that_the_tokenizer_has_no_token_for(options: str, line: str) -> N
             SPEC,
             "sampler=WeDLM needs a causal model; the model's attention is full",
         ),
-        (
-            "low_confidence sampler.eot_ids=[0]",
-            SPEC,
-            "sampler.eot_ids: token id 0 is the model's mask token",
-        ),
-        (
-            "low_confidence sampler.eot_ids=[24]",
-            SPEC,
-            "sampler.eot_ids: token id 24 is outside the vocabulary [0, 24)",
+        *(
+            (options.format(token), spec, f"sampler.{options.split('=')[0].split('.')[1]}: {why}")
+            for options, spec in (
+                ("low_confidence sampler.eot_ids=[4,{}]", SPEC),
+                ("eotp sampler.end_ids=[4,{}]", SPEC),
+                ("tccf sampler.critic_ids=[4,{}]", SPEC),
+                ("wedlm sampler.stop_sequences=[[3],[4,{}]]", CAUSAL),
+            )
+            for token, why in (
+                (24, "token id 24 is outside the vocabulary [0, 24)"),
+                (-1, "token id -1 is outside the vocabulary [0, 24)"),
+                (MASK, f"token id {MASK} is the model's mask token"),
+            )
         ),
     ],
 )
