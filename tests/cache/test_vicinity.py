@@ -3,10 +3,11 @@
 from typing import Any
 
 import pytest
-from tiny_decoding import SPEC, canvas_of
+from tiny_decoding import SPEC, canvas_of, random_model
 from walk import Walk, rows
 
 from dllm.config import build, compose
+from dllm.forward.predictor import Predictor
 
 
 @pytest.mark.parametrize(
@@ -32,3 +33,35 @@ def test_vicinity_schedule() -> None:
         fed.append((len(rows(plan)), plan.kind_of(0).value))
         walk.decide(decided)
     assert fed == [(15, "step"), (15, "step"), (15, "refresh"), (8, "step")]
+
+
+@pytest.mark.parametrize(
+    ("every", "kinds"),
+    [
+        ("1", ["refresh"] * 6),
+        ("2", ["refresh", "step"] * 3),
+        ("3", ["refresh", "step", "step", "refresh", "step", "step"]),
+        ("null", ["refresh", *["step"] * 5]),
+    ],
+)
+def test_a_block_is_refreshed_as_often_as_asked(every: str, kinds: list[str]) -> None:
+    walk = Walk("cache=vicinity", "cache.warmup_steps=0", f"cache.refresh_every={every}", masks=9)
+    found = []
+    for decided in range(3, 9):
+        found.append(walk.plan().kind_of(0).value)
+        walk.decide(decided)
+    assert found == kinds
+    walk.canvas.enter_block(0, 9, 12)
+    assert walk.plan().kind_of(0).value == "refresh"
+
+
+def test_warm_up_forwards_keep_nothing() -> None:
+    """They attend to nothing that is stored either: a later one makes all anew."""
+    walk, predictor = Walk("cache=vicinity", masks=9), Predictor(random_model())
+    walk.policy.warmup_steps = 2  # type: ignore[attr-defined]
+    for step, (stored, seen) in enumerate([(0, 0), (0, 0), (12, 0), (12, 12)]):
+        plan = walk.plan()
+        assert (0 if plan.visible is None else int(plan.visible.sum())) == seen
+        predictor.predict(plan, walk.store)
+        assert int(walk.store.valid.sum()) == stored
+        walk.decide(3 + step)

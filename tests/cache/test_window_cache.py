@@ -1,7 +1,12 @@
 """Window-Diffusion's cache: which rows a forward feeds and sees, on LLaDA and on Dream."""
 
+import pytest
 import torch
+from tiny_decoding import random_model
 from walk import Walk, first, rows, seen
+
+from dllm.forward.predictor import Predictor
+from dllm.step.plan import ForwardKind
 
 
 def test_window_partition_on_llada() -> None:
@@ -60,3 +65,52 @@ def test_window_span_keeps_a_decided_tail() -> None:
     walk.plan([2])
     walk.decide()
     assert rows(walk.plan([2, 4])) == [2, 3, 4, 5, 6]
+
+
+def test_an_answer_that_was_cut_is_refreshed_in_every_step() -> None:
+    """The phase's view of the tail holds no more."""
+    walk = Walk("cache=window", "cache.outer_window=6", masks=12)
+    for _ in range(2):
+        plan = walk.plan(first(walk.canvas, 3))
+        walk.decide(3)
+    assert plan.kind_of(0) is ForwardKind.STEP
+    walk.canvas.truncate(0, 13)
+    for _ in range(2):
+        plan = walk.plan(first(walk.canvas, 3))
+        assert plan.kind_of(0) is ForwardKind.REFRESH and rows(plan) == list(range(13))
+        walk.decide()
+
+
+@pytest.mark.parametrize(("scope", "again"), [("once", [5, 6, 7]), ("phase", [3, 4, 5, 6, 7])])
+def test_what_the_refresh_decided_is_fed_again(scope: str, again: list[int]) -> None:
+    """Once, or for the whole phase; what the steps decide is fed for the whole phase."""
+    walk = Walk("cache=window", f"cache.refreshed_tokens={scope}", masks=12)
+    walk.plan()
+    walk.decide(3, 4)
+    plan = walk.plan(first(walk.canvas, 3))
+    assert rows(plan) == [3, 4, 5, 6, 7]
+    walk.decide()
+    assert rows(walk.plan(first(walk.canvas, 3))) == again
+    walk.decide(6)
+    assert rows(walk.plan(first(walk.canvas, 3))) == [
+        *([3, 4] if scope == "phase" else []),
+        5,
+        6,
+        7,
+        8,
+    ]
+
+
+def test_a_phase_ends_with_its_cycle() -> None:
+    walk, predictor = (
+        Walk("cache=window", "cache.refresh_cycle=3", masks=12),
+        Predictor(random_model()),
+    )
+    kinds = []
+    for step in range(7):
+        plan = walk.plan(first(walk.canvas, 3))
+        kinds.append(plan.kind_of(0).value)
+        assert bool(walk.store.valid.any()) == (step % 3 > 0)
+        predictor.predict(plan, walk.store)
+        walk.decide(3 + step)
+    assert kinds == ["refresh", "step", "step"] * 2 + ["refresh"]
