@@ -216,6 +216,51 @@ def test_a_replacement_masks_and_edits_what_was_decided() -> None:
     assert tuple(list(outcome.trace.replay())[-1]) == outcome.tokens
 
 
+def test_a_replacement_says_how_probable_its_tokens_were() -> None:
+    """By this step's prediction; 0 where it has none, as behind the block."""
+
+    def answer(view: View, proposal: Proposal) -> Verdict:
+        if proposal.rewritten or view.canvas.step[0]:
+            return Accepted()
+        return Replacement({3: 4, 4: 9, 5: 6})
+
+    told = Told(answer)
+    block = ("sampler=threshold", "sampler.threshold=1", "sampler.region.block_length=2")
+    outcome = written(told, *block)
+    rewritten = next(proposal for proposal in told.shown if proposal.rewritten)
+    scores = {commit.position: commit.score for commit in rewritten.commits}
+    assert scores == {3: pytest.approx(0.5), 4: pytest.approx(0.1 / 23), 5: 0}
+    assert outcome.tokens == (4, 9, 6, 7)
+
+
+def test_refused_edits_are_counted_and_left_out() -> None:
+    """By the token, not as a kind: the decision is made again without them."""
+    refused: list[tuple[int, int]] = []
+
+    def answer(view: View, proposal: Proposal) -> Verdict:
+        changes = proposal.changes
+        edits = list(
+            zip(changes.edit_positions.tolist(), changes.edit_tokens.tolist(), strict=True)
+        )
+        if not edits:
+            return Accepted()
+        refused.append(edits[0])
+        return Vetoes((edits[0],))
+
+    rule = sampler("sampler=hierarchy_remask")
+    found = decode(rule, ragged_prompts(), constraint=Told(answer), record=True)
+    assert refused
+    said = [
+        pair
+        for outcome in found.values()
+        for step in (outcome.trace.steps if outcome.trace is not None else [])
+        for pair in (step.review.refused if step.review is not None else [])
+    ]
+    assert sorted(said) == sorted(refused)
+    assert sum(outcome.cost.rejections for outcome in found.values()) == len(refused)
+    assert not any(outcome.failure for outcome in found.values())
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "writes"),
     [
@@ -277,6 +322,10 @@ def always(verdict: Verdict) -> Told:
         (
             always(Replacement({2: 7})),
             "the constraint writes at 2, outside the answer [3, 7)",
+        ),
+        (
+            always(Replacement({6: 7, 7: 7})),
+            "the constraint writes at 7, outside the answer [3, 7)",
         ),
         (Forbidding(set(range(24))), "no token is allowed for 4 positions"),
         (
