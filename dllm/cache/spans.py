@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dllm.errors import ConfigError
+from dllm.cache.rows import CHANGED
 from dllm.step.canvas import Canvas
 from dllm.step.plan import ForwardKind, Plan, Request
 
@@ -90,7 +90,4 @@ def _check_branches(
     stored = (index < start[:, None]) | ((index >= end[:, None]) & (index < ahead[:, None]))
     changed = (branches != canvas.tokens[:, None]) & (branches[:, :, :1] >= 0)
     if (changed & stored[:, None]).any():
-        raise ConfigError(
-            "cache: alternative canvases change cached positions (as the prompt under "
-            "cfg_scale > 0); use cache=none"
-        )
+        raise CHANGED

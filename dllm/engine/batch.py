@@ -101,7 +101,7 @@ class Batch:
             names = ", ".join(field.name for field in theirs.fields())
             if {f.name for f in theirs.fields()} <= {f.name for f in ours.fields()}:
                 raise ConfigError(
-                    f"{type(theirs).__name__} would remember {names} in another shape than the "
+                    f"{type(theirs).__name__} would remember {names} in another way than the "
                     "steps so far have"
                 )
             raise ConfigError(

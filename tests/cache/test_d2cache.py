@@ -10,9 +10,8 @@ from tiny_decoding import SPEC
 from walk import Walk, rows, seen
 
 from dllm.cache.d2cache import inflate, nucleus
-from dllm.errors import ConfigError
 from dllm.models.spec import ModelSpec
-from dllm.step.plan import ForwardKind, Plan, Request, pad_positions
+from dllm.step.plan import ForwardKind, Plan
 
 
 FLAT = "cache.sigma=1e6"
@@ -125,14 +124,6 @@ def test_gaps_are_filled_where_asked() -> None:
     walk.forward([0.1, 0.2, 0.9, 0.2, 0.8, 0.2, 0.2, 0.2])
     walk.decide(10)
     assert rows(walk.forward()) == [1, 5, 6, 7, 10]
-
-
-def test_alternative_canvases_are_refused() -> None:
-    walk = Attended(masks=4)
-    branches = walk.canvas.tokens[:, None]
-    with pytest.raises(ConfigError, match="cache=D2Cache follows one canvas per sequence"):
-        request = Request(pad_positions(walk.canvas.masked()), branches)
-        walk.policy.plan(walk.canvas, request, walk.store)
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,10 @@ def changed(walk: Walk, *positions: int) -> list[int]:
         try:
             plan = walk.policy.plan(walk.canvas, request, walk.store)[-1]
         except ConfigError as error:
-            assert "alternative canvases change cached positions" in str(error)
+            assert str(error) == (
+                "cache: the sampler's alternative canvases change cached positions (e.g. the "
+                "prompt under cfg_scale > 0); use cache=none"
+            )
             continue
         fed = plan.slots[1].tolist()
         assert plan.tokens[1, fed.index(position)] == 11
@@ -147,3 +150,26 @@ def test_a_second_canvas_differs_in_what_is_fed(
             walk.canvas.step_in_block += 1
     positions = range(12 if spec is SPEC else 9)
     assert changed(walk, *positions) == list(fed)
+
+
+@pytest.mark.parametrize(
+    ("cache", "line"),
+    [
+        (
+            "d2cache",
+            "cache=D2Cache follows one canvas per sequence; the sampler asks for alternative ones "
+            "(cfg_scale > 0, drafts): use cache=none",
+        ),
+        (
+            "dllm_cache",
+            "cache=DLLMCache keeps the outputs of one canvas per sequence; the sampler asks for "
+            "alternative ones (cfg_scale > 0, drafts): use cache=none",
+        ),
+    ],
+)
+def test_caches_of_one_canvas(cache: str, line: str) -> None:
+    walk = Walk(f"cache={cache}", masks=4)
+    request = Request(pad_positions(walk.canvas.masked()), walk.canvas.tokens[:, None])
+    with pytest.raises(ConfigError) as error:
+        walk.policy.plan(walk.canvas, request, walk.store)
+    assert str(error.value) == line
