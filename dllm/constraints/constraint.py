@@ -172,7 +172,9 @@ class BoundGrammar:
             self._check_given(checker, prompt, option)
             return
         if not checker.spellable():
-            raise ConfigError(f"{option}: the tokenizer's tokens can't spell any valid answer")
+            raise ConfigError(
+                f"{option}: the tokenizer's tokens can't spell any answer that it allows"
+            )
         try:
             checker = self._checker(language, frozenset(ends), LONGEST, option)
             shortest = checker.shortest()
@@ -180,8 +182,8 @@ class BoundGrammar:
         except ConfigError:  # no time left to find out by how much
             least = f"more than {prompt.gen_length}"
         raise ConfigError(
-            f"gen_length={prompt.gen_length} is too short for {option}: the shortest valid answer "
-            f"takes {least} tokens"
+            f"gen_length={prompt.gen_length} is too short for {option}: the shortest answer "
+            f"that it allows takes {least} tokens"
         )
 
     def _check_given(self, checker: CanvasChecker, prompt: Prompt, option: str) -> None:
@@ -193,7 +195,7 @@ class BoundGrammar:
         except Undecided:
             raise ConfigError(f"{option} {self._late()}") from None
         if not fits:
-            raise ConfigError(f"{option}: the gaps of the given answer leave no valid one")
+            raise ConfigError(f"{option}: the gaps of the given answer leave none that it allows")
 
     def enter(self, canvas: Canvas, row: int) -> CfgReviewer:
         prompt = canvas.prompts[row]
@@ -272,7 +274,8 @@ class BoundGrammar:
             raise ConfigError(f"{option} {self._late()}") from None
         if not checker.begins():
             raise ConfigError(
-                f"constraint.prefix={self.options.prefix!r}: no valid answer begins like this"
+                f"constraint.prefix={self.options.prefix!r}: no answer that it allows begins "
+                "like this"
             )
         return checker
 

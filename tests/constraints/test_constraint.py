@@ -165,7 +165,7 @@ def test_the_last_token_that_fits_is_used(method: str) -> None:
     # The shortest answer takes every position: one token wrong and nothing valid is left.
     bound = decoder("constraint=json_schema").constraint
     assert bound is not None
-    with pytest.raises(ConfigError, match="the shortest valid answer takes 8 tokens"):
+    with pytest.raises(ConfigError, match="the shortest answer that it allows takes 8 tokens"):
         bound.check(prompts(gen_length=4)[0])
     # Its lookahead tries the likeliest tokens only, and may refuse all that fit.
     options = ("constraint=json_schema", f"constraint.method={method}")
@@ -217,7 +217,7 @@ def test_the_gaps_of_a_given_answer_are_filled_to_a_valid_one() -> None:
 
 def test_a_given_answer_that_cannot_become_valid_is_refused_before_any_forward() -> None:
     given = replace(prompts()[0], region=given_answer('{"name":', 1, "]"))
-    with pytest.raises(ConfigError, match="the gaps of the given answer leave no valid one"):
+    with pytest.raises(ConfigError, match="the gaps of the given answer leave none that it allows"):
         next(decoder("constraint=json_schema").decode([given]))
 
 
@@ -241,7 +241,7 @@ def test_a_vocabulary_that_cannot_spell_the_grammar() -> None:
     bound = decoder("constraint=regex", "constraint.pattern=ab").constraint
     assert isinstance(bound, BoundGrammar)
     bound.vocabulary = Vocabulary((b"a", b"c", None))
-    with pytest.raises(ConfigError, match="tokens can't spell any valid answer"):
+    with pytest.raises(ConfigError, match="tokens can't spell any answer that it allows"):
         bound.check(prompts()[0])
 
 
@@ -310,7 +310,10 @@ def test_a_bad_schema_is_one_line_before_any_forward(
         (["constraint=grammar", "constraint.grammar=absent"], "built in are arithmetic"),
         (["constraint=grammar", "constraint.start=nothing"], "=json: it has no rule nothing to"),
         (["constraint=regex", "constraint.pattern='('"], "no regular expression"),
-        (["constraint=json_schema", "constraint.prefix='['"], "no valid answer begins like this"),
+        (
+            ["constraint=json_schema", "constraint.prefix='['"],
+            "no answer that it allows begins like this",
+        ),
         (["constraint=json_schema", "constraint.patience=-1"], "must be >= 0"),
         (["constraint=regex", "constraint.check_timeout=nan"], "check_timeout=nan must be finite"),
         (["constraint=regex", "constraint.compile_timeout=inf"], "timeout=inf must be finite"),

@@ -11,7 +11,7 @@ from dllm.constraints.json_schema.strings import matches
 
 
 Schema = Mapping[str, Any] | bool
-REPEATED = ("format", "multipleOf", "pattern")
+REPEATED = ("format", "multipleOf", "oneOf", "pattern")
 """Keywords of which several hold together; an `allOf` repeats those after the first."""
 
 

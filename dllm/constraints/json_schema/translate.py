@@ -5,7 +5,9 @@ it, as in `":"` and `","`. A value is therefore two symbols, its strings without
 everything else.
 
 Properties come in the schema's order, others after them; a string whose characters are restricted
-spells each in one way; of `oneOf` a branch is used as far as it keeps clear of the others.
+spells each in one way; of `oneOf` a branch is used as far as it keeps clear of the others; what has
+no `type` is of those that its keywords speak of. Where that leaves nothing, the keyword is named;
+that no value is valid is only said where it is so.
 """
 
 from __future__ import annotations
