@@ -39,14 +39,28 @@ PROMPTS, BLOCKS = (16, 96), (1, 4)
 """Tokens of a prompt and blocks of an answer: the smallest and the largest number."""
 LEAST_SAME = 0.95
 """Share of equal tokens below which it is no rounding; not asked of half precision."""
-CACHES: tuple[lockstep.Cache, ...] = ("none", "dual")
 
 
 def tiny() -> Transformer:
     return open_model(compose([]).model)[0]
 
 
-MODELS: Mapping[str, Callable[[], Transformer]] = {"tiny-llada": tiny, "8x512": lambda: large()[0]}
+@dataclass(frozen=True)
+class Load:
+    """What decodes the queue."""
+
+    model: Callable[[], Transformer]
+    caches: tuple[lockstep.Cache, ...]
+    repeats: int
+    warm_up: bool
+
+
+MODELS: Mapping[str, Load] = {
+    "tiny-llada": Load(tiny, ("none", "dual"), 3, True),
+    # A pass takes a minute with the cache, and several times as long without one.
+    "8x512": Load(lambda: large()[0], ("dual",), 1, False),
+}
+GPU = Load(lambda: dummy_model(llada_8b(), torch.bfloat16, "cuda"), ("none", "dual"), 1, True)
 
 
 def sheet(names: Sequence[str], machine: Machine) -> Sheet:
@@ -80,13 +94,12 @@ def sheet(names: Sequence[str], machine: Machine) -> Sheet:
     )
 
 
-def _lines(names: Sequence[str], machine: Machine, repeats: int = 1) -> Iterator[Line]:
+def _lines(names: Sequence[str], machine: Machine) -> Iterator[Line]:
     if machine.device == "cuda":
-        model = dummy_model(llada_8b(), torch.bfloat16, "cuda")
-        yield from measure("LLaDA-8B's shape", model, machine, repeats)
+        yield from measure("LLaDA-8B's shape", GPU, machine)
     else:
         for name in names:
-            yield from measure(name, MODELS[name](), machine, repeats)
+            yield from measure(name, MODELS[name], machine)
 
 
 @dataclass
@@ -104,28 +117,28 @@ class Run:
             self.first.setdefault(prompt, time.perf_counter() - self.started)
 
 
-def measure(name: str, model: Transformer, machine: Machine, repeats: int) -> Iterator[Line]:
+def measure(name: str, load: Load, machine: Machine) -> Iterator[Line]:
     """A line per cache and batch. Raises `RunError` where the tokens are not the same."""
+    model = load.model()
     prompts = queue(model)
     tokens = sum(prompt.gen_length for prompt in prompts)
     exact = model.dtype.itemsize > 2
-    for cache in CACHES:
-        alone: list[list[int]] | None = None
+    for cache in load.caches:
+        alone: list[list[int]] = []
         cost = 0.0
         for size in SIZES:
-            runs: dict[str, Run] = {}
+            runs: dict[str, Any] = {}
 
             def ragged(cache: str = cache, size: int = size, runs: dict = runs) -> None:
-                runs["ragged"] = decode(model, prompts, cache, size)
+                with counted(model) as runs["work"]:
+                    runs["ragged"] = decode(model, prompts, cache, size)
 
             def locked(cache: lockstep.Cache = cache, size: int = size, runs: dict = runs) -> None:
                 runs["locked"] = decode_locked(model, prompts, cache, size)
 
-            timing = alternate(locked, ragged, repeats)
-            with counted(model) as work:
-                ragged()
-            ours, theirs = runs["ragged"], runs["locked"]
-            alone = ours.answers if alone is None else alone
+            timing = alternate(locked, ragged, load.repeats, load.warm_up)
+            ours, theirs, work = runs["ragged"], runs["locked"], runs["work"]
+            alone = alone or ours.answers
             same = min(_agreement(ours.answers, other) for other in (alone, theirs.answers))
             if exact and same < LEAST_SAME:
                 raise RunError(

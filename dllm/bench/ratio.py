@@ -18,10 +18,17 @@ class Ratio:
     """Smallest and largest paired ratio."""
 
 
-def alternate(ours: Callable[[], object], reference: Callable[[], object], repeats: int) -> Ratio:
-    """Runs both sides `repeats` times in turn, after one warm-up of each."""
-    ours()
-    reference()
+def alternate(
+    ours: Callable[[], object],
+    reference: Callable[[], object],
+    repeats: int,
+    warm_up: bool = True,
+) -> Ratio:
+    """Runs both sides `repeats` times in turn, after one warm-up of each unless they run for so
+    long that it would change nothing."""
+    if warm_up:
+        ours()
+        reference()
     pairs = [(seconds(ours), seconds(reference)) for _ in range(repeats)]
     ratios = [a / b for a, b in pairs]
     return Ratio(

@@ -77,7 +77,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         (loop, "MODELS", {"small": small}),
         (forward, "SPEC", SMALL),
         (forward, "ROWS", (3,)),
-        (batch, "MODELS", {"small": small_model}),
+        (batch, "MODELS", {"small": batch.Load(small_model, ("dual",), 1, False)}),
         (batch, "COUNT", 3),
         (batch, "SIZES", (1, 2)),
         (batch, "BLOCKS", (1, 2)),
@@ -139,7 +139,8 @@ def test_batches_are_compared_only_where_they_decode_the_same(
 ) -> None:
     reached = machine.Machine("cpu", {torch.float64: 1e9}, 1e9, None)
     model = small_model().double()  # nothing is decided by rounding
-    found = list(batch.measure("small", model, reached, repeats=1))
+    load = batch.Load(lambda: model, ("none", "dual"), 1, False)
+    found = list(batch.measure("small", load, reached))
     assert [line.name for line in found] == [
         f"small, cache={cache}, batch {size}" for cache in ("none", "dual") for size in (1, 2)
     ]
@@ -156,7 +157,7 @@ def test_batches_are_compared_only_where_they_decode_the_same(
     monkeypatch.setattr(batch.lockstep, "decode", otherwise)
     monkeypatch.setattr(batch, "LEAST_SAME", 1)
     with pytest.raises(batch.RunError, match=r"cache=none, batch 1: only 9\d\.\d% of the tokens"):
-        next(batch.measure("small", model, reached, repeats=1))
+        next(batch.measure("small", load, reached))
 
 
 def test_one_block_is_decoded_and_no_more() -> None:
