@@ -33,7 +33,7 @@ _SUPPLIED: dict[Need, tuple[str, tuple[str, ...]]] = {
     "block_logits": ("reads every position of the block in every step", ("prefix", "dual")),
     "ahead_logits": ("reads positions behind the block in every step", ("prefix",)),
     "all_logits": ("reads positions outside the block in every step", ()),
-    "hypotheses": ("needs drafts computed beside the canvas", ("prefix", "dual")),
+    "hypotheses": ("needs drafts computed beside the canvas", ("prefix",)),
     "guidance": ("needs canvases without the prompt (cfg_scale > 0) computed beside it", ()),
 }
 """What only some caches compute: why a rule needs it computed, and which of those that store

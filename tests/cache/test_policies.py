@@ -141,3 +141,39 @@ def test_refused_before_a_model_is_loaded(baseline: str, tmp_path: Path) -> None
     with pytest.raises(ConfigError, match="cache=CausalCache needs causal attention"):
         execute(config, "threshold")
     assert not (tmp_path / "runs").exists()
+
+
+OPENING, BLOCK, AHEAD, ALL = "opening_logits", "block_logits", "ahead_logits", "all_logits"
+DRAFTS, GUIDANCE = "hypotheses", "guidance"
+
+
+@pytest.mark.parametrize(
+    ("cache", "shift", "needs"),
+    [
+        ("none", 0, {OPENING, BLOCK, ALL, DRAFTS, GUIDANCE}),
+        ("prefix", 0, {OPENING, BLOCK, AHEAD, DRAFTS}),
+        ("prefix", 1, {OPENING, BLOCK, AHEAD, DRAFTS}),
+        ("prefix cache.shifted_rows=own", 0, {OPENING, BLOCK, AHEAD, DRAFTS}),
+        ("prefix cache.shifted_rows=own", 1, {OPENING, DRAFTS}),
+        ("dual", 0, {OPENING, BLOCK, DRAFTS}),
+        ("dual", 1, {OPENING, BLOCK}),
+        ("dual cache.shifted_rows=own", 0, {OPENING, BLOCK, DRAFTS}),
+        ("dual cache.shifted_rows=own", 1, {OPENING, DRAFTS}),
+        ("vicinity", 0, {OPENING, BLOCK, DRAFTS}),
+        ("window", 0, {OPENING, BLOCK, ALL, DRAFTS}),
+        ("window_dream", 1, {DRAFTS}),
+        ("dkv", 0, {OPENING, DRAFTS}),
+        ("dkv cache.shifted_rows=next", 1, {OPENING}),
+        ("dkv cache.shifted_rows=both", 1, {OPENING, DRAFTS}),
+        ("dkv cache.variant=prefill", 1, {OPENING, BLOCK, ALL, DRAFTS}),
+        ("dllm_cache", 0, {OPENING, BLOCK, ALL}),
+        ("d2cache", 0, set()),
+        ("block", 0, {OPENING, BLOCK, ALL, DRAFTS}),
+        ("causal", 0, {OPENING, BLOCK, ALL, DRAFTS}),
+        ("encoder", 0, {OPENING, BLOCK}),
+    ],
+)
+def test_what_a_cache_computes(cache: str, shift: int, needs: set[str]) -> None:
+    """A rule that needs more is refused, one that needs no more is not."""
+    policy = build(compose(f"cache={cache}".split()).cache, "cache")
+    assert policy.supplies(replace(SPEC, logit_shift=shift)) == needs

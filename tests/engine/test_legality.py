@@ -142,11 +142,9 @@ def test_what_a_rule_reads_is_computed(
     assert said.endswith("cache=none")
     instead = re.findall(r"cache=(\w+)", said.removeprefix(line))
     for other in instead:
-        assert not [found for found in refusals(rule, cache(other), spec) if reason in found]
-    # What the two caches of a block compute is said to go on under them.
-    if attention == "full":
-        for other in {"prefix", "dual"} - set(instead):
-            assert any(reason in found for found in refusals(rule, cache(other), spec))
+        for shift in (0, 1):
+            shifted = replace(spec, logit_shift=shift)
+            assert not [r for r in refusals(rule, cache(other), shifted) if reason in r]
 
 
 def test_a_cache_that_computes_it_is_named() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from scripted import Script, built
-from tiny_decoding import decode
+from tiny_decoding import SPEC, decode
 
 from dllm.step.canvas import Prompt
 from dllm.step.outcome import Outcome
@@ -98,10 +98,34 @@ def test_a_weld_that_is_less_likely_is_undone() -> None:
 
 
 def test_a_weld_that_is_as_likely_is_kept() -> None:
-    sure = (1.0, 1.0)
-    outcome = welded([sure], before=sure, forwards=2, weld_threshold=1.1)
-    assert changes(outcome)[1:] == [([5, 6, 7], [3], []), ([3, 4], [], [])]
+    same = (0.6, 0.6)
+    outcome = welded([same], before=same)
+    assert changes(outcome)[-2:] == [([], [3], []), ([3, 4], [], [])]
     assert list(outcome.tokens)[3:5] == [NEW] * 2
+
+
+def test_what_was_undone_is_as_unsure_as_before() -> None:
+    """The next window's edges reach back to it: what came back with 0.5 is masked again, however
+    sure the token was that stood there in between."""
+    weld, reach = (0.9, 0.2), {"window": 4, "length": 12, "weld_radius": 5}
+    outcome = welded([weld], before=(0.5, 0.6), **reach)
+    assert outcome.trace is not None
+    masked = [sorted(step.remasked) for step in outcome.trace.steps if step.remasked]
+    assert masked[0] == [3] and masked[1][:2] == [3, 4]
+
+
+def test_any_token_may_be_masked_again() -> None:
+    """Also the one with the id 0, which is another model's mask."""
+    spec = replace(SPEC, mask_id=SPEC.vocab_size - 1)
+    sure = [(9, 0.95)] * 3
+    plain = [*sure, (0, 0.6), (0, 0.5), *sure]
+    less = [*sure, (10, 0.5), (10, 0.55), *sure]
+    prompt = Prompt("one", PROMPT, 8)
+    rule_ = replace(rule(), weld_steps=1)
+    script = Script([*[plain] * 4, less], len(PROMPT), spec)
+    outcome = decode(rule_, [prompt], script, record=True)["one"]
+    assert changes(outcome)[3:] == [([], [3], []), ([3, 4], [], [])]
+    assert list(outcome.tokens)[3:5] == [0, 0]
 
 
 def test_a_weld_is_undone_in_its_last_forward() -> None:
