@@ -153,6 +153,21 @@ def test_one_refusal_after_the_other() -> None:
     assert outcome.cost.rejections == 1
 
 
+@pytest.mark.parametrize("eos", list(EosPolicy))
+def test_nothing_is_asked_or_written_once_the_answer_has_ended(eos: EosPolicy) -> None:
+    """The surest commit is an end token in the first place: of the others those are asked about
+    that a policy without an end for them needs."""
+    told = Told(lambda view, proposal: Accepted())
+    answer, sure = [EOS, 5, 6, 7], [0.9, 0.5, 0.6, 0.8]
+    rule = sampler(*ONE_BY_ONE)
+    outcome = decode_written(rule, answer, sure, constraint=told, record=True, eos=eos)
+    assert outcome.trace is not None and outcome.failure is None
+    asked = [pairs(proposal)[-1][0] - 3 for proposal in told.shown]
+    assert asked == [0, 3, 2, 1][: len(asked)]
+    assert sorted(outcome.trace.steps[0].positions) == sorted(asked)
+    assert [proposal.ends for proposal in told.shown] == [*[False] * (len(asked) - 1), True]
+
+
 @pytest.mark.parametrize("fresh", [False, True])
 def test_draws_after_a_veto(fresh: bool) -> None:
     """The same noise, or new noise for all but what was accepted."""
