@@ -72,7 +72,7 @@ def sheet(names: Sequence[str], machine: Machine) -> Sheet:
             "0.9. Lock-step: padded on the left, a batch is done when its longest answer is, "
             "logits of the block only. Tokens are compared before a line is told. The aims: at "
             "least 1.4 times the lock-step at batch 16, and no batch dearer per token than "
-            "batch 1.",
+            "batch 1. Three pairs on tiny-llada, one on a larger model.",
             "First token: seconds from the start until a prompt's first token is written, on "
             "average over the prompts. Of bandwidth: bytes of weights that the forwards read, per "
             "second, over what a copy reads and writes; of product speed: operations of the "
