@@ -1,8 +1,10 @@
 """Window-Diffusion's cache: which rows a forward feeds and sees, on LLaDA and on Dream."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from tiny_decoding import random_model
+from tiny_decoding import SPEC, random_model
 from walk import Walk, first, rows, seen
 
 from dllm.forward.predictor import Predictor
@@ -114,3 +116,21 @@ def test_a_phase_ends_with_its_cycle() -> None:
         predictor.predict(plan, walk.store)
         walk.decide(3 + step)
     assert kinds == ["refresh", "step", "step"] * 2 + ["refresh"]
+
+
+@pytest.mark.parametrize(
+    ("cache", "shift", "fed"),
+    [
+        ("window", 0, [3, 4, 5, 7]),
+        ("window", 1, [2, 3, 4, 5, 6, 7]),
+        ("window_dream", 0, [3, 4, 5, 6, 7]),
+        ("window_dream", 1, [2, 3, 4, 5, 6, 7]),
+    ],
+)
+def test_a_shifted_model_is_fed_the_rows_before(cache: str, shift: int, fed: list[int]) -> None:
+    """3, 4 and 7 are wanted: rows 2, 3 and 6 predict them; the refresh has decided 5."""
+    spec = replace(SPEC, logit_shift=shift)
+    walk = Walk(f"cache={cache}", "cache.outer_window=6", masks=12, spec=spec)
+    walk.plan()
+    walk.decide(5)
+    assert rows(walk.plan([3, 4, 7])) == fed
