@@ -590,6 +590,8 @@ def test_what_nothing_satisfies_is_said_to_be_so(schema: Any) -> None:
         ({**STRING, "format": "date", "pattern": "^2024-02-29$"}, "format", "2024-02-29"),
         ({**STRING, "format": "date", "allOf": [{"format": "ipv4"}]}, "format", None),
         ({"format": "uuid", "enum": ["x"]}, "format", None),
+        ({"enum": ["x"], "if": {"not": {"format": "uuid"}}, "then": False}, "format", "x"),
+        ({"enum": ["x"], "not": {"format": "uuid"}}, "format", None),
         ({"minLength": 3, "maxLength": 2}, "a schema without type", 1),
         ({"required": ["a"], "additionalProperties": False}, "a schema without type", 1),
         ({"properties": {"a": {"$ref": "#"}}, "required": ["a"]}, "a schema without type", 1),

@@ -362,10 +362,12 @@ class _Translator:
     def _constants(
         self, values: list[Any], schema: Mapping[str, Any], keyword: str, where: str
     ) -> list[Body]:
-        valid = self._validity({k: v for k, v in schema.items() if k != keyword}, where)
-        kept = [value for value in values if valid(value)]
-        if values and not kept and any(map(strings.FORMATS.get, values_of(schema, "format"))):
-            # The standard lets a format be a note.
+        rest = {key: value for key, value in schema.items() if key != keyword}
+        # The standard lets a format be a note: what is written is valid with formats and without.
+        readings = [self._validity(rest, where, formats) for formats in (True, False)]
+        judged = [(value, [valid(value) for valid in readings]) for value in values]
+        kept = [value for value, verdicts in judged if all(verdicts)]
+        if not kept and any(any(verdicts) for _, verdicts in judged):
             self._narrow(where, "format")
         texts = [json.dumps(v, ensure_ascii=False)[1:-1] for v in kept if isinstance(v, str)]
         others = [
@@ -382,10 +384,16 @@ class _Translator:
         return found
 
     @cached_property
-    def _judge(self) -> Any:
-        return judging.validator(self.root, self.draft.lenient, strings.FORMATS, self.deadline)
+    def _judges(self) -> dict[bool, Any]:
+        """With formats and without."""
+        return {
+            formats: judging.validator(
+                self.root, self.draft.lenient, strings.FORMATS if formats else (), self.deadline
+            )
+            for formats in (True, False)
+        }
 
-    def _validity(self, schema: Schema, where: str) -> Callable[[Any], bool]:
+    def _validity(self, schema: Schema, where: str, formats: bool = True) -> Callable[[Any], bool]:
         """Whether a value satisfies all that the schema says."""
         from jsonschema import SchemaError
         from referencing.exceptions import Unresolvable
@@ -393,7 +401,7 @@ class _Translator:
         if isinstance(schema, Mapping):
             schema = {key: value for key, value in schema.items() if key != "$schema"}
         # What it refers to is in the document.
-        judge = self._judge.evolve(schema=schema)
+        judge = self._judges[formats].evolve(schema=schema)
 
         def valid(value: Any) -> bool:
             try:
