@@ -1,7 +1,8 @@
 """The most memory that decoding takes beyond the model: the engine under every cache, and the
 public loops written down plainly.
 
-Counted is every tensor's memory from its making to its end. At LLaDA-8B's shape the same operations
+Counted is every tensor's memory from its making to its end, not what an operation takes and gives
+back inside itself. At LLaDA-8B's shape the same operations
 run on tensors without memory, of which the sizes are known all the same.
 """
 
@@ -91,7 +92,8 @@ def sheet() -> Sheet:
             f"computed, bfloat16, the first step of a canvas of {PROMPT} + {GENERATION}, the "
             "forward's operations run on tensors without memory. The plain loop is the public one, "
             "which gives logits and probabilities of every row that it feeds.",
-            "The aim: activations (all but the store) of at most an eighth of the plain loop's.",
+            "Not counted is what an operation takes and gives back inside itself. The aim: "
+            "activations (all but the store) of at most an eighth of the plain loop's.",
         ],
         {
             "engine, MiB": "{:.1f}",

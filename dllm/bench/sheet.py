@@ -44,7 +44,7 @@ class Sheet:
         """The line for a terminal."""
         *shown, span = self.cells(line)
         parts = [f"{name} {cell}" for name, cell in zip(self.columns, shown, strict=True) if cell]
-        return f"{line.name}: {', '.join(parts)}{f' (pairs from {span})' if span else ''}"
+        return f"{line.name}: {', '.join(parts)}{f' (from {span})' if span else ''}"
 
 
 def faster(name: str, timing: Ratio, column: str, **values: float) -> Line:

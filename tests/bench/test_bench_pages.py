@@ -249,7 +249,7 @@ def test_a_line_shows_what_it_has_and_a_page_holds_no_markup(tmp_path: Path) -> 
     sheet = Sheet("T", ["text"], {"times": "{:.2f}", "ms": "{:.0f}"}, "times", lines())
     kept = list(sheet.lines)
     assert [sheet.told(line) for line in kept] == [
-        "one | two: times 0.50, ms 3 (pairs from 0.40 to 0.60)",
+        "one | two: times 0.50, ms 3 (from 0.40 to 0.60)",
         "three: ms 4",
     ]
     facts = {"commit": "abc", "product GFLOP/s": {"float32": 2.0}}
