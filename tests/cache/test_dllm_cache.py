@@ -20,6 +20,16 @@ def test_intervals_of_prompt_and_response() -> None:
     assert all(whole[step] == (False, False) for step in (1, 2, 3, 4, 6, 24))
 
 
+def test_a_refresh_is_a_step_in_which_both_intervals_meet() -> None:
+    """As it is counted: what computes the prompt alone, or the response alone, is a step."""
+    walk = Walk("cache=dllm_cache", "cache.prompt_interval=4", "cache.response_interval=2", masks=8)
+    kinds = []
+    for _ in range(9):
+        kinds.append(walk.plan().kind_of(0).value)
+        walk.decide()
+    assert kinds == ["refresh", "step", "step", "step"] * 2 + ["refresh"]
+
+
 def test_a_grown_answer_is_computed_whole() -> None:
     """Rows that were not there have no outputs to be kept."""
     walk = Walk("cache=dllm_cache", masks=6)
