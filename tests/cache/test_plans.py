@@ -119,6 +119,7 @@ def changed(walk: Walk, *positions: int) -> list[int]:
 @pytest.mark.parametrize(
     ("cache", "spec", "fed"),
     [
+        ("none", SPEC, range(12)),
         ("prefix", SPEC, range(6, 12)),
         ("dual", SPEC, range(6, 9)),
         ("vicinity cache.prefix_look=0 cache.after_look=0", SPEC, range(6, 9)),
@@ -138,6 +139,7 @@ def test_a_second_canvas_differs_in_what_is_fed(
     options = f"cache={cache}".replace("vicinity", "vicinity cache.warmup_steps=0").split()
     walk, predictor = Walk(*options, masks=9, spec=spec), Predictor(random_model(spec))
     walk.canvas.attention_block[:] = spec.block_size or 0
+    walk.canvas.tokens[0, 0] = 0  # a token as any other: an absent canvas begins with -1
     walk.canvas.tokens[0, 3:6] = 9
     walk.canvas.enter_block(0, 6, 9)
     for position in (7, 8, None):
