@@ -286,6 +286,8 @@ def _refuse_unknown(prefix: str, config: Any, known: Collection[str]) -> None:
 def _check_value(name: str, value: Any, hint: Any) -> None:
     if not fits(value, hint):
         raise ConfigError(f"{name}={value} {_misfit(value, hint)}")
+    if value == "" and name != "prompt":
+        raise ConfigError(f"{name}= is empty")
     least = 0 if hint is float else 1
     numbers = value if isinstance(value, list) else [value]
     if name != "seed" and any(type(n) in (int, float) and n < least for n in numbers):

@@ -148,6 +148,7 @@ class CommandLine:
         self._held = _Held(sys.stderr)
         sys.argv[1:] = with_home(sys.argv[1:])
         try:
+            _refuse_pickle(sys.argv[1:])
             check_choices(sys.argv[1:])
         except ConfigError as error:
             self.failed(2, str(error))
@@ -173,6 +174,12 @@ class CommandLine:
 COMMAND = CommandLine()
 """The process's own. It lives here because `python -m` and Hydra's callback import an entry point
 twice, under two names."""
+
+
+def _refuse_pickle(arguments: Sequence[str]) -> None:
+    flag = "--experimental-rerun"
+    if any(len(given) > 4 and flag.startswith(given.split("=")[0]) for given in arguments):
+        raise ConfigError(f"{flag} would execute what a pickle says: give the run's options again")
 
 
 class _Held(io.StringIO):

@@ -95,7 +95,9 @@ class TensorFile:
             header = json.loads(self._file.read(length))
             header.pop("__metadata__", None)
             for name, fields in header.items():
-                shape = tuple(int(n) for n in fields["shape"])
+                shape = tuple(fields["shape"])
+                if not all(type(size) is int and size >= 0 for size in shape):
+                    raise self._broken(f"{name} has no shape")
                 start, stop = fields["data_offsets"]
                 dtype = DTYPES.get(fields["dtype"])
                 fits = dtype is None or stop - start == prod(shape) * dtype.itemsize

@@ -131,8 +131,8 @@ class RunFolder:
         """Raises `ConfigError` where it can't be read."""
         path = self.path / "config.yaml"
         config = _configuration(path)
-        if not {"sampler", "task"} <= config.keys():
-            raise ConfigError(f"{path} is no run's configuration")
+        if lacking := sorted({"sampler", "task", "model", "cache", "constraint"} - config.keys()):
+            raise ConfigError(f"{path} is no run's configuration: it lacks {', '.join(lacking)}")
         return config
 
     def write_config(self, text: str) -> None:
@@ -173,7 +173,10 @@ class RunFolder:
         """Whole lines."""
         if not self._samples.exists():
             return []
-        return self._samples.read_bytes().split(b"\n")[:-1]
+        try:
+            return self._samples.read_bytes().split(b"\n")[:-1]
+        except OSError as error:
+            raise ConfigError(f"{self._samples} can't be read: {error.strerror}") from None
 
     def clear(self) -> None:
         """Forgets every finished sample."""

@@ -16,6 +16,8 @@ from random import Random
 from types import MappingProxyType
 from typing import Any, Literal
 
+from dllm.errors import ConfigError
+
 
 Split = Literal["train", "test"]
 
@@ -148,12 +150,17 @@ class GeneratedTask(Task):
         if split not in ("train", "test"):
             raise ValueError(f"split={split!r} is not one of train, test")
         if limit is not None and limit > MOST:
-            raise ValueError(f"a generated task gives up to {MOST:,} samples at a time")
+            raise ConfigError(
+                f"limit={limit}: a generated task gives up to {MOST:,} samples at a time"
+            )
         sources = {kind: self._distinct(split, kind, seed) for kind in self.kinds}
         if limit is None:
             drawn = [islice(_all(source), DEFAULT_COUNT) for source in sources.values()]
             return [s for turn in zip_longest(*drawn) for s in turn if s is not None]
-        return [next(sources[self.kinds[i % len(self.kinds)]]) for i in range(limit)]
+        try:
+            return [next(sources[self.kinds[i % len(self.kinds)]]) for i in range(limit)]
+        except Exhausted as error:
+            raise ConfigError(f"limit={limit}: {error}") from None
 
     def _distinct(self, split: Split, kind: str, seed: int) -> Iterator[Sample]:
         rng = Random(f"{kind}/{split}/{seed}")

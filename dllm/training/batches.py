@@ -38,6 +38,13 @@ class Stage:
     min_fill: float = 0.0
     """Least share of the canvas that prompt and response take up; the rest of a row is EOS."""
 
+    def __post_init__(self) -> None:
+        if not self.lengths:
+            raise ConfigError("lengths={} names no canvas length")
+        for length, share in self.lengths.items():
+            if type(length) is not int or length < 1 or not share >= 0:
+                raise ConfigError(f"lengths.{length}={share} is no length >= 1 with a share >= 0")
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from tokenizers import Tokenizer
 
-from dllm.config import build, fingerprint
+from dllm.config import build, fingerprint, fits
 from dllm.errors import ConfigError
+from dllm.models.families import family_named
 from dllm.models.hub import ModelOptions, open_model
 from dllm.models.spec import ModelSpec
 from dllm.tracking.tracker import RunInfo
@@ -18,7 +21,7 @@ from dllm.training.adaptation import Trainer as AdapterTrainer
 from dllm.training.checkpoints import NAME
 from dllm.training.export import export
 from dllm.training.metric_log import MetricLog
-from dllm.training.sft import Trainer
+from dllm.training.sft import Recipe, Trainer
 
 
 def execute(config: DictConfig) -> None:
@@ -28,14 +31,10 @@ def execute(config: DictConfig) -> None:
     output = Path(config.output)
     if config.export is not None and not (output / NAME).is_file():
         raise ConfigError(f"output={output} holds no saved state to export")
-    spec = _plain(config.training.spec)
-    spec["eos_ids"] = tuple(spec["eos_ids"])
-    trainer = Trainer(
-        ModelSpec(**spec),
-        Tokenizer.from_file(str(_existing(config.tokenizer))),
-        build(config.training.recipe, "training.recipe"),
-        output,
-    )
+    spec, recipe = _spec(_plain(config.training.spec)), build(config.training.recipe, _RECIPE)
+    tokenizer = Tokenizer.from_file(str(_existing(config.tokenizer)))
+    _check_sizes(spec, recipe, tokenizer)
+    trainer = Trainer(spec, tokenizer, recipe, output)
     resumed = trainer.resume()
     if config.export is not None:
         course = config.training.get("course", "as in the recipe")
@@ -78,6 +77,50 @@ def _train(config: DictConfig, trainer: Trainer | AdapterTrainer) -> None:
     finally:
         log.close()
         tracker.finish()
+
+
+def _named(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint)
+
+
+_RECIPE = "training.recipe"
+_SIZES = ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff")
+
+
+def _spec(given: Mapping[str, Any]) -> ModelSpec:
+    """Raises `ConfigError` for a field that is unknown, missing or of no value that can be."""
+    hints = get_type_hints(ModelSpec) | {"eos_ids": list[int]}
+    for name, value in given.items():
+        if name not in hints:
+            raise ConfigError(f"training.spec.{name} is no field; there are {', '.join(hints)}")
+        if not fits(value, hints[name]):
+            raise ConfigError(f"training.spec.{name}={value} is not of type {_named(hints[name])}")
+    required = [field.name for field in fields(ModelSpec) if field.default is MISSING]
+    for name in required:
+        if name not in given:
+            raise ConfigError(f"training.spec.{name} must be given")
+    for name in (name for name in _SIZES if given[name] < 1):
+        raise ConfigError(f"training.spec.{name}={given[name]} must be >= 1")
+    if not given["eos_ids"]:
+        raise ConfigError("training.spec.eos_ids=[] names no end token")
+    family_named(given["family"])
+    return ModelSpec(**{**given, "eos_ids": tuple(given["eos_ids"])})
+
+
+def _check_sizes(spec: ModelSpec, recipe: Recipe, tokenizer: Tokenizer) -> None:
+    tokens = tokenizer.get_vocab_size()
+    ids = (*spec.eos_ids, spec.pad_id, spec.mask_id)
+    if spec.vocab_size < tokens or not all(0 <= token < spec.vocab_size for token in ids):
+        raise ConfigError(
+            f"training.spec.vocab_size={spec.vocab_size} does not hold the tokenizer's {tokens} "
+            f"tokens and the special ones {', '.join(map(str, ids))}"
+        )
+    longest = max(length for stage in recipe.stages.values() for length in stage.lengths)
+    if longest > spec.max_positions:
+        raise ConfigError(
+            f"training.spec.max_positions={spec.max_positions} is less than the recipe's longest "
+            f"canvas, {longest}"
+        )
 
 
 def _existing(path: str) -> Path:

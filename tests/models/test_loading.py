@@ -14,6 +14,7 @@ from dllm.errors import ConfigError
 from dllm.models.config_reader import Overrides
 from dllm.models.families import family_named
 from dllm.models.loading import dummy_model, load_model, read_spec, save_model
+from dllm.models.tensor_file import TensorFile
 from dllm.models.transformer import Transformer
 
 
@@ -339,3 +340,13 @@ def test_an_end_id_outside_the_vocabulary_is_named_by_its_file(tmp_path: Path, f
     with pytest.raises(ConfigError, match=words):
         read_spec(tmp_path)
     assert read_spec(tmp_path, Overrides(eos_ids=(90,))).eos_ids == (90,)
+
+
+@pytest.mark.parametrize("shape", [["a"], [2.0], [-2, -3], 5])
+def test_a_tensor_without_a_shape(tmp_path: Path, shape: object) -> None:
+    entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, 24]}
+    header = json.dumps({"head.weight": entry}).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(24))
+    with pytest.raises(ConfigError, match="is truncated or not safetensors"), TensorFile(path):
+        pass

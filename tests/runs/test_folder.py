@@ -241,3 +241,12 @@ def test_a_damaged_identity_beside_a_run_stays(tmp_path: Path) -> None:
     folder, other = opened(tmp_path / "run"), opened(tmp_path / "other", "a")
     (other.path / "identity.json").write_text("{")
     assert list(folder.supersede({"configuration": "x"})) == [] and other.samples()
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "samples.jsonl").mkdir()
+    with pytest.raises(ConfigError, match=r"samples.jsonl can't be read: Is a directory"):
+        RunFolder(tmp_path).samples()
+    (tmp_path / "config.yaml").write_text("sampler: {}\ntask: {}\nmodel: {}\ncache: {}\n")
+    with pytest.raises(ConfigError, match="is no run's configuration: it lacks constraint"):
+        RunFolder(tmp_path).config()

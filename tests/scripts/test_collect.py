@@ -1,12 +1,15 @@
 """The oracle pass against the recorded one, its shards, and the command."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import forked
 
 from dllm.config import compose
 from dllm.errors import ConfigError
@@ -117,6 +120,37 @@ def test_the_same_command_goes_on(
     assert both.sample.max() == 3
     assert torch.equal(both.confidence[: len(first.sample)], first.confidence)
     assert both.confidence.shape[1] == 4
+
+
+def test_a_collection_that_is_killed(checkpoint: Path, tmp_path: Path) -> None:
+    """While a shard is written, and between two."""
+    options = [f"model.path={checkpoint}", "gen_length=8", "block_length=4", "shard_size=2"]
+    options += ["task=listops", "batch_size=2", "limit=6"]
+
+    def records(name: str) -> list[str]:
+        return [*options, f"output={tmp_path / name}"]
+
+    collect(compose(records("whole"), "collect"))
+
+    def killed(at: int) -> None:
+        real, count = os.replace, 0
+
+        def replace(source: Path, target: Path) -> None:
+            nonlocal count
+            count += str(target).endswith(".safetensors")
+            if count == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            real(source, target)
+
+        os.replace = replace  # type: ignore[assignment]
+        collect(compose(records("killed"), "collect"))
+
+    for at in (1, 2):
+        run = forked(lambda at=at: killed(at), tmp_path / "said")
+        assert run.ended()[0] == -signal.SIGKILL
+    collect(compose(records("killed"), "collect"))
+    one, two = (load_records(tmp_path / name) for name in ("whole", "killed"))
+    assert one.mark == two.mark
 
 
 def test_blocks_that_do_not_fit(tmp_path: Path) -> None:

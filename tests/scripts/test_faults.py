@@ -5,6 +5,7 @@ import ctypes
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,6 +19,7 @@ from whole_runs import contents, main
 
 from dllm.runs.folder import RunFolder
 from dllm.tasks.listops import ListOperations
+from samplers.threshold import Threshold
 
 
 Options = Callable[..., list[str]]
@@ -138,6 +140,63 @@ def test_a_grader_that_raises(checkpoint: Path, tmp_path: Path, undisturbed) -> 
     (folder,) = tmp_path.glob("threshold/*")
     assert len(RunFolder(folder).samples()) == 3
     assert forked(lambda: main(given), tmp_path / "again").ended()[0] == 0
+    assert contents(tmp_path) == undisturbed
+
+
+def test_a_sampler_that_raises(checkpoint: Path, tmp_path: Path, undisturbed) -> None:
+    given = small(checkpoint, tmp_path)
+
+    def faulty() -> None:
+        real, count = Threshold.choose, 0
+
+        def choose(*arguments: object) -> object:
+            nonlocal count
+            count += 1
+            if count == 20:
+                raise ZeroDivisionError("a fault of the sampler")
+            return real(*arguments)  # type: ignore[arg-type]
+
+        Threshold.choose = choose  # type: ignore[method-assign]
+        main(given)
+
+    code, said = forked(faulty, tmp_path / "said").ended()
+    assert code == 1 and "a fault of the sampler" in said
+    (folder,) = tmp_path.glob("threshold/*")
+    assert 0 < len(RunFolder(folder).samples()) < 6
+    assert forked(lambda: main(given), tmp_path / "again").ended()[0] == 0
+    assert contents(tmp_path) == undisturbed
+
+
+def test_a_full_disk(checkpoint: Path, tmp_path: Path, undisturbed) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small disk can't be mounted here")
+    try:
+        given = small(checkpoint, disk / "runs")
+        code, said = forked(lambda: main(given), tmp_path / "said").ended()
+        assert code == 1 and said.count("\n") == 1, said
+        assert "can't be written: No space left on device" in said
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        assert forked(lambda: main(given), tmp_path / "again").ended()[0] == 0
+        assert contents(disk / "runs") == undisturbed
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_without_a_home_in_the_plainest_locale(
+    checkpoint: Path, tmp_path: Path, undisturbed
+) -> None:
+    kept = {name: os.environ[name] for name in ("PATH", "OMP_NUM_THREADS")}
+    run = subprocess.run(
+        [sys.executable, "-m", "scripts.run", *small(checkpoint, tmp_path)],
+        cwd=Path(__file__).parents[2],
+        env={**kept, "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
     assert contents(tmp_path) == undisturbed
 
 

@@ -83,6 +83,8 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path):
         ("--nothing", ["unrecognized arguments: --nothing"]),
         ("--hydra-help", ["Could not override", "No match in the defaults list"]),
         ("limit=99999999", ["limit=99999999: a generated task gives up to 1,000,000 samples"]),
+        ("output=''", ["output= is empty"]),
+        ("--experimental-rerun=/nowhere", ["would execute what a pickle says"]),
         ("+hydra.callbacks.x._target_=os.system", ["Hydra's parts are chosen by name"]),
         ("sampler.region._target_=samplers.threshold.Threshold", ["is not of type Region"]),
         ("sampler._target_=null", ["sampler._target_=None is not the name of a class"]),

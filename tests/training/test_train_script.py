@@ -59,6 +59,24 @@ def test_a_wrong_option_names_itself() -> None:
         execute(config)
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("training.spec.d_model=0", "training.spec.d_model=0 must be >= 1"),
+        ("training.spec.d_model=x", "training.spec.d_model=x is not of type"),
+        ("training.spec.family=nowhere", "model.family=nowhere is not one of llada, "),
+        ("+training.spec.nothing=1", "training.spec.nothing is no field; there are family, "),
+        ("training.spec.eos_ids=[]", r"training.spec.eos_ids=\[\] names no end token"),
+        ("training.spec.vocab_size=5", "training.spec.vocab_size=5 does not hold the tokenizer's"),
+        ("training.spec.max_positions=64", "max_positions=64 is less than the recipe's longest"),
+    ],
+)
+def test_a_model_that_cannot_be_is_one_line(tmp_path, option: str, words: str) -> None:
+    given = [option, f"output={tmp_path}", "model=tiny-llada", "tracker=none"]
+    with pytest.raises(ConfigError, match=words):
+        execute(compose(given, "train"))
+
+
 def test_nothing_to_export_is_one_line(tmp_path) -> None:
     config = compose(["tracker=none", f"output={tmp_path}", f"export={tmp_path / 'm'}"], "train")
     with pytest.raises(ConfigError, match="holds no saved state to export"):
