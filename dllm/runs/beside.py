@@ -1,5 +1,8 @@
 """What is decoded beside a run to compare it with: its baseline, and a sampler's control."""
 
+from functools import cache
+
+from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from dllm import config as configuration
@@ -41,25 +44,33 @@ def shared(option: str) -> bool:
 
 
 def _baseline_region(config: DictConfig, spec: ModelSpec) -> DictConfig:
-    """Blocks of the run's length: those that it has where its own end elsewhere (adaptive blocks
-    without a delimiter), one block where it has none (a window, an inferred length). A
-    block-causal model's blocks lie where it was trained to have them, whatever the run does."""
+    """The run's own blocks, so that canvas and end of the answer are the same for both.
 
-    def region(name: str) -> DictConfig:
-        options = [f"sampler={BASELINE}", f"sampler/region={name}"]
-        return configuration.compose(options).sampler.region
-
-    ours = _innermost(config.sampler).region
-    aligned = region("aligned")
-    if ours._target_ == aligned._target_:
-        return ours
+    A rule that decides the answer's length by itself alone can use a region without blocks of a
+    given place (a window, a canvas that grows): its baseline has blocks of the same length, one
+    block where there is none, those of a block-causal model where it was trained to have them.
+    """
+    rule = _innermost(config.sampler)
+    if not get_class(rule._target_).decides_length or rule.region._target_ in _placed():
+        return rule.region
     if spec.attention == "block_causal":
-        return aligned
-    length = ours.get("block_length", ours.get("default_block_length"))
+        return _region("aligned")
+    length = rule.region.get("block_length")
     even = length is None or config.gen_length % length == 0
-    blocks = region("fixed" if even else "uneven")
+    blocks = _region("fixed" if even else "uneven")
     blocks.block_length = length
     return blocks
+
+
+@cache
+def _placed() -> frozenset[str]:
+    """Classes of blocks that lie where they lie whatever is decoded."""
+    return frozenset(_region(name)._target_ for name in ("aligned", "fixed", "uneven"))
+
+
+def _region(name: str) -> DictConfig:
+    options = [f"sampler={BASELINE}", f"sampler/region={name}"]
+    return configuration.compose(options).sampler.region
 
 
 def control_of(config: DictConfig, name: str, sampler: Sampler) -> tuple[DictConfig, str] | None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from tiny_decoding import MASK, SPEC
 
-from dllm.config import compose
+from dllm.config import compose, fingerprint
 from dllm.errors import ConfigError
+from dllm.models.spec import ModelSpec
 from dllm.runs.beside import baseline_of
 from dllm.runs.execute import execute
 from dllm.runs.folder import RunFolder
@@ -22,14 +23,12 @@ ALIGNED = {"block_length": None, "untrained": "refuse", "overhang": "cut"}
     ("options", "kind", "length"),
     [
         (["sampler=threshold", "sampler.region.block_length=8"], "FixedBlocks", 8),
-        (["sampler=adablock", "sampler.region.default_block_length=16"], "FixedBlocks", 16),
         (["sampler=wedlm"], "FixedBlocks", None),
         (["sampler=dystruct"], "FixedBlocks", None),
         (["sampler=daedal"], "FixedBlocks", 32),
         (["sampler=sdar", "sampler.region.block_length=4"], "AlignedBlocks", 4),
-        # 32 positions do not fall into blocks of 24.
+        (["sampler=daedal", "sampler.region.block_length=24"], "UnevenBlocks", 24),
         (["sampler=wedlm_block", "sampler.region.block_length=24"], "UnevenBlocks", 24),
-        (["sampler=adablock", "sampler.region.default_block_length=24"], "UnevenBlocks", 24),
     ],
 )
 def test_blocks_of_the_run(options: Sequence[str], kind: str, length: int | None) -> None:
@@ -38,10 +37,24 @@ def test_blocks_of_the_run(options: Sequence[str], kind: str, length: int | None
     assert region.block_length == length
 
 
-@pytest.mark.parametrize("sampler", ["threshold", "bacd", "tccf", "sdar"])
+@pytest.mark.parametrize("sampler", ["bacd", "tccf", "sdar"])
 def test_blocks_of_the_model(sampler: str) -> None:
     region = baseline_of(compose([f"sampler={sampler}"]), BLOCKS).sampler.region
     assert {name: region[name] for name in ALIGNED} == ALIGNED
+
+
+@pytest.mark.parametrize("spec", [SPEC, BLOCKS], ids=["full", "block_causal"])
+@pytest.mark.parametrize(
+    "region", ["fixed", "uneven", "adaptive", "growing", "streaming", "aligned"]
+)
+def test_beside_itself_one_token_per_step_is_the_same_run(region: str, spec: ModelSpec) -> None:
+    config = compose(["sampler=low_confidence", f"sampler/region={region}", "eos=cut"])
+    assert fingerprint(baseline_of(config, spec)) == fingerprint(config)
+
+
+def test_blocks_of_the_rule_inside() -> None:
+    inside = ["sampler=opening", "sampler.base.region.block_length=4"]
+    assert baseline_of(compose(inside), BLOCKS).sampler.region.block_length == 4
 
 
 def test_blocks_of_the_run_where_they_are_the_attention_too() -> None:
