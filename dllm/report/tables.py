@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from dllm.errors import ConfigError
 from dllm.printable import printable
@@ -137,7 +137,9 @@ def comparison(
     """Runs below their baselines and controls; one shared by several runs is shown once. `bits`:
     the cells of `BITS` by fingerprint."""
     further = any(run["metrics"]["checks"] for run in runs)
-    table = Table(*COLUMNS, *(CONSTRAINED if further else ()), *(BITS if bits else ()))
+    names = (*COLUMNS, *(CONSTRAINED if further else ()), *(BITS if bits else ()))
+    # A label that is cut off could hide what tells two rows apart.
+    table = Table(*(Column(name, overflow="fold") for name in names))
     shown: set[str] = set()
 
     def add(run: Mapping[str, Any], style: str | None = None) -> None:

@@ -8,8 +8,9 @@ of a data file is another run, in another folder. What only says how to show or 
 import ast
 import hashlib
 import json
+import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
@@ -18,7 +19,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from torch.nn import Module
 
 from dllm.config import WITHOUT_EFFECT, fingerprint
@@ -46,8 +47,8 @@ class Identity:
     model: Mapping[str, str]
     """File of the checkpoint -> hash of its content."""
     data: Mapping[str, str]
-    """The samples, every file that an option names, every network that the sampler loaded -> hash
-    of the content."""
+    """The samples, every file that an option names, in a folder or by itself, every network that
+    the sampler loaded -> hash of the content."""
 
     @classmethod
     def of(
@@ -58,7 +59,9 @@ class Identity:
         samples: Sequence[Sample],
     ) -> "Identity":
         contents = [asdict(replace(s, meta={})) | {"meta": dict(s.meta)} for s in samples]
-        data = {option: file_hash(path) for option, path in named_files(config)}
+        # What a folder of a model holds is in `model`, less what nothing of it reads.
+        models = {"model.path", "model.adapter", *(f"sampler.{name}" for name in sampler.models)}
+        data = {option: file_hash(path) for option, path in named_files(config, models)}
         data |= {f"sampler.{name}": network_hash(n) for name, n in networks(sampler)}
         return cls(
             fingerprint(config),
@@ -97,14 +100,43 @@ def targets(config: Any) -> Iterator[str]:
                 yield from targets(config[key])
 
 
-def named_files(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, Path]]:
-    """Options whose value is the path of a file (a filter, a table, a data set)."""
-    for key in (str(name) for name in config if prefix or name not in WITHOUT_EFFECT):
-        value = config[key]
-        if isinstance(value, DictConfig):
-            yield from named_files(value, f"{prefix}{key}.")
-        elif isinstance(value, str) and value and len(value) < 4096 and Path(value).is_file():
-            yield f"{prefix}{key}", Path(value)
+def named_files(config: DictConfig, models: Collection[str] = ()) -> Iterator[tuple[str, Path]]:
+    """Files that options name, in lists and mappings too (a filter, a table, a data set), and of
+    the folders that they name all but the hidden ones.
+
+    models: options whose folders do not count
+    """
+    working = [Path.cwd(), Path(config.output).resolve()]
+    for key in (str(name) for name in config if name not in WITHOUT_EFFECT):
+        for option, path in _paths(key, config[key]):
+            if os.path.isfile(path):
+                yield option, path
+                continue
+            # What one works or writes in changes all the time: no folder of a part's own.
+            above = any(place.is_relative_to(os.path.realpath(path)) for place in working)
+            if option not in models and os.path.isdir(path) and not above:
+                yield from ((f"{option}/{name}", file) for name, file in _files_in(path))
+
+
+def _paths(option: str, value: Any) -> Iterator[tuple[str, Path]]:
+    """Every text in an option's value that may be a path."""
+    if isinstance(value, ListConfig):
+        for number, item in enumerate(value):
+            yield from _paths(f"{option}.{number}", item)
+    elif isinstance(value, DictConfig):
+        for key in value:
+            yield from _paths(f"{option}.{key}", value[key])
+    elif isinstance(value, str | Path) and value and len(str(value)) < 4096:
+        yield option, Path(value)
+
+
+def _files_in(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Name and place of every readable file below a folder."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in name.parts)
+        if not hidden and path.is_file() and os.access(path, os.R_OK):
+            yield name.as_posix(), path
 
 
 def networks(part: Any) -> Iterator[tuple[str, Module]]:

@@ -4,6 +4,7 @@ Two configurations that can give different results have different labels, but fo
 number of samples, which have columns of their own.
 """
 
+import hashlib
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -163,7 +164,9 @@ def _class(part: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A long text is cut: a label is a name, the configuration holds the whole."""
+    """Of a long text both ends: a label is a name, the configuration holds the whole. Its mark
+    tells it from another one with the same ends."""
     if isinstance(value, str) and len(value) > _LONG:
-        return f"{value[:_LONG]}..."
+        mark = hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()[:6]
+        return f"{value[: _LONG // 3]}...{value[-_LONG // 2 :]}#{mark}"
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value

@@ -31,6 +31,18 @@ def test_labels_and_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert part in said
 
 
+def test_no_label_is_cut_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_run(tmp_path, "threshold", answers([True], 3))
+    labels = [f"t (region.a_part.{'x' * 90}.block_length={n}, seed=1)" for n in (8, 16)]
+    rows = [RunFolder(path).summary() | {"label": x, "fingerprint": x} for x in labels]
+    print_comparison(rows, [path, path])
+    cells = [
+        line.split("│")[1].strip() for line in capsys.readouterr().out.splitlines() if "│" in line
+    ]
+    said = "".join(cells).replace(" ", "")
+    assert all(label.replace(" ", "") in said for label in labels)
+
+
 def test_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_run(tmp_path, "threshold", answers([True], 3, output=EVIL))
     print_outputs(path, [Sample("0000", "prompts", "p", "")])

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from random_checkpoint import write_checkpoint
 
 from dllm.config import compose
 from dllm.models.filter import FilterFacts, FilterNetwork, save_filter
 from dllm.runs.execute import execute
 from dllm.runs.folder import RunFolder
-from dllm.runs.identity import code_of
+from dllm.runs.identity import code_of, named_files
 
 
 Options = Callable[..., list[str]]
@@ -121,6 +122,35 @@ def test_the_content_of_a_filter_counts(options: Options, tmp_path: Path) -> Non
         save_filter(network, file)
         paths.append(run(given, "learn2pd").path)
     assert paths[0] != paths[1]
+
+
+def test_files_in_folders_lists_and_mappings_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("tab/in/k.txt", "tab/.git/index", "key.txt", "other.txt", "runs/x", "m/a.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    config = OmegaConf.create(
+        {
+            "output": str(tmp_path / "runs"),
+            "model": {"path": str(tmp_path / "m")},
+            "sampler": {
+                "table": str(tmp_path / "tab"),
+                "above": "..",
+                "own": ".",
+                "text": "a" * 999,
+            },
+            "task": {"files": ["../key.txt", {"b": "../other.txt"}], "runs": "../runs"},
+        }
+    )
+    found = {option: path.name for option, path in named_files(config, {"model.path"})}
+    assert found == {
+        "sampler.table/in/k.txt": "k.txt",
+        "task.files.0": "key.txt",
+        "task.files.1.b": "other.txt",
+    }
 
 
 def test_code_is_what_is_imported_and_no_more() -> None:

@@ -71,6 +71,14 @@ def test_cells_of_a_sweep_differ(swept: tuple[str, ...]) -> None:
         assert ours != theirs
 
 
+def test_long_values_that_differ_anywhere_have_different_labels() -> None:
+    folder = "/a/long/folder/of/many/models/" + "x" * 60
+    paths = [f"{folder}/one", f"{folder}/two", f"{folder[:30]}y{folder[31:]}/two"]
+    found = [label(compose([f"model.path={path}"]), "localleap") for path in paths]
+    assert len(set(found)) == 3
+    assert "/one" in found[0] and "/two" in found[1] and len(found[0]) < 100
+
+
 def test_a_task_keeps_its_name() -> None:
     assert task_name(compose(["limit=1"])) == task_name(compose(["limit=64"])) == "listops"
     assert task_name(compose(["task=arithmetic", "task.max_terms=2"])) == "arithmetic (max_terms=2)"
