@@ -28,8 +28,8 @@ class DualCache(BlockRefresh):
         return found if last_row else found - {"hypotheses"}
 
     def step_span(self, canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
-        # Rows before a shifted model's last position predict the whole block. The block of a growing
-        # canvas may reach beyond what there is of it.
+        # Rows before a shifted model's last position predict the whole block. The block of a canvas
+        # that grows may reach beyond what there is of it.
         return canvas.block_start, np.minimum(canvas.block_end, canvas.length) - self._lead
 
     def visible_to(self, canvas: Canvas) -> Int[np.ndarray, "batch"]:
