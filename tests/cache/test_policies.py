@@ -11,12 +11,14 @@ from scripted import built
 from tiny_decoding import SPEC, ragged_prompts, random_model
 
 from dllm.config import build, compose
+from dllm.engine.legality import refusals
 from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
 from dllm.models.hub import EMBEDDED
 from dllm.models.spec import ModelSpec
 from dllm.runs.execute import execute
+from dllm.step.eos import EosPolicy
 from dllm.step.outcome import Outcome
 
 
@@ -103,6 +105,37 @@ def test_guidance_is_refused(name: str) -> None:
     decoder = Decoder(Predictor(random_model()), rule, policy)
     with pytest.raises(ConfigError, match="needs canvases without the prompt"):
         list(decoder.decode(ragged_prompts(1)))
+
+
+BEYOND = ("sampler/region=growing", "sampler.region.initial_length=6")
+"""Blocks of four: the second one reaches beyond a canvas of six positions."""
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+@pytest.mark.parametrize("name", ["none", "prefix", "dual", *SMALL])
+def test_a_block_may_reach_beyond_the_canvas(name: str, shift: int) -> None:
+    spec = replace(SPEC, logit_shift=shift)
+    options = (f"cache={name}", *SMALL.get(name, ()), *BEYOND)
+    for outcome in outcomes(*options, spec=spec, batch_size=4):
+        assert SPEC.mask_id not in outcome.tokens and outcome.trace is not None
+        ends = [end for step in outcome.trace.steps for _, end in step.spans]
+        assert max(ends, default=0) <= len(outcome.tokens)
+
+
+@pytest.mark.parametrize("sampler", ["threshold", "wino", "localleap", "left_to_right"])
+@pytest.mark.parametrize("name", ["none", "prefix", "dual", *SMALL])
+def test_a_block_may_reach_beyond_what_is_stored(name: str, sampler: str) -> None:
+    """The canvas has room for no more than these positions."""
+    config = compose([f"sampler={sampler}", f"cache={name}", *SMALL.get(name, ()), *BEYOND])
+    config.sampler.region.block_length = 4
+    rule, policy = build(config.sampler, "sampler"), build(config.cache, "cache")
+    if refusals(rule, policy, SPEC, 4):
+        return
+    decoder = Decoder(
+        Predictor(random_model()), rule, policy, EosPolicy.STOP_AFTER_BLOCK, batch_size=4
+    )
+    for outcome in decoder.decode([replace(p, gen_length=6) for p in ragged_prompts()]):
+        assert outcome.failure is None and len(outcome.tokens) == 6
 
 
 AT_LEAST_ONE = at_least(1, 0)
