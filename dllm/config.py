@@ -195,7 +195,7 @@ _HINTS: Mapping[str, Any] = {
 
 
 def check_complete(config: DictConfig) -> None:
-    """Resolves the configuration in place, `~` at the start of a path included.
+    """Resolves the configuration in place, `~` at the start of path options included.
 
     Raises `ConfigError` for an interpolation of nothing and for a value still to be given (`???`).
     """
@@ -226,16 +226,33 @@ def _check_references(config: Any, prefix: str = "", resolved: bool = False) -> 
             _check_references(value, f"{path}.", resolved)
 
 
-def _expand_home(config: Any) -> None:
+_PATHS = (
+    *("output", "outputs", "export", "convert", "data", "adapter", "filter", "background"),
+    *("grammar", "schema", "verifier"),  # or a name
+)
+_PATH_LIKE = re.compile(r"(.*_)?(path|file|folder|dir|table)s?")
+
+
+def is_path(name: str) -> bool:
+    """Whether the option so named, the last part of its full path, holds paths: those of `conf/`,
+    and others that are called a path, file, folder, dir or table."""
+    return name in _PATHS or _PATH_LIKE.fullmatch(name) is not None
+
+
+def _expand_home(config: Any, name: str = "") -> None:
+    """Items of a list are called as the list."""
     keys = range(len(config)) if isinstance(config, ListConfig) else list(config)
     for key in keys:
-        value = config[key]
-        if key == "prompt":
-            continue
+        value, called = config[key], name if isinstance(key, int) else str(key)
         if OmegaConf.is_config(value):
-            _expand_home(value)
-        elif isinstance(value, str) and (value == "~" or value.startswith("~/")):
+            _expand_home(value, called)
+        elif isinstance(value, str) and is_path(called) and at_home(value):
             config[key] = home(value)
+
+
+def at_home(text: str) -> bool:
+    """Whether a path begins in the user's home folder."""
+    return text == "~" or text.startswith("~/")
 
 
 def home(path: str) -> str:

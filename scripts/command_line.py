@@ -18,7 +18,7 @@ from typing import TextIO
 from hydra.errors import HydraException
 
 # The import registers what conf/*.yaml interpolates, too.
-from dllm.config import check_choices, without_plus
+from dllm.config import at_home, check_choices, is_path, without_plus
 from dllm.errors import ConfigError, RunError
 from dllm.printable import printable
 from dllm.runs import stopping
@@ -228,23 +228,31 @@ def user_path(text: str) -> Path:
 
 
 def with_home(arguments: Sequence[str]) -> list[str]:
-    """Arguments with the home folder for a leading `~` that Hydra does not read (no quotes around
-    it, in a sweep's list too) or would make a folder of itself."""
+    """Arguments with the home folder for a leading `~` of a path that Hydra does not read (no
+    quotes around it, in a sweep's list too) or would make or look for a folder of itself; another
+    option's `~` is quoted."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     found = []
-    for argument in arguments:
+    for before, argument in zip(("", *arguments), arguments, strict=False):
         key, _, value = argument.partition("=")
+        if _names_config_dir(key) and at_home(value):
+            argument = f"{key}={user_path(value)}"
+        elif _names_config_dir(before) and at_home(argument):
+            argument = str(user_path(argument))
+        path_option = is_path(key.lstrip("+").rpartition(".")[2])
         made = key.lstrip("+") in ("hydra.sweep.dir", "hydra.run.dir")
         # Between quotes or brackets a comma separates no values.
         listed = "," in value and not made and not set(value) & set("\"'[{(")
         path = value.strip("\"'")
         unread = value == path and not key.startswith("-") and ("," not in value or listed)
         paths = value.split(",") if listed else [path]
-        if (unread or made) and any(map(_at_home, paths)):
+        if (unread or made) and any(map(at_home, paths)):
             texts = [
-                QuotedString(text=str(user_path(path)), quote=Quote.double).with_quotes()
-                if _at_home(path)
+                QuotedString(
+                    text=str(user_path(path)) if path_option else path, quote=Quote.double
+                ).with_quotes()
+                if at_home(path)
                 else path
                 for path in paths
             ]
@@ -253,8 +261,9 @@ def with_home(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def _at_home(path: str) -> bool:
-    return path == "~" or path.startswith("~/")
+def _names_config_dir(flag: str) -> bool:
+    """Hydra's flag takes its folder behind `=` or as the next argument; argparse its beginnings."""
+    return flag == "-cd" or (len(flag) > 9 and "--config-dir".startswith(flag))
 
 
 def with_prompt(arguments: Sequence[str]) -> list[str]:

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
+from dllm.config import check_complete
 from scripts import background, bits, report
 from scripts.command_line import user_path, with_home
 
@@ -28,11 +30,27 @@ def test_paths_that_hydra_does_not_read_or_makes_itself(
         ("task.path=[a,~/b]", "task.path=[a,~/b]"),
         ('task.prompt="a,~/b"', 'task.prompt="a,~/b"'),
         ('output="~/x"', 'output="~/x"'),  # the configuration's own work
-        ("--config-dir=~/x", "--config-dir=~/x"),
+        ("constraint.pattern=~/a", 'constraint.pattern="~/a"'),  # no path: only quoted
+        ("--config-dir=~/x", f"--config-dir={tmp_path}/x"),
         ("hydra.sweep.dir=a~/x", "hydra.sweep.dir=a~/x"),
         ("~sampler.radius", "~sampler.radius"),
     ):
         assert with_home([given]) == [expected]
+    for flag in ("--config-dir", "-cd"):
+        assert with_home([flag, "~/x", "seed=1"]) == [flag, f"{tmp_path}/x", "seed=1"]
+
+
+def test_only_paths_of_a_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    texts = {"pattern": "~/a", "prompt": "~", "stop_sequences": ["~/a"], "think_end": "~/"}
+    names = "output outputs export convert data path adapter filter background grammar schema"
+    names = f"{names} verifier table key_file folder".split()
+    paths = dict.fromkeys(names, "~/a")
+    config = OmegaConf.create({"own": {**texts, **paths, "files": ["~/a", {"path": "~/b"}]}})
+    check_complete(config)
+    full = {name: str(tmp_path / "a") for name in paths}
+    files = [str(tmp_path / "a"), {"path": str(tmp_path / "b")}]
+    assert config.own == {**texts, **full, "files": files}
 
 
 @pytest.mark.parametrize(
