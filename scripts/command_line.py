@@ -78,7 +78,10 @@ class CommandLine:
         left to the process that was started by the user, and what is wrong with the command to the
         first of several processes."""
         self._code = max(self._code, code)
-        ranks = Ranks.of_environment()
+        try:
+            ranks = Ranks.of_environment()
+        except ConfigError:  # the failure to be told: there are no others
+            ranks = Ranks(0, 1)
         if self._running and (ranks.first or code == 1):
             self._say(
                 f"error: {message}" if ranks.first else f"error: process {ranks.rank}: {message}"

@@ -38,8 +38,8 @@ def job(config: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     sweep = Path(hydra_config.sweep.dir) if hydra_config.mode == RunMode.MULTIRUN else None
     name = hydra_config.runtime.choices.get("sampler", "")  # refused where it was taken away
-    ranks = Ranks.of_environment()
     try:
+        ranks = Ranks.of_environment()
         check_options(config)
         if config.dry:
             return print("\n".join(plan(config, name))) if ranks.first else None

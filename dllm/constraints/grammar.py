@@ -18,6 +18,7 @@ from dllm.constraints.trial import tried
 
 QUICK = 20_000
 """Characters of a grammar up to which Lark is trusted to read it in no time."""
+_RELATIVE = re.compile(r"^[ \t]*(%import\s+\.[\w.]*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,14 @@ def read_lark(text: str, start: str = "start", deadline: Deadline = NEVER) -> Gr
 def load_lark(text: str, start: str) -> Any:
     """Lark's own reading of a grammar, as a parser that splits texts in every possible way.
 
-    Raises `GrammarError` with Lark's complaint in one line.
+    Raises `GrammarError` with Lark's complaint in one line, and for an import of anything but
+    Lark's own grammars: a text has no place beside which another file could lie.
     """
     import lark
 
+    beside = _RELATIVE.search(text)
+    if beside is not None:
+        raise GrammarError(f"{beside[1]}: only Lark's own grammars can be imported (common.WORD)")
     try:
         return lark.Lark(
             text,
@@ -111,6 +116,8 @@ def load_lark(text: str, start: str) -> Any:
             ambiguity="forest",  # nobody asks for a tree
             g_regex_flags=re.ASCII,
         )
+    except FileNotFoundError:
+        raise GrammarError("%import of a grammar that Lark does not have") from None
     except (lark.exceptions.LarkError, ValueError, RecursionError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         first = lines[0].replace(" in <string>", "") if lines else type(error).__name__

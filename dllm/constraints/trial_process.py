@@ -29,7 +29,7 @@ def _load(text: str, start: str) -> None:
     import lark
 
     # What is wrong with it is told by whoever loads it next.
-    with suppress(lark.exceptions.LarkError, ValueError, RecursionError):
+    with suppress(lark.exceptions.LarkError, ValueError, RecursionError, OSError, AssertionError):
         lark.Lark(text, start=start, parser="earley", lexer="dynamic_complete")
 
 

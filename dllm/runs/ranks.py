@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
-from dllm.errors import RunError
+from dllm.errors import ConfigError, RunError
 
 
 Item = TypeVar("Item")
@@ -26,9 +26,20 @@ class Ranks:
 
     @classmethod
     def of_environment(cls) -> "Ranks":
-        """As torch's launchers say; one process without them."""
+        """As torch's launchers say; one process without them.
+
+        Raises `ConfigError` for variables that no launcher sets: each would be silent, since only
+        the first of them speaks.
+        """
         rank, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
-        return cls(int(rank), int(size)) if rank.isdigit() and size.isdigit() else cls(0, 1)
+        if not rank.isdecimal() or not size.isdecimal():
+            return cls(0, 1)
+        if int(rank) >= int(size):
+            raise ConfigError(
+                f"RANK={rank} and WORLD_SIZE={size} of the environment: a rank is below the number "
+                "of processes; unset what a launcher has left"
+            )
+        return cls(int(rank), int(size))
 
     @property
     def first(self) -> bool:

@@ -339,13 +339,18 @@ def test_bad_options_are_one_line_before_any_forward(options: list[str], complai
         ('start: "a" b\n', "cfg", "'b' used but not defined"),
         ("", "cfg", "it has no rule start to start with"),
         ("start: A\nA: /a\n", "cfg", "line 2 column 4: A: /a$"),
+        ("start: A\n%import .base (A)\n", "cfg", "%import .base: only Lark's own grammars"),
+        ("start: A\n%import nowhere.A\n", "lave", "%import of a grammar that Lark does not have"),
+        ("start: A\n%import .base.A\n" + "// a\n" * 5000, "cfg", "%import .base.A: only Lark's"),
     ],
 )
 def test_a_bad_grammar_is_one_line_before_any_forward(
-    text: str, method: str, complaint: str, tmp_path: Path
+    text: str, method: str, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "own.lark"
     path.write_text(text)
+    (tmp_path / "base.lark").write_text('A: "a"')
+    monkeypatch.chdir(tmp_path)
     run = decoder(
         "constraint=grammar",
         f"constraint.grammar={path}",

@@ -149,3 +149,23 @@ def _rank_of(launcher: int) -> int:
         if parent == str(launcher) and b"RANK=1" in environment:
             return int(path.name)
     raise AssertionError("no second rank")
+
+
+@pytest.mark.parametrize(("rank", "size"), [("3", "1"), ("1", "0"), ("0", "0"), ("2", "2")])
+@pytest.mark.parametrize("mode", [[], ["-m", "seed=0"]])
+def test_variables_that_a_launcher_has_left(
+    rank: str,
+    size: str,
+    mode: list[str],
+    options: Options,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(SystemExit) as stop:
+        main([*mode, *options(*GIVEN)])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert f"RANK={rank} and WORLD_SIZE={size} of the environment" in said
+    assert said.count("\n") == 1
