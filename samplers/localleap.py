@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -77,9 +76,5 @@ class LocalLeap(Sampler):
 
     def near(self, anchors: Bool[Tensor, "batch rows"], view: View) -> Bool[Tensor, "batch rows"]:
         """Rows within `radius` canvas positions of an anchor."""
-        canvas = anchors.new_zeros((len(anchors), view.canvas.capacity + 1))
-        # Padding rows write to the extra last column.
-        index = view.positions.where(view.positions >= 0, view.canvas.capacity)
-        canvas = canvas.scatter(1, index, anchors).float()
-        reached = F.max_pool1d(canvas[:, None], 2 * self.radius + 1, 1, self.radius)[:, 0] > 0
-        return reached.gather(1, index)
+        distance = (view.positions[:, :, None] - view.positions[:, None]).abs()
+        return ((distance <= self.radius) & anchors[:, None]).any(dim=-1)

@@ -31,7 +31,7 @@ class NoCache:
             return [self._up_to_the_block(canvas, request)]
         width = canvas.width
         tokens, wanted, fed = canvas.tokens[:, :width], request.positions, canvas.length
-        slots = np.tile(np.arange(width), (canvas.batch, 1))
+        slots = np.repeat(np.arange(width)[None], canvas.batch, axis=0)
         padded = bool((canvas.length < width).any())
         if padded:
             slots = np.where(slots < canvas.length[:, None], slots, -1)
@@ -47,7 +47,7 @@ class NoCache:
             # A verifier can't read masks: it is fed what is decided.
             slots, padded = np.where(tokens == NO_MASK, -1, slots), True
             fed = (slots >= 0).sum(axis=1).reshape(-1, canvas.batch).sum(axis=0)
-        tokens = tokens.clip(0)
+        tokens = np.maximum(tokens, 0)
         if self._spec.attention == "causal":
             # A mask sees what is decided anywhere: decided positions go first.
             order = np.argsort((tokens == canvas.mask_id) | (slots < 0), axis=1, kind="stable")

@@ -45,12 +45,26 @@ class Written:
     """What one step did to one sequence; positions count from the start of the generation
     region."""
 
-    positions: tuple[int, ...]
-    """Where the decision wrote: commits, edits and remasks, in this order."""
-    tokens: tuple[int, ...]
-    """What it wrote, the mask token for remasks."""
+    changes: RowChanges
+    start: int
+    """Where the generation region begins on the canvas."""
+    mask_id: int
     answer: Int[np.ndarray, "generation"]
     """The generation region after the step: also what was inserted, filled or cut off."""
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Where the decision wrote: commits, edits and remasks, in this order."""
+        its = self.changes
+        at = (its.commit_positions, its.edit_positions, its.remask_positions)
+        return tuple((np.concatenate(at) - self.start).tolist())
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """What it wrote, the mask token for remasks."""
+        its = self.changes
+        masks = (self.mask_id,) * its.remask_positions.size
+        return (*its.commit_tokens.tolist(), *its.edit_tokens.tolist(), *masks)
 
 
 class Batch:
@@ -209,7 +223,10 @@ class Batch:
         for row in self.rows:
             row.cost.seconds += share
         written = [
-            (row.ticket, _written(canvas, b, decision.rows[b])) for b, row in enumerate(self.rows)
+            (row.ticket, Written(changes, start, canvas.mask_id, canvas.generated(b).copy()))
+            for b, (row, changes, start) in enumerate(
+                zip(self.rows, decision.rows, canvas.prompt_length.tolist(), strict=True)
+            )
         ]
         return written, self._finished()
 
@@ -302,15 +319,3 @@ class Batch:
 def _memory(sampler: Sampler) -> tuple[type, type, tuple[StateField, ...]]:
     """What tells whether a sampler's memory means to another what it means to itself."""
     return type(sampler), type(sampler.logits_transform), sampler.fields()
-
-
-def _written(canvas: Canvas, b: int, changes: RowChanges) -> Written:
-    at = (changes.commit_positions, changes.edit_positions, changes.remask_positions)
-    masks = np.full_like(changes.remask_positions, canvas.mask_id)
-    tokens = (changes.commit_tokens, changes.edit_tokens, masks)
-    start = int(canvas.prompt_length[b])
-    return Written(
-        tuple((np.concatenate(at) - start).tolist()),
-        tuple(np.concatenate(tokens).tolist()),
-        canvas.generated(b).copy(),
-    )

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from jaxtyping import Int
 
-from dllm.step import scores
 from dllm.step.decision import RowChanges
 from dllm.step.prediction import View
 
@@ -19,39 +20,39 @@ def committed_probabilities(view: View, rows: Sequence[RowChanges]) -> list[list
     before, or where the position was not asked for (a constraint's rewriting).
     """
     found: list[list[float | None]] = []
-    at, of, token = [], [], []
+    at, of = [], []
     positions = view.positions.tolist()
     branches = None if view.branches is None else view.branches.cpu().numpy()
     for b, changes in enumerate(rows):
         row_of = {position: row for row, position in enumerate(positions[b])}
         commits = changes.commit_positions.tolist()
         found.append([changes.probabilities.get(position) for position in commits])
-        for n, position in enumerate(commits):
-            branch = _masked_branch(branches, b, changes.adopt, position, view.canvas.mask_id)
-            if found[b][n] is None and branch is not None and position in row_of:
+        for n, token in enumerate(changes.commit_tokens.tolist()):
+            if found[b][n] is not None or commits[n] not in row_of:
+                continue
+            branch: int | None = 0
+            if branches is not None:
+                branch = _masked_branch(branches[b], changes.adopt, commits[n], view.canvas.mask_id)
+            if branch is not None:
                 of.append((b, n))
-                at.append((b, branch, row_of[position]))
-                token.append(int(changes.commit_tokens[n]))
+                at.append((b, branch, row_of[commits[n]], token))
     if at:
-        b, branch, row = view.positions.new_tensor(at).unbind(dim=1)
+        sequence, read, row, token = view.positions.new_tensor(at).unbind(dim=1)
         logits = view.logits[:, None] if view.branch_logits is None else view.branch_logits
-        chosen = logits[b, branch, row][None]
-        tokens = view.positions.new_tensor(token)[None]
-        p = scores.confidence(chosen, tokens, "float32")[0].tolist()
-        for (sequence, n), value in zip(of, p, strict=True):
+        p = logits[sequence, read, row].softmax(dim=-1, dtype=torch.float32)
+        chosen = p.gather(1, token[:, None])[:, 0].tolist()
+        for (b, n), value in zip(of, chosen, strict=True):
             # Nine digits are a float32.
-            found[sequence][n] = float(f"{value:.9g}")
+            found[b][n] = float(f"{value:.9g}")
     return found
 
 
 def _masked_branch(
-    branches: np.ndarray | None, b: int, adopted: int, position: int, mask_id: int
+    branches: Int[np.ndarray, "branches canvas"], adopted: int, position: int, mask_id: int
 ) -> int | None:
-    if branches is None:
-        return 0
-    masked = branches[b, :, position] == mask_id
+    masked = branches[:, position] == mask_id
     # Where -1 is the mask, a branch that the sequence lacks begins with it.
-    masked &= branches[b, :, 0] >= 0
+    masked &= branches[:, 0] >= 0
     if masked[adopted]:
         return adopted
     return int(masked.argmax()) if masked.any() else None

@@ -51,19 +51,16 @@ def sound(view: View) -> tuple[View, Int[np.ndarray, "broken"]]:
     if view.positions.shape[1] == 0:
         return view, none
     highest, token = view.top
-    candidates = view.candidates.cpu().numpy()
-    endless = ~np.isfinite(highest.double().cpu().numpy())
+    endless, masks = ~(highest.abs() < torch.inf), token == view.canvas.mask_id
     if view.branches is not None and view.branch_logits is not None:
         # Absent ones (-1) predict nothing, whatever their logits.
         bad = ~view.branch_logits.amax(dim=-1).isfinite() & (view.branches[..., :1] >= 0)
-        endless |= bad.any(dim=1).cpu().numpy()
-    masks = token.cpu().numpy() == view.canvas.mask_id
-    if not (candidates & (endless | masks)).any():
+        endless = endless | bad.any(dim=1)
+    if not (view.candidates & (endless | masks)).any():
         return view, none
-    broken = np.flatnonzero((candidates & endless).any(axis=1))
+    broken = (view.candidates & endless).any(dim=1).nonzero()[:, 0].cpu().numpy()
     logits = view.logits.clone()
-    gone = torch.from_numpy(candidates & masks).to(view.device)
-    logits[..., view.canvas.mask_id].masked_fill_(gone, -torch.inf)
+    logits[..., view.canvas.mask_id].masked_fill_(view.candidates & masks, -torch.inf)
     return view.with_logits(logits), broken
 
 
@@ -93,8 +90,8 @@ def decide(
         b
         for b, changes in enumerate(host.rows)
         if reviewers[b] is not None
-        or (changes.commit_tokens == canvas.mask_id).any()
-        or (changes.edit_tokens == canvas.mask_id).any()
+        or canvas.mask_id in changes.commit_tokens
+        or canvas.mask_id in changes.edit_tokens
     ]
     if not heard:
         return host, settled

@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dllm.forward.grouping import ACCELERATOR, CPU, groups
 from dllm.forward.partial import PartialForward
 from dllm.forward.rollout import AttentionRollout
 from dllm.forward.store import KVStore
@@ -28,35 +29,59 @@ class Predictor:
 
         The LM head runs on the wanted rows only: no [canvas, vocab] tensor exists.
         """
-        plan = plan.to(self.model.device)
         store = self._nothing if store is None else store
         rows, valid = plan.slots[:, :0], None
         if plan.logits_for is not None:
             rows, valid = self._sources(plan, plan.logits_for)
-        confidence_of = None if plan.taps is None else plan.taps.confidence_of
-        wanted = rows if confidence_of is None else None
+        if plan.taps is not None and plan.taps.confidence_of is not None:
+            hidden = self._states(plan, store, None)
+            plan.taps.confidence = self._confidence(plan, plan.taps.confidence_of, hidden)
+            hidden = take(hidden, rows.to(hidden.device))
+        else:
+            hidden = torch.cat([self._states(*part) for part in self._parts(plan, store, rows)])
+        return None if plan.logits_for is None else self._predicted(hidden, valid)
+
+    def _parts(
+        self, plan: Plan, store: KVStore, rows: Tensor
+    ) -> list[tuple[Plan, KVStore, Tensor]]:
+        """The forwards of a plan: each with its sequences' store and wanted rows."""
+        machine = CPU if self.model.device.type == "cpu" else ACCELERATOR
+        # What is recomputed or tapped is told for all entries at once, and of several branches one
+        # is stored after the forward.
+        apart = plan.partial is None and plan.taps is None and len(plan.slots) == len(plan.fed)
+        if not apart or not (plan.padded or plan.slots.numel() > machine.most):
+            return [(plan, store, rows)]
+        return [
+            (plan.part(first, end, width), store.part(first, end), rows[first:end])
+            for first, end, width in groups(plan.slots.cpu().numpy(), machine)
+        ]
+
+    def _states(self, plan: Plan, store: KVStore, wanted: Tensor | None) -> Tensor:
+        """Final states of the wanted rows [entries, wanted], None = of all."""
+        device = self.model.device
+        plan, wanted = plan.to(device), None if wanted is None else wanted.to(device)
+        if wanted is not None and not plan.slots.shape[1]:
+            shape = (*wanted.shape, self.spec.d_model)
+            return torch.zeros(shape, dtype=self.model.dtype, device=device)
         if plan.partial is not None:
-            run = PartialForward(plan, store, self.model.spec.d_model)
+            run = PartialForward(plan, store, self.spec.d_model)
             hidden = self.model.hidden(plan.tokens, plan.positions, run=run.layer, rows=wanted)
             run.finish()
-        else:
-            opened = store.open(plan)
-            exchange, mask = opened.exchange, opened.mask
-            rollout = None
-            if plan.taps is not None and plan.taps.rollout:
-                rollout = AttentionRollout(plan, exchange, mask)
-            run = None if rollout is None else rollout.layer
-            reading = self._reading(plan, opened.slots)
-            real = (plan.slots >= 0).nonzero(as_tuple=True) if plan.padded else None
-            hidden = self.model.hidden(
-                plan.tokens, plan.positions, mask, exchange, run, reading, wanted, real
-            )
-            if plan.taps is not None and rollout is not None:
-                plan.taps.influence = rollout.influence()
-        if plan.taps is not None and confidence_of is not None:
-            plan.taps.confidence = self._confidence(plan, confidence_of, hidden)
-            hidden = take(hidden, rows)
-        return None if plan.logits_for is None else self._predicted(hidden, valid)
+            return hidden
+        opened = store.open(plan)
+        exchange, mask = opened.exchange, opened.mask
+        rollout = None
+        if plan.taps is not None and plan.taps.rollout:
+            rollout = AttentionRollout(plan, exchange, mask)
+        run = None if rollout is None else rollout.layer
+        reading = self._reading(plan, opened.slots)
+        real = (plan.slots >= 0).nonzero(as_tuple=True) if plan.padded else None
+        hidden = self.model.hidden(
+            plan.tokens, plan.positions, mask, exchange, run, reading, wanted, real
+        )
+        if plan.taps is not None and rollout is not None:
+            plan.taps.influence = rollout.influence()
+        return hidden
 
     def _predicted(
         self,
@@ -86,7 +111,7 @@ class Predictor:
         """Highest probability of each wanted slot; a few rows at a time, since the logits of a
         whole canvas may not fit."""
         rows, valid = self._sources(plan, wanted)
-        picked = take(hidden, rows)
+        picked = take(hidden, rows.to(hidden.device))
         tops = [self.model.logits(part).softmax(-1).amax(-1) for part in picked.split(32, dim=1)]
         top = torch.cat(tops, dim=1)
         return top if valid is None else top * torch.from_numpy(valid).to(top.device)

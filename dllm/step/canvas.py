@@ -304,11 +304,11 @@ class Canvas:
         if self.noise is not None:
             undecided = self.tokens == self.mask_id
             return replace(self, tokens=np.where(undecided, self.noise, self.tokens))
-        masks = self.tokens == self.mask_id
-        masks &= np.arange(self.capacity) >= self.prompt_length[:, None]
         foreign = self.tokens >= spec.vocab_size
         if spec.mask_id == self.mask_id and not foreign.any():
             return self
+        masks = self.tokens == self.mask_id
+        masks &= np.arange(self.capacity) >= self.prompt_length[:, None]
         tokens = np.where(masks, spec.mask_id, np.where(foreign, spec.pad_id, self.tokens))
         return replace(self, tokens=tokens, mask_id=spec.mask_id)
 

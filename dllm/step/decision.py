@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from dllm.step.transfer import fetched
 
 
 @dataclass(frozen=True)
@@ -116,20 +119,16 @@ def to_host(
     With `guard`, a row that has candidates but does not commit more than it revokes gets its best
     candidates (highest score, then lowest position) committed as well: no loop can be endless.
     """
-    commit, tokens = decision.commit.cpu().numpy(), decision.tokens.cpu().numpy()
-    score = decision.score.double().cpu().numpy()  # numpy has no bfloat16
-    marked = {name: mark.cpu().numpy() for name, mark in decision.marks.items()}
-    remask, edit, insert = _host(decision.remask), _host(decision.edit), _host(decision.insert)
-    block_done, stop = _host(decision.block_done), _host(decision.stop)
-    length, tail = _host(decision.length), _host(decision.tail)
-    adopt, probability = _host(decision.adopt), _host(decision.probability)
-    tried, worth = _host(decision.tried), _host(decision.worth)
-    noise = _host(decision.noise)
+    told = [name for name, part in vars(decision).items() if isinstance(part, Tensor)]
+    parts = fetched([*(getattr(decision, name) for name in told), *decision.marks.values()])
+    host = dict(zip(told, parts, strict=False))
+    marked = dict(zip(decision.marks, parts[len(told) :], strict=True))
+    commit, tokens, score = (host.pop(name) for name in ("commit", "tokens", "score"))
     rows = []
     for b in range(len(positions)):
         chosen = commit[b].nonzero()[0]
-        revoked = _NONE if remask is None else remask[b].nonzero()[0]
-        edited = _NONE if edit is None else edit[b].nonzero()[0]
+        revoked = host["remask"][b].nonzero()[0] if "remask" in host else _NONE
+        edited = host["edit"][b].nonzero()[0] if "edit" in host else _NONE
         forced = False
         if guard and chosen.size <= revoked.size and candidates[b].any():
             ranked = np.where(candidates[b] & ~commit[b], score[b], -np.inf)
@@ -151,40 +150,34 @@ def to_host(
                 edit_tokens=tokens[b][edited],
                 forced=forced,
                 marks={k: positions[b][rows_[b]] for k, rows_ in marked.items() if rows_[b].any()},
-                inserted=() if insert is None else _inserted(positions[b], insert[b]),
-                block_done=block_done is not None and bool(block_done[b]),
-                stop=stop is not None and bool(stop[b]),
-                length=None if length is None else int(length[b]),
-                tail=-1 if tail is None else int(tail[b]),
-                adopt=0 if adopt is None else int(adopt[b]),
-                tried=()
-                if tried is None or worth is None
-                else tuple(
-                    (int(value), float(found))
-                    for value, found in zip(tried[b], worth[b], strict=True)
-                    if value >= 0
-                ),
-                noise=None if noise is None else _noise(positions[b], noise[b]),
-                probabilities={}
-                if probability is None
-                else {
-                    int(positions[b][r]): float(probability[b][r])
-                    for r in chosen
-                    if not np.isnan(probability[b][r])
-                },
+                **_rarer({name: part[b] for name, part in host.items()}, positions[b], chosen),
             )
         )
     return HostDecision(tuple(rows), decision.updates)
 
 
-def _host(values: Tensor | None) -> np.ndarray | None:
-    return None if values is None else values.cpu().numpy()
-
-
-def _noise(
-    positions: Int[np.ndarray, "rows"], tokens: Int[np.ndarray, "rows"]
-) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
-    return positions[positions >= 0], tokens[positions >= 0]
+def _rarer(
+    told: Mapping[str, np.ndarray], positions: Int[np.ndarray, "rows"], chosen: Int[np.ndarray, "n"]
+) -> dict[str, Any]:
+    """What few rules say about one sequence, as fields of its changes."""
+    found: dict[str, Any] = {
+        name: told[name].item()
+        for name in ("block_done", "stop", "length", "tail", "adopt")
+        if name in told
+    }
+    if "insert" in told:
+        found["inserted"] = _inserted(positions, told["insert"])
+    if "tried" in told and "worth" in told:
+        pairs = zip(told["tried"].tolist(), told["worth"].tolist(), strict=True)
+        found["tried"] = tuple((value, worth) for value, worth in pairs if value >= 0)
+    if "noise" in told:
+        own = positions >= 0
+        found["noise"] = positions[own], told["noise"][own]
+    if "probability" in told:
+        known = chosen[~np.isnan(told["probability"][chosen])]
+        probable = told["probability"][known].tolist()
+        found["probabilities"] = dict(zip(positions[known].tolist(), probable, strict=True))
+    return found
 
 
 def _inserted(

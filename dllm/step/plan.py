@@ -167,6 +167,29 @@ class Plan:
         fed = real.sum(dim=1).view(branches, -1).sum(dim=0).cpu().numpy()
         return replace(self, **tensors, fed=fed, padded=not bool(real.all()))
 
+    def part(self, first: int, end: int, rows: int) -> Self:
+        """The plan of the entries [first, end), one per sequence, of which `rows` rows hold all
+        that is fed."""
+        own = slice(first, end)
+        within = self.within
+        if isinstance(within, Tensor):
+            within = within[own if len(within) > 1 else slice(None), :rows, :rows]
+        return replace(
+            self,
+            kind=self.kind[own] if isinstance(self.kind, tuple) else self.kind,
+            tokens=self.tokens[own, :rows],
+            positions=self.positions[own, :rows],
+            slots=self.slots[own, :rows],
+            fed=self.fed[own],
+            padded=bool((self.slots[own, :rows] < 0).any()),
+            visible=None if self.visible is None else self.visible[own],
+            within=within,
+            write=self.write[own, :rows] if isinstance(self.write, Tensor) else self.write,
+            logits_for=None if self.logits_for is None else self.logits_for[own],
+            block=None if self.block is None else self.block[own, :rows],
+            conditioning=None if self.conditioning is None else self.conditioning[own],
+        )
+
     def to(self, device: torch.device) -> Self:
         """The same plan with its tensors on `device`."""
         tensors = {
