@@ -103,7 +103,7 @@ class BlockCache:
 
 def _stored(canvas: Canvas, store: KVStore) -> IntRow:
     """Whole blocks from position 0 whose keys and values are stored, in positions."""
-    good = store.valid & (store.token == canvas.tensor(store.valid.device))
+    good = store.valid & (store.token == canvas.tensor())
     return _floor(good.cumprod(dim=1).sum(dim=1).cpu().numpy(), canvas)
 
 

@@ -59,7 +59,9 @@ class BlockRefresh(ABC):
         """Stored slots below this bound are attended by those steps."""
 
     @abstractmethod
-    def written(self, canvas: Canvas, refresh: np.ndarray) -> Bool[np.ndarray, "batch slots"]:
+    def written(
+        self, canvas: Canvas, refresh: np.ndarray
+    ) -> Literal["all"] | Bool[np.ndarray, "batch slots"]:
         """Slots whose keys and values are kept."""
 
     def plan(self, canvas: Canvas, request: Request, store: KVStore | None) -> list[Plan]:
@@ -67,7 +69,7 @@ class BlockRefresh(ABC):
         refresh = canvas.step_in_block == 0
         if refresh.any():
             # What was cut off behind a shortened answer must not be attended any more.
-            store.invalidate(torch.from_numpy(refresh)[:, None].to(store.valid.device))
+            store.invalidate(torch.from_numpy(refresh)[:, None])
         return [self._feed(canvas, request, refresh, store.slots)]
 
     def block_end(self, canvas: Canvas, rows: list[int], store: KVStore | None) -> list[Plan]:

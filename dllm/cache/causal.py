@@ -50,7 +50,7 @@ class CausalCache:
     def _prefix(self, canvas: Canvas, store: KVStore) -> Int[np.ndarray, "batch"]:
         """Length of what is stored and still holds; a remasked or edited token takes everything
         behind it out of the store."""
-        good = store.valid & (store.token == canvas.tensor(store.valid.device))
+        good = store.valid & (store.token == canvas.tensor())
         run = good.cumprod(dim=1)
         store.invalidate(run == 0)
         return np.minimum(run.sum(dim=1).cpu().numpy(), canvas.length)

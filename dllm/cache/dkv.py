@@ -84,8 +84,7 @@ class DKVCache:
             keep = self._stable(canvas, row)
             write[row, : canvas.capacity] = keep & ~stored
             kept.positions = keep
-        stale = torch.from_numpy(full)[:, None].to(store.valid.device)
-        store.invalidate(stale.expand(store.valid.shape))
+        store.invalidate(torch.from_numpy(full)[:, None])
         return [rows_plan(canvas, request, kinds, rows, visible, write)]
 
     def block_end(self, canvas: Canvas, rows: list[int], store: KVStore | None) -> list[Plan]:

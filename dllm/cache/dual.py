@@ -9,9 +9,10 @@ does).
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from dllm.cache.block_refresh import BlockRefresh
 from dllm.models.spec import ModelSpec
@@ -35,5 +36,5 @@ class DualCache(BlockRefresh):
     def visible_to(self, canvas: Canvas) -> Int[np.ndarray, "batch"]:
         return np.full(canvas.batch, canvas.capacity)
 
-    def written(self, canvas: Canvas, refresh: np.ndarray) -> Bool[np.ndarray, "batch slots"]:
-        return np.ones((canvas.batch, canvas.capacity), dtype=bool)
+    def written(self, canvas: Canvas, refresh: np.ndarray) -> Literal["all"]:
+        return "all"

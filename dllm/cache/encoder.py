@@ -33,7 +33,7 @@ class EncoderCache:
     def plan(self, canvas: Canvas, request: Request, store: KVStore | None) -> list[Plan]:
         assert store is not None
         start, end = canvas.block_start, canvas.block_end
-        good = store.valid & (store.token == canvas.tensor(store.valid.device))
+        good = store.valid & (store.token == canvas.tensor())
         stored = np.minimum(good.cumprod(dim=1).sum(dim=1).cpu().numpy(), start)
         plans = []
         if (stored < start).any():

@@ -24,7 +24,7 @@ def span_plan(
     end: IntRow,
     slots: int,
     visible_to: IntRow,
-    write: Bool[np.ndarray, "batch slots"],
+    write: Literal["all"] | Bool[np.ndarray, "batch slots"],
     attention_block: IntRow | None = None,
 ) -> Plan:
     """Feeds [start, end) of each sequence, or of all its branches; empty spans take no part.
@@ -43,12 +43,16 @@ def span_plan(
     count = end - start
     offset = np.arange(int(count.max(initial=0)))
     own = np.where(offset < count[:, None], start[:, None] + offset, -1)  # [batch, rows]
+    place = np.maximum(own, 0)
     present = tokens[:, :, 0] >= 0  # [batch, copies]
     # Entries: the first branch of each sequence, then the second of each, and so on.
     fed = np.where(present.T[:, :, None], own[None], -1).reshape(batch * copies, -1)
-    rows = np.take_along_axis(tokens, np.maximum(own, 0)[:, None], axis=2)
-    rows = rows.transpose(1, 0, 2).reshape(batch * copies, -1)
-    kept = np.tile(np.take_along_axis(write, np.maximum(own, 0), axis=1), (copies, 1)) & (fed >= 0)
+    every = np.arange(batch)[:, None]
+    rows = tokens[every, :, place].transpose(2, 0, 1).reshape(batch * copies, -1)
+    kept: Literal["all", "none"] | Tensor = "all"
+    if not isinstance(write, str):
+        flags = np.tile(write[every, place], (copies, 1)) & (fed >= 0)
+        kept = torch.from_numpy(flags) if flags.any() else "none"
     fed_slots = torch.from_numpy(fed)
     visible = np.arange(slots) < visible_to[:, None]
     wanted = None
@@ -63,7 +67,7 @@ def span_plan(
         padded=bool((fed < 0).any()),
         visible=torch.from_numpy(np.tile(visible, (copies, 1))) if visible_to.any() else None,
         within=_within(fed_slots, start, end, attention_block),
-        write=torch.from_numpy(kept) if kept.any() else "none",
+        write=kept,
         logits_for=wanted,
     )
 

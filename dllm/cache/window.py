@@ -100,8 +100,7 @@ class WindowCache:
             rows.append(fed)
             kinds.append(ForwardKind.STEP)
         if refresh.any():
-            stale = torch.from_numpy(refresh)[:, None].to(store.valid.device)
-            store.invalidate(stale.expand(store.valid.shape))
+            store.invalidate(torch.from_numpy(refresh)[:, None])
         write = np.ones((canvas.batch, store.slots), dtype=bool)
         return [
             rows_plan(

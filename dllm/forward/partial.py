@@ -64,8 +64,7 @@ class PartialForward:
     def finish(self) -> None:
         """Notes in the store what was written; the last layer's choice stands for all layers."""
         store = self.store
-        chosen = F.pad(self.partial.chosen[-1], (0, store.slots - self.width))
-        chosen = chosen.to(store.valid.device)
+        chosen = F.pad(self.partial.chosen[-1], (0, store.slots - self.width)).cpu()
         tokens = F.pad(self.plan.tokens, (0, store.slots - self.width))
         store.valid |= chosen
         store.token[chosen] = tokens[chosen]

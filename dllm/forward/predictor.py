@@ -59,25 +59,27 @@ class Predictor:
     def _states(self, plan: Plan, store: KVStore, wanted: Tensor | None) -> Tensor:
         """Final states of the wanted rows [entries, wanted], None = of all."""
         device = self.model.device
-        plan, wanted = plan.to(device), None if wanted is None else wanted.to(device)
-        if wanted is not None and not plan.slots.shape[1]:
-            shape = (*wanted.shape, self.spec.d_model)
-            return torch.zeros(shape, dtype=self.model.dtype, device=device)
+        if wanted is not None:
+            if not plan.slots.shape[1]:
+                shape = (*wanted.shape, self.spec.d_model)
+                return torch.zeros(shape, dtype=self.model.dtype, device=device)
+            wanted = wanted.to(device)
+        fed = plan.to(device)
         if plan.partial is not None:
             run = PartialForward(plan, store, self.spec.d_model)
-            hidden = self.model.hidden(plan.tokens, plan.positions, run=run.layer, rows=wanted)
+            hidden = self.model.hidden(fed.tokens, fed.positions, run=run.layer, rows=wanted)
             run.finish()
             return hidden
         opened = store.open(plan)
-        exchange, mask = opened.exchange, opened.mask
+        mask = None if opened.mask is None else opened.mask.to(device)
         rollout = None
         if plan.taps is not None and plan.taps.rollout:
-            rollout = AttentionRollout(plan, exchange, mask)
+            rollout = AttentionRollout(plan, opened.exchange, mask)
         run = None if rollout is None else rollout.layer
-        reading = self._reading(plan, opened.slots)
-        real = (plan.slots >= 0).nonzero(as_tuple=True) if plan.padded else None
+        reading = self._reading(fed, opened.slots.to(device))
+        real = (plan.slots >= 0).nonzero().to(device).unbind(dim=1) if plan.padded else None
         hidden = self.model.hidden(
-            plan.tokens, plan.positions, mask, exchange, run, reading, wanted, real
+            fed.tokens, fed.positions, mask, opened.exchange, run, reading, wanted, real
         )
         if plan.taps is not None and rollout is not None:
             plan.taps.influence = rollout.influence()
@@ -136,9 +138,10 @@ class Predictor:
             # Position 0 has no row before it and keeps its own (never decoded: it is prompt).
             source = np.where(source >= 0, source, wanted)
         count = slots.shape[1]
-        if (slots == np.arange(count)).all():
-            # Fed in order, as without a cache: a row has the number of its slot.
-            return np.where(source < count, source, -1)
+        if count and (slots - slots[:, :1] == np.arange(count)).all():
+            # One span without padding: rows are counted from its first slot.
+            row = source - slots[:, :1]
+            return np.where((row >= 0) & (row < count), row, -1)
         entries = np.arange(len(slots))[:, None]
         last = max(slots.max(initial=0), wanted.max(initial=0)) + 1
         # Padding is slot -1, the last column: no row.

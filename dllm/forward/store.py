@@ -8,6 +8,7 @@ One post-rotary store serves every family; it gave the same logits as the offici
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,7 @@ class _Pending:
 
 @dataclass(frozen=True)
 class Opened:
-    """How one forward meets the store."""
+    """How one forward meets the store; tensors on the host."""
 
     exchange: KeyValueExchange | None
     """For the layers; None = they attend to the fed rows alone."""
@@ -52,8 +53,9 @@ class KVStore:
     """Keys and values of up to `batch` sequences, `slots` positions each; at first every row is in
     use.
 
-    Bookkeeping lies on `device`; each layer's buffers on its own of `layer_devices` (a model spread
-    over several devices), by default on the same.
+    Bookkeeping lies on the host, where plans are made: an accelerator is never waited for. Each
+    layer's buffers lie on its own of `layer_devices` (a model spread over several devices), by
+    default on `device`.
     """
 
     def __init__(
@@ -74,8 +76,8 @@ class KVStore:
             if slots
         ]
         self._outputs: list[Tensor] = []
-        self._valid = torch.zeros((batch, slots), dtype=torch.bool, device=device)
-        self._token = torch.full((batch, slots), -1, dtype=torch.int64, device=device)
+        self._valid = torch.zeros((batch, slots), dtype=torch.bool)
+        self._token = torch.full((batch, slots), -1, dtype=torch.int64)
         self._pending: _Pending | None = None
         """What the last forward computed for several branches, until one is adopted."""
         self._use(batch)
@@ -97,7 +99,7 @@ class KVStore:
     def slots(self) -> int:
         return self.valid.shape[1]
 
-    def invalidate(self, mask: Bool[Tensor, "batch slots"]) -> None:
+    def invalidate(self, mask: Bool[Tensor, "batch #slots"]) -> None:
         self.valid &= ~mask
 
     def empty(self) -> None:
@@ -146,7 +148,7 @@ class KVStore:
         return self.outputs
 
     def open(self, plan: Plan) -> "Opened":
-        """How one forward meets the store."""
+        """How the forward of a plan, still on the host, meets the store."""
         self._pending = None
         stored, limit = self._visible(plan)
         keep = _written(plan)
@@ -174,7 +176,7 @@ class KVStore:
         if pending is None:
             return
         batch = len(self.valid)
-        chosen = torch.zeros(len(pending.plan.slots), dtype=torch.bool, device=self.valid.device)
+        chosen = torch.zeros(len(pending.plan.slots), dtype=torch.bool)
         chosen[[branch * batch + row for row, branch in enumerate(branches)]] = True
         entry, row = (pending.keep & chosen[:, None]).nonzero(as_tuple=True)
         slot, of = pending.plan.slots[entry, row], entry % batch
@@ -190,14 +192,17 @@ class KVStore:
         # One sequence, all rows (the usual case): a plain copy along the slots.
         plain = len(plan.slots) == 1 and len(slot) == plan.slots.shape[1]
 
+        @cache
+        def places(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+            return entry.to(device), row.to(device), slot.to(device)
+
         def write(layer: int, k: Tensor, v: Tensor) -> None:
             keys, values = self.keys[layer], self.values[layer]
-            at = slot.to(k.device)
+            of, source, at = places(k.device)
             if plain:
                 keys.index_copy_(2, at, k)
                 values.index_copy_(2, at, v)
             else:
-                of, source = entry.to(k.device), row.to(k.device)
                 keys[of, :, at] = k[of, :, source]
                 values[of, :, at] = v[of, :, source]
 
