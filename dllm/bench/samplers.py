@@ -106,6 +106,6 @@ def _step(sampler: Sampler, logits: torch.Tensor) -> Callable[[], object]:
         view = View(canvas, torch.from_numpy(positions), logits, torch.from_numpy(candidates))
         sampler.observe(view, state)
         decision = sampler.select(view, state)
-        return to_host(decision, positions, candidates, not sampler.may_commit_nothing)
+        return to_host(decision, positions, candidates, not sampler.may_commit_nothing, None)
 
     return decide

@@ -184,7 +184,8 @@ class Hearing:
             view.canvas.generators[0].set_state(self.drawn)
         decision = sampler.select(view, self.state)
         positions, candidates = view.positions.cpu().numpy(), view.candidates.cpu().numpy()
-        host = to_host(decision, positions, candidates, guard=not sampler.may_commit_nothing)
+        given = None if view.given is None else view.given.cpu().numpy()
+        host = to_host(decision, positions, candidates, not sampler.may_commit_nothing, given)
         changes = host.rows[0]
         if sampler.fresh_draws or sampler.one_by_one:
             changes = self._with_accepted(changes)
@@ -216,6 +217,7 @@ class Hearing:
         """The replacement as a decision; the sampler's memory stays as it is."""
         canvas, view = self.view.canvas, self.view
         start, end = int(canvas.prompt_length[0]), int(canvas.length[0])
+        given = canvas.given()
         commits, edits, remasks = [], [], []
         for position, token in sorted(replacement.tokens.items()):
             if not start <= position < end:
@@ -226,6 +228,9 @@ class Hearing:
             now = int(canvas.tokens[0, position])
             if token == now:
                 continue
+            if given is not None and given[0, position]:
+                self.settlement.failure = f"the constraint writes at {position}, which was given"
+                return
             if token == canvas.mask_id:
                 remasks.append(position)
             elif now == canvas.mask_id:

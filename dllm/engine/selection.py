@@ -81,7 +81,8 @@ def decide(
     canvas, guard = view.canvas, not sampler.may_commit_nothing
     drawn = [generator.get_state() for generator in canvas.generators]
     decision = sampler.select(view, state)
-    host = to_host(decision, positions, view.candidates.cpu().numpy(), guard)
+    given = None if view.given is None else view.given.cpu().numpy()
+    host = to_host(decision, positions, view.candidates.cpu().numpy(), guard, given)
     settled = [
         Settlement(changes, {name: value[b : b + 1] for name, value in host.updates.items()})
         for b, changes in enumerate(host.rows)

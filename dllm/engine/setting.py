@@ -136,6 +136,11 @@ class Setting:
                 f"{where}: gaps need a mask token; the {self.predictor.spec.family} model has none"
             )
         length = layout.length - len(prompt.tokens)
+        if self.sampler.decides_length:
+            raise ConfigError(
+                f"{where}: sampler={type(self.sampler).__name__} decides the length of the answer; "
+                "gaps are filled on a canvas of one length"
+            )
         if len(prompt.region) != length or layout.capacity != layout.length:
             raise ConfigError(
                 f"{where} has {len(prompt.region)} positions, "

@@ -211,6 +211,16 @@ class Canvas:
             & (index < self.length[:, None])
         )
 
+    def given(self) -> Bool[np.ndarray, "batch canvas"] | None:
+        """Positions of the generation regions that were no masks at the start; None = all were."""
+        if all(prompt.region is None for prompt in self.prompts):
+            return None
+        given = np.zeros(self.tokens.shape, dtype=bool)
+        for row, prompt in enumerate(self.prompts):
+            region, start = np.array(prompt.region or (), dtype=np.int64), len(prompt.tokens)
+            given[row, start : start + region.size] = region != self.mask_id
+        return given
+
     def in_block(self) -> Bool[np.ndarray, "batch canvas"]:
         """Positions of the current blocks, decided or not."""
         index = np.arange(self.capacity)

@@ -113,8 +113,10 @@ def to_host(
     positions: Int[np.ndarray, "batch rows"],
     candidates: Bool[np.ndarray, "batch rows"],
     guard: bool,
+    given: Bool[np.ndarray, "batch rows"] | None,
 ) -> HostDecision:
-    """Brings a decision to the host and enforces progress.
+    """Brings a decision to the host, without remasks and edits of given rows, and enforces
+    progress.
 
     With `guard`, a row that has candidates but does not commit more than it revokes gets its best
     candidates (highest score, then lowest position) committed as well: no loop can be endless.
@@ -124,6 +126,8 @@ def to_host(
     host = dict(zip(told, parts, strict=False))
     marked = dict(zip(decision.marks, parts[len(told) :], strict=True))
     commit, tokens, score = (host.pop(name) for name in ("commit", "tokens", "score"))
+    if given is not None:
+        host |= {name: host[name] & ~given for name in ("remask", "edit") if name in host}
     rows = []
     for b in range(len(positions)):
         chosen = commit[b].nonzero()[0]

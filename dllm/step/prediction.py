@@ -67,10 +67,21 @@ class View:
         return self.canvas.tensor(self.device).gather(1, self.positions.clamp(min=0))
 
     @cached_property
+    def given(self) -> Bool[Tensor, "batch rows"] | None:
+        """Rows of the answer that were no masks at the start: no decision changes them; None = all
+        were."""
+        given = self.canvas.given()
+        if given is None:
+            return None
+        given = torch.from_numpy(given).to(self.device)
+        return given.gather(1, self.positions.clamp(min=0)) & (self.positions >= 0)
+
+    @cached_property
     def decided(self) -> Bool[Tensor, "batch rows"]:
-        """Generated and committed rows, never prompt, never padding."""
+        """Generated and committed rows, never prompt, never given, never padding."""
         start = self.column(self.canvas.prompt_length)
-        return (self.positions >= start) & (self.tokens != self.canvas.mask_id)
+        decided = (self.positions >= start) & (self.tokens != self.canvas.mask_id)
+        return decided if self.given is None else decided & ~self.given
 
     def column(self, values: np.ndarray) -> Tensor:
         """A per-sequence host array as a [batch, 1] tensor on the view's device."""
