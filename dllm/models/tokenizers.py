@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,11 @@ _EMBEDDED = Path(__file__).parent / "tiny"
 """Tokenizers of this repository's own."""
 _PRIVATE = range(0xE000, 0xF8FF)
 """Characters without a meaning of their own (Unicode's private use area)."""
+_CLOCK = re.compile(r"""strftime_now\b(?:\(\s*(?P<quote>['"])(?P<form>.*?)(?P=quote)\s*\))?""")
+"""A template's call of the clock, with its format where that is written out."""
+_DIRECTIVE = re.compile(r"%[-_0^#E]*.", re.DOTALL)
+_DAYS = "aAbBhdejmyYCgGuUVwWxDFnt%"
+"""Directives of `strftime` that say no more than the day."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,23 @@ class Tokenizer:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise ConfigError(f"the chat template can't render the messages: {reason[0]}") from None
         return str(rendered)
+
+    @property
+    def day(self) -> str | None:
+        """Today, where the chat template writes the date into every prompt, else None.
+
+        Raises `ConfigError` for a template that asks for more than the day: no two prompts would
+        be the same.
+        """
+        template = str(self.template or self.base.chat_template or "")
+        for call in _CLOCK.finditer(template):
+            form = call["form"]
+            if form is None or any(part[-1] not in _DAYS for part in _DIRECTIVE.findall(form)):
+                raise ConfigError(
+                    f"the chat template asks for the time, {call[0]}...: only the date may be in a "
+                    "prompt, strftime_now('%Y-%m-%d')"
+                )
+        return date.today().isoformat() if _CLOCK.search(template) else None
 
     def chat(
         self, messages: Sequence[Message] | str, prefix: str = "", **options: Any

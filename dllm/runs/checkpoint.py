@@ -64,11 +64,14 @@ class Checkpoint:
     @cached_property
     def contents(self) -> dict[str, str]:
         """Hash of every file that can be read of checkpoint and adapter, whole: names, sizes
-        and times can all stay the same while the weights change."""
+        and times can all stay the same while the weights change. And the day, where the chat
+        template writes it into the prompts."""
         folders = [f for f in (self.folder, adapter_folder(self.options)) if f is not None]
         patterns = (*ALLOWED_FILES, "additional_chat_templates/*.jinja")
         files = {path for f in folders for pattern in patterns for path in f.glob(pattern)}
-        return {f"{p.parent.name}/{p.name}": file_hash(p) for p in sorted(files) if p.is_file()}
+        found = {f"{p.parent.name}/{p.name}": file_hash(p) for p in sorted(files) if p.is_file()}
+        day = self.tokenizer.day
+        return found if day is None else {**found, "day of the chat template": day}
 
     def warm_up(self, prompt: tuple[int, ...], rows: int) -> None:
         """One forward, so that thread pools and kernel selection are not charged to a sample."""

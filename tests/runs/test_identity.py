@@ -4,7 +4,9 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +14,8 @@ from omegaconf import OmegaConf
 from random_checkpoint import write_checkpoint
 
 from dllm.config import compose
+from dllm.errors import ConfigError
+from dllm.models import tokenizers
 from dllm.models.filter import FilterFacts, FilterNetwork, save_filter
 from dllm.runs.execute import execute
 from dllm.runs.folder import RunFolder
@@ -98,6 +102,28 @@ def test_every_file_of_the_model_counts(options: Options, tmp_path: Path) -> Non
     (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}!")
     marks.append(run(given).path.name)
     assert len(set(marks)) == 3
+
+
+def test_the_day_counts_where_the_chat_template_writes_it(
+    options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    text = "{{ strftime_now('%d %b %Y') }}{{ messages[0]['content'] }}"
+    given = options("sampler=threshold", "baseline=false", "limit=1", f"model.path={folder}")
+    (folder / "chat_template.jinja").write_text(text)
+    marks = []
+    for day in (1, 2, 2):
+        monkeypatch.setattr(
+            tokenizers, "date", SimpleNamespace(today=lambda d=day: date(2026, 5, d))
+        )
+        marks.append(run(given).path.name)
+    assert marks[0] != marks[1] == marks[2]
+    for finer in ("strftime_now('%d %f')", "strftime_now(form)", 'strftime_now("%c")'):
+        (folder / "chat_template.jinja").write_text(
+            f"{{{{ {finer} }}}}{{{{ messages[0].content }}}}"
+        )
+        with pytest.raises(ConfigError, match="the chat template asks for the time, strftime_now"):
+            run(given)
 
 
 def test_the_content_of_a_data_file_counts(options: Options, tmp_path: Path) -> None:
