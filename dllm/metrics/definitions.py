@@ -100,9 +100,11 @@ class SampleResult:
             return f"unfit, but of {len(self.tokens)} tokens"
         if self.correct and (self.failure or self.unparsed or self.unfit):
             return "correct, but failed, unparsed or unfit"
-        return (
-            f"committed={self.committed} in no step" if self.committed > self.steps == 0 else None
-        )
+        if self.committed > self.steps == 0:
+            return f"committed={self.committed} in no step"
+        if self.committed > self.forwards_of_all == 0:
+            return f"committed={self.committed} after no forward"
+        return None
 
     def row(self) -> dict[str, Any]:
         """Flat form for the tracker's table."""

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import typing
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import MISSING, asdict, fields
 from math import isfinite
@@ -245,28 +245,28 @@ class RunFolder:
         return [found[name] for name in samples]
 
     def repair(
-        self, wanted: Collection[str], vocabulary: int, traced: bool, alternatives: int = 0
+        self,
+        wrong: Callable[[SampleResult], str | None],
+        traced: bool,
+        alternatives: int = 0,
     ) -> list[str]:
         """Drops what can't be gone on with, so that it is decoded again: lines that are damaged,
-        contradict themselves, hold tokens outside the vocabulary or are of no wanted sample, and,
-        where traces are asked for, samples without one or with fewer alternatives in it. Returns
-        what to tell about it; what a kill leaves (a line or a trace cut off) is not worth a word.
+        contradict themselves or are `wrong`, and, where traces are asked for, samples without one
+        or with fewer alternatives in it. Returns what to tell about it; what a kill leaves (a line
+        or a trace cut off) is not worth a word.
         """
         kept: dict[str, SampleResult] = {}
         notes = []
         for number, line in enumerate(self._lines(), start=1):
             result = _parsed(line)
             if isinstance(result, SampleResult):
-                if result.id not in wanted:
-                    result = f"{result.id!r} is no sample of this run"
-                elif result.id in kept:
-                    result = f"a second line of {result.id!r}"
-                elif max(result.tokens, default=0) >= vocabulary:
-                    beyond = max(result.tokens)
-                    result = f"token {beyond} is outside the vocabulary of {vocabulary}"
-                else:
+                found = wrong(result)
+                if found is None and result.id in kept:
+                    found = f"a second line of {result.id!r}"
+                if found is None:
                     kept[result.id] = result
                     continue
+                result = found
             notes.append(f"{self._samples}, line {number}: {result}")
         traces = {trace.sample_id: trace for trace in self.traces() if trace.sample_id in kept}
         enough = {name for name, trace in traces.items() if trace.alternatives >= alternatives}

@@ -23,6 +23,7 @@ from dllm.runs.identity import Identity
 from dllm.runs.labels import label, task_name
 from dllm.runs.others import others
 from dllm.runs.parts import Parts
+from dllm.runs.plausible import check
 from dllm.runs.progress import Progress
 from dllm.runs.ranks import Ranks
 from dllm.runs.stopping import asked, finishing, stop_if_asked
@@ -119,8 +120,7 @@ class Run:
                 folder.clear()
             notes = folder.damaged(asdict(self.identity))
             folder.gather()
-            vocabulary, alternatives = self.checkpoint.spec.vocab_size, config.alternatives or 0
-            notes += folder.repair(self._order, vocabulary, config.trace, alternatives)
+            notes += folder.repair(self._plausible(), config.trace, config.alternatives or 0)
             missing, references = self._missing(), self._references(baseline)
             reused = len(self.samples) - len(missing)
             decoding = None
@@ -160,6 +160,12 @@ class Run:
         ranks.wait()
         _MADE_HERE.add(folder.path)
         return Finished(folder.path, results, folder.summary())
+
+    def _plausible(self) -> Callable[[SampleResult], str | None]:
+        """What is wrong with a sample that an earlier process has left."""
+        samples = {sample.id: sample for sample in self.samples}
+        checkpoint, length = self.checkpoint, self.config.gen_length
+        return check(samples, self.parts, checkpoint.spec, checkpoint.tokenizer, length)
 
     def _help(
         self, executor: Executor, ranks: Ranks, baseline: "Finished | Run | None"

@@ -12,8 +12,10 @@ from dllm import config as configuration
 from dllm.errors import ConfigError
 from dllm.metrics.definitions import Comparison, Summary
 from dllm.runs import run as run_module
+from dllm.runs.checkpoint import Checkpoint
 from dllm.runs.execute import execute
 from dllm.runs.folder import RunFolder
+from dllm.runs.parts import build_parts
 
 
 Options = Callable[..., list[str]]
@@ -153,6 +155,55 @@ def test_a_sample_that_contradicts_itself_is_decoded_again(options: Options, cap
     assert f"{path}, line 1: effective=" in capsys.readouterr().err
     again = {result.id: result.tokens for result in folder.samples()}
     assert len(again) == 2 and again[whole["id"]] == whole["tokens"]
+
+
+def test_a_line_that_can_not_be_this_sample_s_is_decoded_again(options: Options, capsys) -> None:
+    given = options("sampler=threshold", "baseline=false", "limit=2", "trace=false")
+    folder, _ = run(given)
+    path = folder.path / "samples.jsonl"
+    spec = Checkpoint(build_parts(configuration.compose(given)).model).spec
+    lines = path.read_text().splitlines(keepends=True)
+    whole = json.loads(lines[0])
+    tokens = whole["tokens"]
+    changes = {
+        "masks in an answer that did not fail": {"tokens": [spec.mask_id] * len(tokens)},
+        "1 masks in an answer": {"tokens": [*tokens[:-1], spec.mask_id]},
+        "3 tokens where gen_length=": {"tokens": tokens[:3]},
+        "is outside the vocabulary": {"tokens": [*tokens[:-1], spec.vocab_size]},
+        "after no forward": {"forwards": {}},
+        "task='other' is not the sample's": {"task": "other"},
+        "prompt='other' is not the sample's": {"prompt": "other"},
+        "output is not the text of its tokens": {"output": "other"},
+        "'z' is no sample of this run": {"id": "z"},
+    }
+    for words, change in changes.items():
+        path.write_text(json.dumps(whole | change) + "\n" + lines[1])
+        capsys.readouterr()
+        run(given)
+        (note,) = [x for x in capsys.readouterr().err.splitlines() if "decoded again" in x]
+        assert f"{path}, line 1: " in note and words in note
+        again = {result.id: result.tokens for result in folder.samples()}
+        assert len(again) == 2 and again[whole["id"]] == tokens
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["sampler=threshold", "eos=stop_after_block", "sampler.region.block_length=4"],
+        ["sampler=threshold", "eos=cut", "sampler.region.block_length=4"],
+        ["sampler=low_confidence", "sampler/region=growing", "sampler.region.initial_length=5"],
+        ["sampler=daedal", "sampler.region.initial_length=8"],
+        ["sampler=tccf", "sampler.final_gen_length=3", "sampler.base.region.block_length=8"],
+    ],
+)
+def test_what_was_decoded_is_kept(options: Options, capsys, given: list[str]) -> None:
+    small = [o for o in options() if "block_length" not in o]
+    given = [*small, *given, "baseline=false", "limit=2"]
+    run(given)
+    run_module._MADE_HERE.clear()
+    capsys.readouterr()
+    run(given)
+    assert "2 of 2 samples reused" in capsys.readouterr().err
 
 
 def test_a_task_that_cannot_give_so_many_samples_is_refused(options: Options) -> None:
