@@ -97,7 +97,7 @@ class Deer(Sampler):
             StateField("draft", ("canvas",), torch.int64, fill=-1),
             # Row of `q` that the draft at a position was drawn from.
             StateField("rank", ("canvas",), torch.int64),
-            # [batch, draft_length, vocab] from the first draft on.
+            # [batch, longest draft, vocab] from the first draft on.
             StateField("q", (0, 0), torch.float64),
             StateField("drafted", (), torch.bool),
         )
@@ -166,9 +166,13 @@ class Deer(Sampler):
         state["draft"] = view.on_canvas(tokens, state["draft"].masked_fill(asks, -1))
         number = torch.arange(tokens.shape[1], device=view.device).expand_as(tokens)
         state["rank"] = view.on_canvas(number, state["rank"])
-        q = F.pad(q, (0, 0, 0, self.draft_length - q.shape[1]))
         earlier = state["q"]
-        state["q"] = q.where(asks[..., None], earlier) if earlier.shape == q.shape else q
+        if earlier.shape[2]:
+            # Drafts that are kept may be longer, or shorter, than the new ones.
+            longest = max(q.shape[1], earlier.shape[1])
+            q, earlier = (F.pad(one, (0, 0, 0, longest - one.shape[1])) for one in (q, earlier))
+            q = q.where(asks[..., None], earlier)
+        state["q"] = q
         state["drafted"] = state["drafted"] | asks[:, 0]
 
     def select(self, view: View, state: SamplerState) -> Decision:

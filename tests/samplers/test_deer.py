@@ -89,6 +89,14 @@ def test_greedy_output_is_the_verifier_s(drafter: str, length: int, on_reject: s
         assert tuple(outcome.tokens for outcome in outcomes) == own_decoding()
 
 
+@pytest.mark.parametrize("on_reject", ["break", "continue"])
+def test_a_draft_is_no_longer_than_what_is_open(on_reject: str) -> None:
+    """Whatever was asked for: memory is taken for the drafts that there are."""
+    rule = deer("draft_length=100000000", f"on_reject={on_reject}")
+    outcomes = drafted(rule, PROMPTS, DRAFTERS["causal"], batch_size=4)
+    assert tuple(outcome.tokens for outcome in outcomes) == own_decoding()
+
+
 def test_forwards_of_both_models_are_counted() -> None:
     for on_reject in ("break", "continue"):
         rule = deer("draft_length=4", f"on_reject={on_reject}")
