@@ -245,12 +245,12 @@ def _decoder(model: Checkpoint, sampler: str | Sampler, config: DictConfig) -> D
 def _prompts(model: Checkpoint, given: Sequence[Prompted], gen_length: int) -> Iterator[Prompt]:
     """Texts and chats are the samples that `task=prompts` makes of them, so that the same draws
     are made."""
-    if isinstance(given, str) or not isinstance(given, Sequence):
+    if isinstance(given, str | bytes | bytearray) or not isinstance(given, Sequence):
         raise ConfigError(f"prompts={given!r} must be a list of prompts")
     given = [_plain(prompt) for prompt in given]
     ids = [_are_ids(prompt) for prompt in given]
-    # An empty text in place of ids keeps the numbers, and thereby the draws, of the others.
-    texts = ["" if known else prompt for prompt, known in zip(given, ids, strict=True)]
+    # As a text the ids give a sample its own draws, whatever stands before it.
+    texts = [str(prompt) if known else prompt for prompt, known in zip(given, ids, strict=True)]
     samples = Prompts.of(texts)  # type: ignore[arg-type]
     for prompt, sample, known in zip(given, samples, ids, strict=True):
         tokens = prompt if known else encoded(model.tokenizer, sample)
@@ -263,9 +263,8 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple, range)) else value
 
 
 def _are_ids(prompt: Any) -> bool:
-    is_list = isinstance(prompt, Sequence) and not isinstance(prompt, str)
-    return is_list and bool(prompt) and all(type(token) is int for token in prompt)
+    return isinstance(prompt, list) and bool(prompt) and all(type(token) is int for token in prompt)

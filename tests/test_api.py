@@ -125,7 +125,19 @@ def test_the_same_errors(call: dict, message: str, tiny: Checkpoint) -> None:
 
 
 @pytest.mark.parametrize(
-    "prompts", ["copy: Anna", [[{"role": "user"}]], [5], [[]], None, 5, iter(TEXTS), [[True, 5]]]
+    "prompts",
+    [
+        "copy: Anna",
+        [[{"role": "user"}]],
+        [5],
+        [[]],
+        None,
+        5,
+        iter(TEXTS),
+        [[True, 5]],
+        b"a",
+        [b"ab"],
+    ],
 )
 def test_prompts_that_are_none(prompts, tiny: Checkpoint) -> None:
     with pytest.raises(ConfigError, match="prompts"):
@@ -136,6 +148,14 @@ def test_prompts_that_are_none(prompts, tiny: Checkpoint) -> None:
 def test_ids_outside_of_the_vocabulary(ids: list[int], tiny: Checkpoint) -> None:
     with pytest.raises(ConfigError, match=r"token id .* is outside the vocabulary \[0, 854\)"):
         dllm.generate(tiny, [ids])
+
+
+def test_draws_depend_on_the_prompt_not_on_its_place(tiny: Checkpoint) -> None:
+    prompts = [*TEXTS[:2], tiny.tokenizer.chat(TEXTS[0])]
+    given = {"sampler/proposer": "gumbel"}
+    tokens = [a.tokens for a in dllm.generate(tiny, prompts, "threshold", **given)]
+    other = [a.tokens for a in dllm.generate(tiny, prompts[::-1], "threshold", **given)]
+    assert tokens == other[::-1]
 
 
 def test_ids_of_any_library(tiny: Checkpoint) -> None:
@@ -176,7 +196,8 @@ def test_gaps_of_a_prompt_are_filled(tiny: Checkpoint, sampler: str, cache: str)
     written = {p for step in holed_answer.trace.steps for p in step.positions}
     assert written == {i for i, token in enumerate(region) if token == mask}
     # Nothing changes for its neighbour without gaps, nor for the prompt alone.
-    assert plain == dllm.generate(tiny, [ids, ids], sampler, **{**given, "infill": False})[1]
+    other = ids[1:]  # another prompt at the side
+    assert plain == dllm.generate(tiny, [other, ids], sampler, **{**given, "infill": False})[1]
     *_, last = dllm.stream(tiny, [holed], sampler, **given)
     assert last.result is not None and last.result.tokens == holed_answer.tokens
 

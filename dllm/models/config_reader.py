@@ -4,6 +4,7 @@ Every family reader goes through this, so that a quantised checkpoint, a scaled 
 a mask id outside the vocabulary is refused the same way everywhere.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -92,7 +93,7 @@ class CheckpointConfig:
         return value
 
     def number(self, key: str) -> float:
-        """A number > 0."""
+        """A finite number > 0."""
         return _positive(self[key], f"{self.source}: {key}")
 
     def head_dim(self, width: int, heads: int) -> int:
@@ -198,6 +199,11 @@ def _id(value: Any, what: str) -> int:
 
 
 def _positive(value: Any, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise ConfigError(f"{what}={value!r} is not a number > 0")
-    return float(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    try:
+        number = float(value) if is_number else 0.0
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf
+    if not 0 < number < math.inf:
+        raise ConfigError(f"{what}={value!r} is not a finite number > 0")
+    return number

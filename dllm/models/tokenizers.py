@@ -171,15 +171,18 @@ def load_tokenizer(folder: str | Path, chat_format: str = "plain") -> Tokenizer:
     folder = Path(folder)
     config = read_optional(folder / "tokenizer_config.json")
     _check_types(folder / "tokenizer_config.json", config)
-    for name in ("special_tokens_map.json", "added_tokens.json"):
-        read_optional(folder / name)
+    read_optional(folder / "special_tokens_map.json")
+    added = read_optional(folder / "added_tokens.json")
     base = _base(folder, config)
-    for token_id, fields in config.get("added_tokens_decoder", {}).items():
-        given = base.convert_tokens_to_ids(fields["content"])
-        if given != int(token_id):
+    listed = config.get("added_tokens_decoder", {}).items()
+    for file, content, token_id in (
+        *(("tokenizer_config.json", fields["content"], int(key)) for key, fields in listed),
+        *(("added_tokens.json", content, token_id) for content, token_id in added.items()),
+    ):
+        given = base.convert_tokens_to_ids(content)
+        if given != token_id:
             raise ConfigError(
-                f"{folder / 'tokenizer_config.json'}: token {fields['content']!r} gets the id "
-                f"{given}, not {token_id}"
+                f"{folder / file}: token {content!r} gets the id {given}, not {token_id!r}"
             )
     if base.chat_template == "":
         raise ConfigError(

@@ -1,6 +1,7 @@
 """The user's own prompts: one text, or a file of them, graded where there is an answer."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,8 @@ class Prompts(Task):
     def of(cls, prompts: Sequence[str | Sequence[Mapping[str, str]]]) -> list[Sample]:
         """Samples of texts and chats that are in memory already, as a file of them gives them."""
         rows = [{"prompt" if isinstance(p, str) else "messages": p} for p in prompts]
-        return [_sample(row, number, f"prompts[{number}]") for number, row in enumerate(rows)]
+        seen: Counter[_Chat] = Counter()
+        return [_sample(row, seen, f"prompts[{number}]") for number, row in enumerate(rows)]
 
     def samples(self, split: Split, limit: int | None = None, seed: int = 0) -> list[Sample]:
         """In the order of the file, whatever the split and the seed."""
@@ -71,8 +73,9 @@ class Prompts(Task):
         rows = read_lines(path, "task.path")
         if not rows:
             raise ConfigError(f"task.path={path} holds no prompt")
+        seen: Counter[_Chat] = Counter()
         found = [
-            _sample(row, number, f"task.path={path}: entry {number + 1}")
+            _sample(row, seen, f"task.path={path}: entry {number + 1}")
             for number, row in enumerate(rows)
         ]
         if len({sample.id for sample in found}) < len(found):
@@ -84,8 +87,10 @@ class Prompts(Task):
         return Grade(correct=None if grade is None else GRADES[grade](sample.answer, text))
 
 
-def _sample(row: Row, number: int, where: str) -> Sample:
-    """Raises `ConfigError` beginning with `where` for fields that are missing, unknown or of the
+def _sample(row: Row, seen: "Counter[_Chat]", where: str) -> Sample:
+    """`seen` counts the chats so far: the same one again is another sample.
+
+    Raises `ConfigError` beginning with `where` for fields that are missing, unknown or of the
     wrong kind."""
     for name in row:
         if name not in FIELDS:
@@ -108,8 +113,11 @@ def _sample(row: Row, number: int, where: str) -> Sample:
     elif row.get("grade") is not None:
         raise ConfigError(f"{where}: grade={row['grade']!r} needs an answer")
     name = row.get("id")
+    if name is None:
+        name = content_id("prompts", f"{seen[chat]}\n{chat}")
+        seen[chat] += 1
     return Sample(
-        str(name) if name is not None else content_id("prompts", f"{number}\n{chat}"),
+        str(name),
         "prompts",
         chat.prompt,
         str(row.get("answer") or ""),

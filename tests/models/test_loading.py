@@ -213,8 +213,10 @@ def test_config_errors(tmp_path: Path) -> None:
         ({"mask_token_id": 95, "hidden_act": "gelu"}, ["hidden_act='gelu'", "needs 'silu'"]),
         ({"hidden_act": "silu", "use_sliding_window": True}, ["use_sliding_window=True"]),
         ({"use_sliding_window": False, "rms_norm_eps": "1e-6"}, ["rms_norm_eps='1e-6'"]),
-        ({"rms_norm_eps": 1e-6, "rope_theta": 0}, ["rope_theta=0 is not a number > 0"]),
-        ({"rope_theta": 1e6, "head_dim": 15}, ["15 rotary dimensions"]),
+        ({"rms_norm_eps": 1e-6, "rope_theta": 0}, ["rope_theta=0 is not a finite number > 0"]),
+        ({"rms_norm_eps": 1e-6, "rope_theta": float("inf")}, ["rope_theta=inf is not a finite"]),
+        ({"rms_norm_eps": float("nan"), "rope_theta": 1e4}, ["rms_norm_eps=nan is not a finite"]),
+        ({"rope_theta": 1e6, "rms_norm_eps": 1e-6, "head_dim": 15}, ["15 rotary dimensions"]),
         ({"head_dim": None, "num_attention_heads": 5}, ["5 heads do not divide the width 48"]),
     ):
         edit_config(tmp_path, **changes)

@@ -96,6 +96,10 @@ def test_tokens_that_only_the_config_lists(tmp_path: Path) -> None:
     write_fast(tmp_path, added_tokens_decoder={"300": {"content": "<|late|>"}})
     with pytest.raises(ConfigError, match=r"'<\|late\|>' gets the id 260, not 300"):
         load_tokenizer(tmp_path)
+    write_fast(tmp_path)
+    (tmp_path / "added_tokens.json").write_text('{"<zz>": 3}')
+    with pytest.raises(ConfigError, match=r"added_tokens.json: token '<zz>' gets the id .*, not 3"):
+        load_tokenizer(tmp_path)
 
 
 def test_unreadable_folders(tmp_path: Path) -> None:

@@ -24,6 +24,13 @@ CHAT = [
 ]
 
 
+def test_an_id_does_not_depend_on_the_line(tmp_path: Path) -> None:
+    rows = [{"prompt": "a"}, {"prompt": "b"}, {"prompt": "a"}, {"messages": CHAT}]
+    ids = [[s.id for s in task(tmp_path, *r).samples("test")] for r in (rows, rows[::-1])]
+    assert sorted(ids[0]) == sorted(ids[1]) and len(set(ids[0])) == 4
+    assert ids[0][0] == ids[1][1] and ids[0][1] == ids[1][2] and ids[0][3] == ids[1][0]
+
+
 def test_a_text_and_a_chat(tmp_path: Path) -> None:
     text, chat = task(tmp_path, {"prompt": "Hi"}, {"messages": CHAT, "id": 7}).samples("test")
     assert text.messages == [{"role": "user", "content": "Hi"}]
