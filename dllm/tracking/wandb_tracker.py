@@ -216,6 +216,7 @@ def _check_environment() -> None:
     except ValidationError as error:
         first = error.errors()[0]
         name = f"WANDB_{first['loc'][0]}".upper()
+        name = name if name in os.environ else name.replace("_RUN_", "_")  # WANDB_TAGS
         raise ConfigError(f"{name}={os.environ.get(name)}: {first['msg']}") from None
     except UsageError as error:
         raise ConfigError(f"a WANDB_... variable of the environment: {error}") from None

@@ -19,7 +19,7 @@ from dllm.report.exhibits import exhibits
 from dllm.runs.execute import execute
 from dllm.runs.folder import RunFolder
 from dllm.tracking.tracker import RunInfo
-from dllm.tracking.wandb_tracker import WandbTracker
+from dllm.tracking.wandb_tracker import WandbTracker, _check_environment
 from dllm.training.execute import execute as train
 
 
@@ -426,3 +426,11 @@ def test_tracking_nothing_imports_nothing(options: Callable[..., list[str]]) -> 
     given = options("limit=1", "baseline=false")
     result = subprocess.run([sys.executable, "-c", program, *given], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_tags_of_the_environment_are_named_as_they_are_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WANDB_TAGS", " , ,")
+    with pytest.raises(ConfigError, match="WANDB_TAGS= , ,"):
+        _check_environment()
