@@ -5,7 +5,8 @@ q_i given what is committed; one forward of an autoregressive model gives p_i of
 Draft i is accepted with probability min(1, p_i / q_i); the first that is not is replaced by a token
 of norm(max(0, p_i - q_i)) (Eq. 5-6). Greedy proposals are the limit: accepted while equal to the
 verifier's first choice. What comes out is distributed as the verifier's own decoding with the same
-proposer, whatever the drafter is; a drafter's cache may be inexact.
+proposer, whatever the drafter is; a drafter's cache may be inexact. Under a constraint p_i is of
+the tokens that it lets stand behind the drafts before.
 
 The paper's Algorithm 1 goes on behind a rejection (`on_reject: continue`), which is exact because
 q_i does not depend on the drafts before it, and costs one more verification each time. Read to the
@@ -39,7 +40,7 @@ from dllm.step.prediction import View
 from dllm.step.sampler import Sampler
 from dllm.step.state import SamplerState, StateField
 from samplers.parts.checks import not_below
-from samplers.parts.speculation import check_proposer, drawn, verified
+from samplers.parts.speculation import allowed, check_proposer, drawn, verified
 
 
 SEPARATOR = "<|sep|>"
@@ -154,7 +155,7 @@ class Deer(Sampler):
     def observe(self, view: View, state: SamplerState) -> None:
         if not self._drafts(view):
             return
-        q = self._probabilities(view, self.separator)
+        q = self._probabilities(view, view.logits.clone(), self.separator)
         tokens = q.argmax(dim=-1)
         if self.draft == "argmax":
             q = F.one_hot(tokens, q.shape[-1]).double()
@@ -179,7 +180,7 @@ class Deer(Sampler):
         at = view.positions.clamp(min=0)
         draft = state["draft"].gather(1, at).where(view.positions >= 0, -1)
         rank = state["rank"].gather(1, at)[..., None].expand(-1, -1, state["q"].shape[2])
-        p = self._probabilities(view)
+        p = self._probabilities(view, allowed(view, draft))
         # The row behind the drafts has none: q = 0.
         q = state["q"].gather(1, rank) * (draft >= 0)[..., None]
         return verified(view, p, q, draft)
@@ -192,11 +193,13 @@ class Deer(Sampler):
         return bool(((read == view.canvas.mask_id) | (view.positions < 0)).all())
 
     def _probabilities(
-        self, view: View, separator: str | int | None = None
+        self,
+        view: View,
+        logits: Float[Tensor, "batch rows vocab"],
+        separator: str | int | None = None,
     ) -> Float[Tensor, "batch rows vocab"]:
-        """What the proposer would draw from, of either model; a mask is no token of an answer. A
-        separator may be one of the verifier's: only drafts are without it."""
-        logits = view.logits.clone()
+        """What the proposer would draw from, of either model; writes into `logits`. A mask is no
+        token of an answer; a separator may be one of the verifier's: only drafts are without it."""
         if view.canvas.mask_id >= 0:
             logits[..., view.canvas.mask_id] = -torch.inf
         if isinstance(separator, int):

@@ -24,7 +24,7 @@ from dllm.step.prediction import View
 from dllm.step.sampler import Sampler
 from dllm.step.state import SamplerState
 from samplers.parts.checks import not_below
-from samplers.parts.speculation import check_proposer, verified
+from samplers.parts.speculation import allowed, check_proposer, verified
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class PromptLookup(Sampler):
         assert view.branches is not None
         draft = view.branches[:, 0].gather(1, view.positions.clamp(min=0))
         draft = draft.where((view.positions >= 0) & (draft != view.canvas.mask_id), -1)
-        logits = view.logits.clone()
+        logits = allowed(view, draft)
         # A mask is no token of an answer.
         logits[..., view.canvas.mask_id] = -float("inf")
         p = self.proposer.distribution(logits)  # type: ignore[attr-defined]

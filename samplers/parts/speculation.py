@@ -65,6 +65,27 @@ def drawn(
     return (cumulated <= at[..., None]).sum(dim=-1)
 
 
+def allowed(view: View, drafted: Int[Tensor, "batch rows"]) -> Float[Tensor, "batch rows vocab"]:
+    """The target's logits of what a constraint lets stand, each row's with the drafts before it in
+    place, up to the first draft that it refuses: taken back one by one, drafts and residual would
+    not be those of the target under the constraint."""
+    logits = view.logits.clone()
+    for row, legality in enumerate(view.canvas.legality):
+        if legality is None:
+            continue
+        canvas = view.canvas.take(row)
+        for index, position in enumerate(view.positions[row].tolist()):
+            known = canvas.allowed(0, position) if position >= 0 else None
+            if known is not None:
+                refused = torch.from_numpy(~known).to(logits.device)
+                logits[row, index, : len(known)].masked_fill_(refused, -torch.inf)
+            draft = int(drafted[row, index])
+            if draft < 0 or logits[row, index, draft].isneginf():
+                break
+            canvas.tokens[0, position] = draft
+    return logits
+
+
 def verified(
     view: View,
     p: Float[Tensor, "batch rows vocab"],
