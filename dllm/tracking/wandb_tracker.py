@@ -213,12 +213,16 @@ def _check_environment() -> None:
 
     try:
         wandb.Settings().update_from_env_vars(dict(os.environ))
+        if "WANDB_SERVICE" in os.environ:
+            from wandb.sdk.lib.service import service_token
+
+            service_token.from_env()
     except ValidationError as error:
         first = error.errors()[0]
         name = f"WANDB_{first['loc'][0]}".upper()
         name = name if name in os.environ else name.replace("_RUN_", "_")  # WANDB_TAGS
         raise ConfigError(f"{name}={os.environ.get(name)}: {first['msg']}") from None
-    except UsageError as error:
+    except (UsageError, ValueError) as error:
         raise ConfigError(f"a WANDB_... variable of the environment: {error}") from None
 
 

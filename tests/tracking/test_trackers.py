@@ -434,3 +434,9 @@ def test_tags_of_the_environment_are_named_as_they_are_set(
     monkeypatch.setenv("WANDB_TAGS", " , ,")
     with pytest.raises(ConfigError, match="WANDB_TAGS= , ,"):
         _check_environment()
+
+
+def test_a_service_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_SERVICE", "x")
+    with pytest.raises(ConfigError, match="WANDB_SERVICE='x'"):
+        _check_environment()
