@@ -33,12 +33,12 @@ def _run(options: argparse.Namespace) -> int:
     from rich.table import Table
 
     from dllm.metrics.bits import LIMITS
-    from dllm.report.bits import RunBits, information_per_round
+    from dllm.report.bits import RunBits, information_per_round, told_apart
     from dllm.runs.folder import RunFolder
 
     if options.picture is not None and options.picture.suffix != ".png":
         raise ConfigError(f"--picture {options.picture} must end with .png")
-    runs = [RunBits.of(RunFolder(path)) for path in options.runs]
+    runs = told_apart([RunBits.of(RunFolder(path)) for path in options.runs])
     table = Table("run", "n", "rounds", "bits", "effective bits", "bits/round")
     for name in ("forced", "bound", "efficiency"):
         table.add_column(name)
@@ -69,6 +69,14 @@ def _run(options: argparse.Namespace) -> int:
             "one by one = bits of the same path, one token per forward; correlation = bits more"
         )
     for run in runs:
+        if run.wanted is not None and run.samples < run.wanted:
+            console.print(f"{run.label}: {run.samples} of {run.wanted} samples")
+        if run.unscored:
+            console.print(
+                f"{run.label}: score_sequential=true has no bits one by one for {run.unscored} of "
+                f"{len(run.sequences)} samples: their paths took tokens back, changed or moved "
+                "them, or had several stages"
+            )
         if run.unknown:
             console.print(f"{run.label}: {run.unknown} tokens that no forward predicted, left out")
     console.print("\n".join(LIMITS))

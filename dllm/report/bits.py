@@ -1,19 +1,21 @@
 """The bits of a finished run, round by round, from its traces."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Self
 
 import numpy as np
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from dllm.config import build
+from dllm.config import build, choices
 from dllm.errors import ConfigError
 from dllm.metrics.bits import Bound, Budget, Round, bits
 from dllm.runs.folder import RunFolder
+from dllm.runs.labels import label, option_of, task_name
 from dllm.step.plan import ForwardKind
 from dllm.step.sampler import Sampler
 from dllm.step.trace import Step, Trace
@@ -87,7 +89,16 @@ class RunBits:
     """All sequences of a run. Totals, not means of ratios."""
 
     label: str
+    task: str
+    mark: str
+    """Name of the folder."""
     sequences: list[SequenceBits]
+    samples: int
+    """Finished ones."""
+    wanted: int | None
+    """Samples of the whole run; None = not known."""
+    unscored: int
+    """Sequences that were to be predicted token by token and could not be."""
 
     @classmethod
     def of(cls, folder: RunFolder) -> Self:
@@ -98,29 +109,39 @@ class RunBits:
         try:
             config = folder.config()
             sampler = build(config.sampler, "sampler", bool(config.get("allow_external")), Sampler)
-            budget = sampler.budget()
+            budget, task = sampler.budget(), task_name(config)
         except (TypeError, AttributeError, ValueError, OmegaConfBaseException) as error:
             told = str(error).splitlines()[0]
             place = path / "config.yaml"
             raise ConfigError(told if str(place) in told else f"{place}: {told}") from None
-        effective = {s.id: s.effective for s in folder.samples() if not s.unfit}
+        samples = folder.samples()
+        effective = {s.id: s.effective for s in samples if not s.unfit}
         if not effective:
             raise ConfigError(f"{path} has no finished samples")
         if not (path / "traces.jsonl.gz").exists():
             raise ConfigError(f"{path} has no traces: decode with trace=true")
         traces = folder.traces_of(effective.keys())
-        label = path.parent.name
+        name, wanted = _label(folder, config), config.get("limit")
         if (path / "summary.json").exists():
-            label = folder.summary().get("label")
-            if not isinstance(label, str):
-                raise ConfigError(f"{path / 'summary.json'} is no run's summary: it has no label")
+            summary = folder.summary()
+            name, metrics = summary.get("label"), summary.get("metrics")
+            if not isinstance(name, str) or not isinstance(metrics, dict) or "n" not in metrics:
+                lacking = "metrics" if isinstance(name, str) else "label"
+                raise ConfigError(
+                    f"{path / 'summary.json'} is no run's summary: it has no {lacking}"
+                )
+            wanted = metrics["n"] + summary.get("missing", 0)
         try:
             found = [SequenceBits.of(trace, effective[trace.sample_id], budget) for trace in traces]
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}, decode again: trace=true overwrite=true") from None
         if not any(one.rounds for one in found):
             raise ConfigError(f"{path}: its traces hold no round in which anything was decided")
-        return cls(label, found)
+        unscored = 0
+        if config.get("score_sequential"):
+            unscored = sum(trace.sequential is None for trace in traces)
+        mark = path.resolve().name
+        return cls(name, task, mark, found, len(samples), wanted, unscored)
 
     @property
     def rounds(self) -> float:
@@ -186,6 +207,25 @@ class RunBits:
 
     def _mean(self, of) -> float:
         return sum(map(of, self.sequences)) / len(self.sequences)
+
+
+def _label(folder: RunFolder, config: DictConfig) -> str:
+    """Of a run that has no summary."""
+    known, name = choices("sampler"), folder.path.resolve().parent.name
+    if name not in known:
+        name, _ = option_of("sampler", config.sampler)
+    return label(config, name) if name in known else name
+
+
+def told_apart(runs: Sequence[RunBits]) -> list[RunBits]:
+    """The runs with labels that say the task where there are several, and the folder where nothing
+    else tells two of them apart."""
+    several = len({run.task for run in runs}) > 1
+    labels = [f"{run.label}, {run.task}" if several else run.label for run in runs]
+    return [
+        replace(run, label=name if labels.count(name) == 1 else f"{name} {run.mark}")
+        for run, name in zip(runs, labels, strict=True)
+    ]
 
 
 def information_per_round(runs: list[RunBits], path: Path) -> None:

@@ -128,11 +128,17 @@ class RunFolder:
         self._replace("identity.json", json.dumps(identity, indent=2) + "\n")
 
     def config(self) -> DictConfig:
-        """Raises `ConfigError` where it can't be read."""
+        """Raises `ConfigError` where it can't be read, and where it is not what was decoded."""
         path = self.path / "config.yaml"
         config = _configuration(path)
         if lacking := sorted({"sampler", "task", "model", "cache", "constraint"} - config.keys()):
             raise ConfigError(f"{path} is no run's configuration: it lacks {', '.join(lacking)}")
+        known = (self.path / "identity.json").exists()
+        if known and _fingerprint(path) != self.identity().get("configuration"):
+            raise ConfigError(
+                f"{path} is not the configuration that identity.json names: the run's own command "
+                "writes it anew"
+            )
         return config
 
     def write_config(self, text: str) -> None:

@@ -14,7 +14,7 @@ from written_runs import write_run
 
 from dllm.errors import ConfigError
 from dllm.models.spec import NO_MASK
-from dllm.report.bits import RunBits, SequenceBits
+from dllm.report.bits import RunBits, SequenceBits, told_apart
 from dllm.report.cells import Cell, measure
 from dllm.report.columns import COLUMNS
 from dllm.report.tables import COLUMNS as COLUMNS_OF_RUNS
@@ -148,6 +148,53 @@ def test_tokens_one_by_one(
         measure(options("sampler=deer", "trace=true", "score_sequential=true"))
 
 
+def test_paths_that_can_not_be_taken_one_by_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """What was asked for and is not there has a reason."""
+    folder = written(tmp_path, "score_sequential=true")
+    first, second = folder.traces()
+    first = replace(first, sequential=[0.5, 0.9])
+    second.steps.append(step(0, 0.9, first=2, remasked=[0]))
+    (folder.path / "traces.jsonl.gz").write_bytes(pack_traces([first]) + pack_traces([second]))
+    assert main([str(folder.path)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "threshold: score_sequential=true has no bits one by one for 1 of 2 samples" in said
+    assert "took tokens back" in said
+
+
+def test_labels_say_what_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The task where there are several, whatever else the folder where labels are alike."""
+    one, other, third = (
+        written(tmp_path, *options)
+        for options in (["task=listops"], ["task=latin"], ["task=listops", "score_sequential=true"])
+    )
+    (one.path / "summary.json").unlink()
+    assert told_apart([RunBits.of(one)])[0].label == "threshold"
+    found = [run.label for run in told_apart([RunBits.of(one), RunBits.of(other)])]
+    assert found == ["threshold, listops", "threshold, latin"]
+    found = [run.label for run in told_apart([RunBits.of(one), RunBits.of(third)])]
+    assert found == [f"threshold {one.path.name}", f"threshold {third.path.name}"]
+    link = tmp_path / "latest"
+    link.symlink_to(one.path)
+    assert RunBits.of(RunFolder(link)).label == "threshold"
+
+
+def test_an_incomplete_run_and_a_doubled_trace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = written(tmp_path)
+    traces, samples = folder.path / "traces.jsonl.gz", folder.path / "samples.jsonl"
+    whole = RunBits.of(folder)
+    traces.write_bytes(traces.read_bytes() + pack_traces(folder.traces()[:1]))
+    assert RunBits.of(folder) == whole
+    assert main([str(folder.path)]) == 0
+    assert "of 2 samples" not in capsys.readouterr().out
+    samples.write_text(samples.read_text().splitlines()[0] + "\n")
+    assert main([str(folder.path)]) == 0
+    assert capsys.readouterr().out.count("threshold: 1 of 2 samples") == 1
+
+
 def test_the_run_table_shows_bits(
     run: Callable[..., RunFolder], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -187,10 +234,10 @@ def test_runs_without_what_is_needed(
         SequenceBits.of(Trace("a", 4, 0, [replace(step(0, 0.5), probabilities=[])]), 4, None)
 
 
-def written(root: Path) -> RunFolder:
+def written(root: Path, *options: str) -> RunFolder:
     """A run of two samples with traces, not decoded."""
     samples = [sample("a"), sample("b")]
-    folder = RunFolder(write_run(root, "threshold", samples, "trace=true"))
+    folder = RunFolder(write_run(root, "threshold", samples, "trace=true", *options))
     traces = [Trace(one.id, 4, 0, [step(0, 0.5, 0.9, opened=(0, 4))]) for one in samples]
     (folder.path / "traces.jsonl.gz").write_bytes(b"".join(pack_traces([t]) for t in traces))
     return folder
@@ -316,6 +363,9 @@ def test_files_of_a_run_that_are_damaged(
 
     config = folder.path / "config.yaml"
     fine = config.read_text()
+    config.write_text(fine.replace("threshold: 0.9", "threshold: 0.8"))
+    assert "is not the configuration that identity.json names" in refused(folder, capsys)
+    (folder.path / "identity.json").unlink()
     for text in (
         "a: [",
         "- 1",
