@@ -77,6 +77,15 @@ SCHEMAS: list[tuple[Any, list[Any], list[Any]]] = [
         [["a", "a"]],
     ),
     ({"type": "object", "minProperties": 1}, [{"a": 1}], [{}]),
+    ({"type": "string", "minLength": 2.0, "maxLength": 2.0}, ["ab"], ["a", "abc"]),
+    ({"type": "array", "minItems": 1.0, "maxItems": 1.0}, [[1]], [[], [1, 2]]),
+    ({"type": "object", "minProperties": 1.0, "maxProperties": 1.0}, [{"a": 1}], [{}]),
+    (
+        {"type": "array", "contains": {"const": 1}, "minContains": 2.0, "maxContains": 2.0},
+        [[1, 1]],
+        [[1], [1, 1, 1]],
+    ),
+    ({"$ref": "#/$defs/a", "$defs": {"a": {"type": "string", "maxLength": 1.0}}}, ["a"], ["ab"]),
     ({"type": "object", "maxProperties": 1}, [{}, {"a": 1}], [{"a": 1, "b": 2}]),
     (
         {

@@ -11,7 +11,7 @@ from typing import Any
 from dllm import judging
 from dllm.clock import NEVER, Deadline
 from dllm.constraints.errors import GrammarError
-from dllm.constraints.json_schema.keywords import STANDARD, UNDERSTOOD, malformed
+from dllm.constraints.json_schema.keywords import COUNTS, STANDARD, UNDERSTOOD, is_count, malformed
 
 
 _ONE = (
@@ -173,7 +173,7 @@ class Draft:
 
     def read(self, schema: Any, where: str, ignore_unknown: bool) -> Any:
         """The schema with what the draft reads: no siblings of `$ref` up to draft 7, no keywords of
-        other drafts, and numbers as open bounds.
+        other drafts, numbers as open bounds, and counts as integers.
 
         Raises `GrammarError` for the latter unless `ignore_unknown`.
         """
@@ -202,6 +202,8 @@ class Draft:
                     name: self.read(one, f"{here}/{name}", ignore_unknown)
                     for name, one in value.items()
                 }
+            elif keyword in COUNTS and is_count(value):
+                value = int(value)
             found[keyword] = value
         if not self._knows("const"):  # draft 4: an open bound is a closed one with a mark
             for mark, bound in _BOUNDS:

@@ -92,7 +92,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_count(value: Any) -> bool:
+def is_count(value: Any) -> bool:
     return _is_number(value) and value >= 0 and value == int(value)
 
 
@@ -112,7 +112,7 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, Mapping)
 
 
-_COUNT = _is_count, "a whole number >= 0"
+_COUNT = is_count, "a whole number >= 0"
 _TEXT = _is_text, "a text"
 _SCHEMA = (lambda value: isinstance(value, Mapping | bool)), "a schema"
 _SCHEMAS = (lambda value: bool(value) and _are_schemas(value)), "a list of schemas"
@@ -138,6 +138,7 @@ _SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "dependentRequired": _OBJECT,
     "dependentSchemas": _OBJECT,
     "minContains": _COUNT,
+    "maxContains": _COUNT,
     "minProperties": _COUNT,
     "maxProperties": _COUNT,
     "minItems": _COUNT,
@@ -155,6 +156,10 @@ _SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "multipleOf": (_is_number, "a number"),
 }
 """What the values of keywords have to be."""
+
+
+COUNTS = frozenset(keyword for keyword, shape in _SHAPES.items() if shape is _COUNT)
+"""Keywords that count; drafts from 6 on take 2.0 for 2."""
 
 
 def malformed(schema: Mapping[str, Any], where: str) -> str | None:
