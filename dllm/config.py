@@ -306,7 +306,7 @@ def _check_value(name: str, value: Any, hint: Any) -> None:
     if value == "" and name != "prompt":
         raise ConfigError(f"{name}= is empty")
     least = 0 if hint is float else 1
-    numbers = value if isinstance(value, list) else [value]
+    numbers: list[Any] = value if isinstance(value, list) else [value]
     if name != "seed" and any(type(n) in (int, float) and n < least for n in numbers):
         raise ConfigError(f"{name}={value} must be >= {least}")
     if value == []:

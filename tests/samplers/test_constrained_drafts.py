@@ -3,15 +3,16 @@ it, whatever drafts and how far."""
 
 from collections import Counter
 from functools import cache
+from typing import Any
 
 import pytest
-from scipy.stats import chi2_contingency
+from scipy.stats import binomtest
 
 import dllm
 
 
 ANSWERS = 120
-TASK = {
+TASK: dict[str, Any] = {
     "constraint": "regex",
     "constraint.pattern": "(Leo|Gary|Mary)( Leo| Gary| Mary| Ruby){2}",
     "sampler/proposer": "gumbel",
@@ -20,7 +21,7 @@ TASK = {
 }
 
 
-def answers(model: str, **options: object) -> Counter[tuple[int, ...]]:
+def answers(model: str, **options: Any) -> Counter[tuple[int, ...]]:
     """How often each answer begins with which three tokens: one text has many spellings."""
     found = dllm.generate(
         dllm.load(model),
@@ -52,9 +53,10 @@ def own() -> Counter[tuple[int, ...]]:
     ],
     ids=["deer", "one-hot drafts", "continue", "prompt_lookup"],
 )
-def test_sampled_answers_are_the_model_s_own(model: str, options: dict[str, object]) -> None:
+def test_sampled_answers_are_the_model_s_own(model: str, options: dict[str, Any]) -> None:
     drafted = answers(model, **options)
     # The most usual answer, and all others.
     ((usual, _),) = own().most_common(1)
-    table = [[count[usual] + 1, ANSWERS - count[usual] + 1] for count in (own(), drafted)]
-    assert chi2_contingency(table).pvalue > 1e-3
+    share = (own()[usual] + drafted[usual]) / (2 * ANSWERS)
+    for count in (own(), drafted):
+        assert binomtest(count[usual], ANSWERS, share).pvalue > 1e-3

@@ -339,7 +339,9 @@ class FromTarget(Deer):
     def select(self, view: View, state: SamplerState):
         decision = super().select(view, state)
         rejected = decision.marks["rejected"]
-        p: Tensor = self._probabilities(view).nan_to_num(1.0)  # padding predicts nothing
+        p: Tensor = self._probabilities(view, view.logits.clone()).nan_to_num(
+            1.0
+        )  # padding predicts nothing
         drawn = torch.multinomial(p.flatten(0, 1), 1, generator=torch.Generator().manual_seed(0))
         tokens = drawn.view_as(rejected).where(rejected, decision.tokens)
         return replace(decision, tokens=tokens)
