@@ -27,6 +27,8 @@ FORMATS = ("date", "email", "idn-email", "ipv4", "ipv6", "regex", "uuid")
 """Formats that are judged: those that jsonschema knows without further packages."""
 
 _CLASS = re.compile(r"\[\^?\]?")
+_ESCAPE = re.compile(r"\\(N\{[^}]*\}|.)", re.DOTALL)
+_COMMENT = re.compile(r"\(\?#[^)]*\)")
 _QUANTIFIER = re.compile(r"\{(\d+(,\d*)?|,\d*)\}")
 
 
@@ -185,8 +187,8 @@ def _written(pattern: str, members: dict[str, str]) -> str:
     `members`: what escapes of whole classes stand for."""
     parts, at, inside = [], 0, False
     while at < len(pattern):
-        size = 2 if pattern[at] == "\\" else 1
-        one = new = pattern[at : at + size]
+        escape = _ESCAPE.match(pattern, at)
+        one = new = escape[0] if escape else pattern[at]
         if one in members:
             new = members[one] if inside else f"[{members[one]}]"
         elif inside:
@@ -195,6 +197,8 @@ def _written(pattern: str, members: dict[str, str]) -> str:
         elif found := _CLASS.match(pattern, at):
             one = new = found[0]
             inside = True
+        elif found := _COMMENT.match(pattern, at):
+            one = new = found[0]
         elif one == "$":
             new = r"\Z"
         elif one == "{" and not _QUANTIFIER.match(pattern, at):

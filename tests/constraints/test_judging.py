@@ -15,7 +15,8 @@ from dllm.constraints.languages import JsonSchema, LarkText, Regex
 from dllm.constraints.regex import compile_pattern, compile_search, utf8
 
 
-CHARACTERS = [*map(chr, range(0x20, 0x250)), *"\t\n\u1680\u2003\u2028\u202f\u3000\ufeff٣ſK漢"]
+CHARACTERS = [*map(chr, range(0x250)), *"\u1680\u2003\u2022\u2028\u202f\u3000\ufeff٣ſK漢"]
+PUNCTUATION = "!\"#%&',-/:;<=>@`~ .^$*+?{}[]|()\\"
 NESTED = "^((a+)+b|a{31})$"
 SLOW = "(a|aa)+"
 """Exponential even for a matcher that remembers failures."""
@@ -25,6 +26,11 @@ SLOW = "(a|aa)+"
     "pattern",
     [
         *(r"\w", r"\W", r"\d", r"\D", r"\s", r"\S", r"[^\w]", r"[^\S]", r"[\s\d]", r"\[", "[a[]"),
+        *(r"\N{BULLET}", r"[\N{BULLET}-\u2028]", r"\N{NULL}", "(?#[)[a]", "(?#{)[a]"),
+        r"(?:\x41|\u00e9|\U000000e8|\103|\0|\07|\a|\f|\v|\n|\é|\_)",
+        r"[\x41-\u0045\U000000e8\107\0\07\b\a\f\v\n\é\_]",
+        "|".join(rf"\{one}" for one in PUNCTUATION).join(["(?:", ")"]),
+        "".join(rf"\{one}" for one in PUNCTUATION).join("[]"),
         *("[]{]", "[^]a-z]", "(?i)[G-à]", "(?i:é)", "(?i)ſ", "(?s).", "(?s:.)", "(?a)."),
     ],
 )
