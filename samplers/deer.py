@@ -83,15 +83,22 @@ class Deer(Sampler):
 
     def with_tokenizer(self, tokenizer: Tokenizer) -> Self:
         rule = super().with_tokenizer(tokenizer)
-        if isinstance(self.separator, str):
-            known = tokenizer.base.get_vocab().get(self.separator)
-            if known is None and self.separator != SEPARATOR:
-                raise ConfigError(
-                    f"sampler.separator={self.separator!r} is no token of the model's: use one of "
-                    "its tokens (a text or a number), or null"
-                )
-            rule = replace(rule, separator=known)
-        return rule
+        vocabulary = tokenizer.base.get_vocab()
+        token = (
+            vocabulary.get(self.separator) if isinstance(self.separator, str) else self.separator
+        )
+        if isinstance(self.separator, str) and token is None and self.separator != SEPARATOR:
+            raise ConfigError(
+                f"sampler.separator={self.separator!r} is no token of this tokenizer: use one of "
+                "its special tokens (a text or a number), or null"
+            )
+        special = tokenizer.special_ids
+        if special and token in vocabulary.values() and token not in special:
+            raise ConfigError(
+                f"sampler.separator={self.separator!r} is an ordinary token, which no draft could "
+                "hold any more: use a special token (a text or a number), or null"
+            )
+        return replace(rule, separator=token)
 
     def fields(self) -> tuple[StateField, ...]:
         return (

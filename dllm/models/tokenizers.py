@@ -126,6 +126,14 @@ class Tokenizer:
             ids += self.encode(piece if written else shield.uncover(piece), special=bool(written))
         return ids
 
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Tokens that are no text of an answer; empty = the tokenizer does not tell."""
+        added = self.base.added_tokens_decoder.items()
+        return frozenset(number for number, token in added if token.special).union(
+            self.base.all_special_ids
+        )
+
     @cached_property
     def _special(self) -> re.Pattern[str]:
         """Any special token's spelling, the longest first, as a group so that `split` keeps it."""

@@ -218,8 +218,12 @@ def test_a_separator_that_the_drafter_lacks() -> None:
     tokenizer = load_tokenizer(EMBEDDED / "tiny-llada", "plain")
     assert deer().separator == SEPARATOR
     assert deer().with_tokenizer(tokenizer).separator is None
-    with pytest.raises(ConfigError, match=r"^sampler.separator='\[SEP\]' is no token"):
+    with pytest.raises(ConfigError, match=r"^sampler.separator='\[SEP\]' is no token of this"):
         deer("separator='[SEP]'").with_tokenizer(tokenizer)
+    ordinary = tokenizer.encode("7")[0]
+    for separator in (ordinary, repr(tokenizer.base.convert_ids_to_tokens(ordinary))):
+        with pytest.raises(ConfigError, match=r"is an ordinary token, which no draft could hold"):
+            deer(f"separator={separator}").with_tokenizer(tokenizer)
     known = deer("separator='<|user|>'").with_tokenizer(tokenizer)
     assert known.separator == 2 and "hypotheses" in known.needs
 
