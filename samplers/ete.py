@@ -111,8 +111,8 @@ class ETE(Wrapper):
         rule = type(self.base).__name__
         if not isinstance(self.base, Exploiting):
             raise ConfigError(
-                f"sampler.base={rule} does not say what it is sure of: use threshold, factor, "
-                "localleap, dinfer_threshold or credit"
+                f"sampler.base={rule} does not say what it is sure of (none that revokes tokens "
+                "can): use threshold, factor, localleap, dinfer_threshold or credit"
             )
         if not isinstance(self.proposer, Greedy):
             raise ConfigError(

@@ -21,7 +21,8 @@ LIMITS = (
     "(arXiv 2603.22248): that is the companion from above.",
     "Tokens behind the answer carry next to no bits and count as rounds: see the effective tokens.",
     "A masked model is no consistent joint distribution: the bits are those of the path taken. "
-    "Probabilities are raw softmax values in float32.",
+    "Probabilities are raw softmax values in float32; with classifier-free guidance, those before "
+    "it.",
 )
 """To be read with every figure."""
 

@@ -67,8 +67,8 @@ def refused(options: str) -> pytest.RaisesExc[ConfigError]:
         ),
         (
             "ete sampler@sampler.base=klass",
-            "sampler.base=Klass does not say what it is sure of: use threshold, factor, localleap, "
-            "dinfer_threshold or credit",
+            "sampler.base=Klass does not say what it is sure of (none that revokes tokens can): "
+            "use threshold, factor, localleap, dinfer_threshold or credit",
         ),
         (
             "freedave sampler/proposer@sampler.base.proposer=gumbel",
@@ -161,8 +161,13 @@ def test_answers_that_options_do_not_fit(options: str, line: str) -> None:
     [
         (
             "deer sampler.separator=nowhere",
-            "sampler.separator='nowhere' is no token of the model's: use one of its tokens (a text "
-            "or a number), or null",
+            "sampler.separator='nowhere' is no token of this tokenizer: use one of its special "
+            "tokens (a text or a number), or null",
+        ),
+        (
+            "deer sampler.separator=5",
+            "sampler.separator=5 is an ordinary token, which no draft could hold any more: use a "
+            "special token (a text or a number), or null",
         ),
         (
             "tccf sampler.think_end=nowhere",
