@@ -5,6 +5,7 @@ way to split a text into terminals counts (scannerless), as in Lark's `dynamic_c
 """
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,14 +109,16 @@ def load_lark(text: str, start: str) -> Any:
     if beside is not None:
         raise GrammarError(f"{beside[1]}: only Lark's own grammars can be imported (common.WORD)")
     try:
-        return lark.Lark(
-            text,
-            start=start,
-            parser="earley",
-            lexer="dynamic_complete",
-            ambiguity="forest",  # nobody asks for a tree
-            g_regex_flags=re.ASCII,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of classes that are refused later
+            return lark.Lark(
+                text,
+                start=start,
+                parser="earley",
+                lexer="dynamic_complete",
+                ambiguity="forest",  # nobody asks for a tree
+                g_regex_flags=re.ASCII,
+            )
     except FileNotFoundError:
         raise GrammarError("%import of a grammar that Lark does not have") from None
     except (lark.exceptions.LarkError, ValueError, RecursionError) as error:

@@ -8,11 +8,12 @@ which are JSON schema's, it is ECMA-262's white space.
 """
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from re import _constants as sre  # pyright: ignore[reportAttributeAccessIssue]
 from re import _parser as parser  # pyright: ignore[reportAttributeAccessIssue]
-from typing import Any
+from typing import Any, Literal
 
 from dllm.clock import NEVER, Deadline
 from dllm.constraints.automaton import ByteRange, Dfa, Nfa, determinise, difference
@@ -93,10 +94,10 @@ def utf8(low: int, high: int) -> list[tuple[ByteRange, ...]]:
 def compile_pattern(text: str, encode: Encode = utf8, deadline: Deadline = NEVER) -> Pattern:
     """The language of a regular expression that has to match a whole lexeme.
 
-    Raises `GrammarError` for what is not regular, not valid or too large, `Undecided` at the
-    deadline.
+    Raises `GrammarError` for what is not regular, not valid, too large or has another meaning in
+    other dialects, `Undecided` at the deadline.
     """
-    parsed = _parse(text)
+    parsed = _parse(text, "error")
     items = list(parsed)
     words, follow = None, frozenset()
     if items and items[0][0] is sre.ASSERT_NOT:
@@ -112,9 +113,9 @@ def compile_pattern(text: str, encode: Encode = utf8, deadline: Deadline = NEVER
 def compile_search(text: str, encode: Encode, deadline: Deadline = NEVER) -> Dfa:
     """Texts in which the expression is found anywhere; `^` and `$` bind it to the ends.
 
-    Raises as `compile_pattern`.
+    Raises as `compile_pattern`; a class has the one meaning that ECMA-262 gives it.
     """
-    parsed = _parse(text)
+    parsed = _parse(text, "ignore")
     if parsed.state.flags & re.VERBOSE:
         raise GrammarError(_unsupported("x"))
     nfa = Nfa()
@@ -127,13 +128,23 @@ def compile_search(text: str, encode: Encode, deadline: Deadline = NEVER) -> Dfa
     return determinise(nfa, start, {end, rest}, deadline, rest)
 
 
-def _parse(text: str) -> Any:
+def _parse(text: str, ambiguous: Literal["error", "ignore"]) -> Any:
+    """`ambiguous`: what to do with `[[` and with `&&`, `--`, `||`, `~~` in a class, which other
+    dialects read as sets of sets."""
     try:
-        parsed = parser.parse(text, re.ASCII)
+        with warnings.catch_warnings():
+            warnings.simplefilter(ambiguous, FutureWarning)
+            parsed = parser.parse(text, re.ASCII)
         _check_flags(parsed.state.flags)
         return parsed
     except GrammarError:
         raise
+    except FutureWarning as warning:
+        named = str(warning).removeprefix("Possible ")
+        raise GrammarError(
+            f"/{_shown(text)}/ has another meaning in other dialects: {named}; put a \\ before a "
+            "character of a class that stands for itself, and write named classes as ranges"
+        ) from None
     except (re.error, OverflowError, ValueError) as error:
         raise GrammarError(f"/{_shown(text)}/ is no regular expression: {error}") from None
     except RecursionError:

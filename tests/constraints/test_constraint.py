@@ -310,6 +310,7 @@ def test_a_bad_schema_is_one_line_before_any_forward(
         (["constraint=grammar", "constraint.grammar=absent"], "built in are arithmetic"),
         (["constraint=grammar", "constraint.start=nothing"], "=json: it has no rule nothing to"),
         (["constraint=regex", "constraint.pattern='('"], "no regular expression"),
+        (["constraint=regex", "constraint.pattern='[[:digit:]]'"], "meaning in other dialects"),
         (
             ["constraint=json_schema", "constraint.prefix='['"],
             "no answer that it allows begins like this",
@@ -338,6 +339,7 @@ def test_bad_options_are_one_line_before_any_forward(options: list[str], complai
         ('start: a\na: a "x"\n', "cfg", "no text can be derived"),
         ('start: "a" b\n', "cfg", "'b' used but not defined"),
         ("", "cfg", "it has no rule start to start with"),
+        ("start: /[[:alpha:]]/\n", "cfg", "has another meaning in other dialects"),
         ("start: A\nA: /a\n", "cfg", "line 2 column 4: A: /a$"),
         ("start: A\n%import .base (A)\n", "cfg", "%import .base: only Lark's own grammars"),
         ("start: A\n%import nowhere.A\n", "lave", "%import of a grammar that Lark does not have"),

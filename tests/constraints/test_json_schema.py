@@ -51,6 +51,7 @@ SCHEMAS: list[tuple[Any, list[Any], list[Any]]] = [
     ({"type": "integer", "multipleOf": 7, "minimum": 1}, [7, 49], [1, 8, 0]),
     ({"type": "string", "minLength": 2, "maxLength": 3}, ["ab", "é€x"], ["a", "abcd"]),
     ({"type": "string", "pattern": "^[a-c]+$"}, ["abc"], ["", "abd"]),
+    ({"type": "string", "pattern": "^[[&&b]$"}, ["[", "&", "b"], ["[b", "a"]),
     ({"type": "string", "pattern": "b"}, ["abc", "b"], ["", "ac"]),
     ({"type": "string", "pattern": '^"x\\\\$'}, ['"x\\'], ["x"]),
     (

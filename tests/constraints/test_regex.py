@@ -78,3 +78,23 @@ def test_classes_of_many_ranges_share_what_their_spellings_end_with() -> None:
     dfa = compile_search(r"^\S{0,1300}$", utf8)
     assert dfa.matches("é漢a".encode() * 300) and not dfa.matches(b"a" * 1301)
     assert not dfa.matches("a\u2003".encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[[:alpha:]]", "nested set at position 1"),
+        ("x[a&&b]", "set intersection at position 3"),
+        ("[a--b]", "set difference at position 2"),
+        ("[a||b]", "set union at position 2"),
+        ("[a~~b]", "set symmetric difference at position 2"),
+    ],
+)
+def test_what_dialects_read_in_different_ways_is_refused(text: str, named: str) -> None:
+    with pytest.raises(GrammarError, match=f"has another meaning in other dialects: {named}"):
+        compile_pattern(text)
+
+
+def test_a_class_of_a_search_has_the_meaning_of_ecma_262() -> None:
+    dfa = compile_search("^[[a&&b]$", utf8)
+    assert [one for one in "[a&b]" if dfa.matches(one.encode())] == ["[", "a", "&", "b"]
