@@ -6,7 +6,8 @@ blocks and exploring uncertain tokens raise them. All else is inferred and not t
 algorithm: after `base` has committed what it is sure of, the open position of the current block
 with the highest entropy is tried with its most probable values, all in one forward. The value that
 makes the most other positions sure is committed together with them, from what its branch has
-computed: an exploration costs width (`aux_forwards`), not a round.
+computed: an exploration costs width (`aux_forwards`), not a round. Only where the value completes
+its block, what a finite `ahead` then brings within reach waits for the next one.
 
 The value need not be the model's first choice (mark "overruled"): accuracy has to be read beside
 the bits of the path. A single candidate is committed at once, there being nothing to compare; so
