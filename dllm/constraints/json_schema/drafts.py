@@ -4,6 +4,7 @@ the newest else."""
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 from dllm import judging
 from dllm.clock import NEVER, Deadline
 from dllm.constraints.errors import GrammarError
+from dllm.constraints.json_schema.branches import TYPES
 from dllm.constraints.json_schema.keywords import COUNTS, STANDARD, UNDERSTOOD, is_count, malformed
 
 
@@ -128,14 +130,23 @@ class Draft:
                 'the draft: "$schema": "http://json-schema.org/draft-07/schema#"'
             )
         if error.validator == "format":
-            return f"{place}: {shown} is no {wanted}"
+            reason = re.sub(r"^bad escape (\S+)", r"\1 is not supported", str(error.cause or ""))
+            return f"{place}: {shown} is no {wanted}{reason and f': {reason}'}"
         if keyword in ("exclusiveMinimum", "exclusiveMaximum"):
             return f"{where}: {keyword} needs a {wanted} in {self.name}, not {shown}"
         complaint = malformed({keyword: error.instance}, where)
         if complaint is not None:
             return complaint
+        if keyword == "multipleOf":
+            return f"{where}: multipleOf={shown} must be > 0"
+        if keyword in COUNTS:
+            return f"{where}: {keyword} needs an integer in {self.name}, not {shown}"
         if keyword == "type":
-            return f"{where}: {shown} is no type of {self.name}"
+            if error.instance == []:
+                return f"{where}: type needs at least one type, not []"
+            if isinstance(error.instance, list) and set(error.instance) <= {*TYPES}:
+                return f"{where}: type names a type twice: {shown}"
+            return f"{where}: {shown} is no type of {self.name}, which has {', '.join(TYPES)}"
         if wanted in (["object", "boolean"], "object"):
             return f"{place}: {shown} is no schema"
         return f"{place}: {shown} is not what {self.name} has there ({error.validator})"
