@@ -229,7 +229,8 @@ class BoundGrammar:
                     try_masks(*given, self._deadline())
                 self._parsers[language] = PrefixParser(*given, self.options.prefix)
             except GrammarError as error:
-                raise ConfigError(f"{option}: {error}") from None
+                hint = "try constraint.method=cfg, which follows more"
+                raise ConfigError(f"{option}: {error}; {hint}") from None
             except Undecided:
                 raise ConfigError(f"{option} {self._late()}") from None
         return self._parsers[language]

@@ -303,6 +303,13 @@ def test_a_bad_schema_is_one_line_before_any_forward(
     assert "\n" not in str(caught.value)
 
 
+def test_a_schema_that_llguidance_refuses_names_the_other_method() -> None:
+    refused = prompts({"type": "integer", "not": {"const": 1}})
+    options = ("constraint=json_schema", "constraint.method=lave")
+    with pytest.raises(ConfigError, match=r"lave: .*not.*; try constraint\.method=cfg"):
+        next(decoder(*options).decode(refused))
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
