@@ -55,6 +55,7 @@ def test_a_word_stands_only_where_the_test_carries_it(points: list[Point]) -> No
 
 def cell(folder: Path, steps: int | None) -> Cell:
     config = {"gen_length": 4, "task": {"kinds": ["shuffle"]}, "sampler": {"steps": steps}}
+    config |= {"model": {}, "cache": {}, "constraint": {}}
     OmegaConf.save(config, folder / "config.yaml")
     samples = [sample("a", correct=True), sample("b", correct=False)]
     return Cell({"accuracy": 0.5, "n": 2, "nfe": 2.0}, samples, RunFolder(folder))

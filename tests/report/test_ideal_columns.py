@@ -15,6 +15,7 @@ from dllm.step.trace import Step, Trace
 
 def cell(folder: Path, kind: str, steps: int | None) -> Cell:
     config = {"gen_length": 6, "task": {"kinds": [kind]}, "sampler": {"steps": steps}}
+    config |= {"model": {}, "cache": {}, "constraint": {}}
     OmegaConf.save(config, folder / "config.yaml")
     return Cell({}, [], RunFolder(folder))
 
