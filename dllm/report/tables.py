@@ -139,7 +139,8 @@ def comparison(
     further = any(run["metrics"]["checks"] for run in runs)
     names = (*COLUMNS, *(CONSTRAINED if further else ()), *(BITS if bits else ()))
     # A label that is cut off could hide what tells two rows apart.
-    table = Table(*(Column(name, overflow="fold") for name in names))
+    first = Column(names[0], overflow="fold", min_width=min(24, max(len(r["label"]) for r in runs)))
+    table = Table(first, *(Column(name, overflow="fold") for name in names[1:]))
     shown: set[str] = set()
 
     def add(run: Mapping[str, Any], style: str | None = None) -> None:
@@ -163,7 +164,7 @@ def comparison(
 
 def print_comparison(runs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> None:
     # Labels and paths are texts: their brackets are no styles.
-    console = Console(width=None if Console().is_terminal else 140, markup=False, emoji=False)
+    console = Console(width=None if Console().is_terminal else 190, markup=False, emoji=False)
     bits = bits_of(runs, folders)
     console.print(comparison(runs, bits))
     console.print(FOOTNOTE, style="dim", highlight=False)
