@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 def loop(given: Sequence[str], machine: "Machine") -> "Sheet":
     from dllm.bench import loop as bench
 
-    return bench.sheet(given)
+    return bench.sheet(given, machine)
 
 
 def selection(given: Sequence[str], machine: "Machine") -> "Sheet":
     from dllm.bench import selection as bench
 
-    return bench.sheet()
+    return bench.sheet(machine)
 
 
 def samplers(given: Sequence[str], machine: "Machine") -> "Sheet":
@@ -46,7 +46,7 @@ def samplers(given: Sequence[str], machine: "Machine") -> "Sheet":
 def caches(given: Sequence[str], machine: "Machine") -> "Sheet":
     from dllm.bench import caches as bench
 
-    return bench.sheet()
+    return bench.sheet(machine)
 
 
 def refresh(given: Sequence[str], machine: "Machine") -> "Sheet":
@@ -115,10 +115,12 @@ class Bench:
 
 
 BENCHES = {
-    "loop": Bench(loop, "a step's own time beside the forward", "options of scripts.run"),
-    "selection": Bench(selection, "scores over a large vocabulary against one plain pass"),
+    "loop": Bench(loop, "a step's own time beside the forward", "options of scripts.run", gpu=True),
+    "selection": Bench(
+        selection, "scores over a large vocabulary against one plain pass", gpu=True
+    ),
     "samplers": Bench(samplers, "decision time of every rule", "names of samplers"),
-    "caches": Bench(caches, "a step under each cache against the whole canvas"),
+    "caches": Bench(caches, "a step under each cache against the whole canvas", gpu=True),
     "refresh": Bench(refresh, "a token on a long canvas against a short one"),
     "naive": Bench(naive, "the engine against the public loops", "tiny-llada, 8x512"),
     "forward": Bench(forward, "the layers against bare matrix products", gpu=True),
@@ -144,7 +146,10 @@ def main() -> int:
     parser.add_argument("bench", choices=BENCHES, metavar="BENCH")
     parser.add_argument("given", nargs="*", metavar="OPTION")
     parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="cuda: of forward and batch"
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="cuda: of " + ", ".join(name for name, bench in BENCHES.items() if bench.gpu),
     )
     parser.add_argument(
         "--out", type=user_path, metavar="FOLDER", help="writes the page there, too"
@@ -168,17 +173,18 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.out is not None:
         with writing("--out", arguments.out):
             arguments.out.mkdir(parents=True, exist_ok=True)
-    lines = []
-    for line in sheet.lines:
-        lines.append(line)
-        print(f"{name}: {sheet.told(line)}", flush=True)
-    facts = reached.facts()
-    print(f"machine: {machine(facts)}")
-    if arguments.out is not None:
-        command = f"python -m scripts.bench {shlex.join(sys.argv[1:])}"
-        with writing("--out", arguments.out):
-            made = write(arguments.out, name, command, sheet, lines, facts)
-        print("\n".join(map(str, made)))
+    lines, facts = [], reached.facts()
+    try:
+        for line in sheet.lines:
+            lines.append(line)
+            print(f"{name}: {sheet.told(line)}", flush=True)
+    finally:  # what was measured is kept, whatever ends it
+        print(f"machine: {machine(facts)}")
+        if arguments.out is not None and lines:
+            command = f"python -m scripts.bench {shlex.join(sys.argv[1:])}"
+            with writing("--out", arguments.out):
+                made = write(arguments.out, name, command, sheet, lines, facts)
+            print("\n".join(map(str, made)))
 
 
 if __name__ == "__main__":

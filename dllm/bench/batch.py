@@ -11,15 +11,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from statistics import fmean
 from typing import Any
 
 import torch
 
 from dllm.bench import lockstep
-from dllm.bench.forward import llada_8b
-from dllm.bench.machine import Machine, settle
-from dllm.bench.naive import BLOCK, large
+from dllm.bench.machine import Machine, forget_peak, peak, settle
+from dllm.bench.naive import BLOCK, huge, large
 from dllm.bench.ratio import alternate
 from dllm.bench.sheet import Line, Sheet, faster
 from dllm.config import build, compose
@@ -28,7 +28,6 @@ from dllm.engine.setting import Setting
 from dllm.errors import RunError
 from dllm.forward.predictor import Predictor
 from dllm.models.hub import open_model
-from dllm.models.loading import dummy_model
 from dllm.models.transformer import Transformer
 from dllm.step.canvas import Prompt
 
@@ -53,6 +52,12 @@ class Load:
     caches: tuple[lockstep.Cache, ...]
     repeats: int
     warm_up: bool
+    sizes: tuple[int, ...] | None = None
+    """Batches; None = `SIZES`."""
+    passes: int | None = None
+    """Batches that one pass decodes, of at least eight prompts; None = all prompts."""
+    rule: str = "threshold"
+    """The sampler."""
 
 
 MODELS: Mapping[str, Load] = {
@@ -60,7 +65,12 @@ MODELS: Mapping[str, Load] = {
     # A pass takes a minute with the cache, and several times as long without one.
     "8x512": Load(lambda: large()[0], ("dual",), 1, False),
 }
-GPU = Load(lambda: dummy_model(llada_8b(), torch.bfloat16, "cuda"), ("none", "dual"), 1, True)
+GPU = (
+    Load(lambda: huge()[0], ("dual", "none", "prefix"), 1, False, (1, 4, 16, 32), 2),
+    Load(lambda: huge()[0], ("dual",), 1, False, (8, 32), 1, "low_confidence"),
+)
+LEAST = {"threshold": 0.9, "low_confidence": inf}
+"""Of each rule, the probability from which on more than one token is committed."""
 
 
 def sheet(names: Sequence[str], machine: Machine) -> Sheet:
@@ -69,14 +79,16 @@ def sheet(names: Sequence[str], machine: Machine) -> Sheet:
         [
             f"{COUNT} prompts of {PROMPTS[0]} to {PROMPTS[1]} tokens with answers of "
             f"{BLOCKS[0]} to {BLOCKS[1]} blocks of {BLOCK}, all waiting at the start; threshold "
-            "0.9. Lock-step: padded on the left, a batch is done when its longest answer is, "
-            "logits of the block only. Tokens are compared before a line is told. The aims: at "
-            "least 1.4 times the lock-step at batch 16, and no batch dearer per token than "
-            "batch 1. Three pairs on tiny-llada, one on a larger model.",
+            "0.9, or one token per step (low_confidence). Lock-step: padded on the left, a batch "
+            "is done when its longest answer is, logits of the block only. Tokens are compared "
+            "before a line is told. The aims: at least 1.4 times the lock-step at batch 16, and no "
+            "batch dearer per token than batch 1. Three pairs on tiny-llada, one on a larger "
+            "model. On a GPU small batches decode the first of the prompts only.",
             "First token: seconds from the start until a prompt's first token is written, on "
             "average over the prompts. Of bandwidth: bytes of weights that the forwards read, per "
             "second, over what a copy reads and writes; of product speed: operations of the "
-            "weights' products, padding included, without attention.",
+            "weights' products, padding included, without attention. Memory: the most that torch "
+            "held beyond the model, on a GPU.",
         ],
         {
             "times lock-step": "{:.2f}",
@@ -88,6 +100,7 @@ def sheet(names: Sequence[str], machine: Machine) -> Sheet:
             "% of bandwidth": "{:.0f}",
             "% of product speed": "{:.0f}",
             "same tokens, %": "{:.1f}",
+            "memory, MiB": "{:.0f}",
         },
         "times lock-step",
         _lines(names, machine),
@@ -96,7 +109,8 @@ def sheet(names: Sequence[str], machine: Machine) -> Sheet:
 
 def _lines(names: Sequence[str], machine: Machine) -> Iterator[Line]:
     if machine.device == "cuda":
-        yield from measure("LLaDA-8B's shape", GPU, machine)
+        for load in GPU:
+            yield from measure("LLaDA-8B's shape", load, machine)
     else:
         for name in names:
             yield from measure(name, MODELS[name], machine)
@@ -120,40 +134,63 @@ class Run:
 def measure(name: str, load: Load, machine: Machine) -> Iterator[Line]:
     """A line per cache and batch. Raises `RunError` where the tokens are not the same."""
     model = load.model()
-    prompts = queue(model)
-    tokens = sum(prompt.gen_length for prompt in prompts)
+    waiting = queue(model)
     exact = model.dtype.itemsize > 2
+    forget_peak(machine.device)
+    held = peak(machine.device)
     for cache in load.caches:
         alone: list[list[int]] = []
         cost = 0.0
-        for size in SIZES:
+        if machine.device != "cpu":  # its kernels are loaded when they are first called
+            decode(model, waiting[:2], load.rule, cache, 2)
+            decode_locked(model, waiting[:2], load.rule, cache, 2)
+        for size in load.sizes or SIZES:
             runs: dict[str, Any] = {}
+            count = None if load.passes is None else max(8, load.passes * size)
+            prompts = waiting[:count]
+            tokens = sum(prompt.gen_length for prompt in prompts)
+            forget_peak(machine.device)
 
-            def ragged(cache: str = cache, size: int = size, runs: dict = runs) -> None:
+            def ragged(
+                cache: str = cache, size: int = size, prompts: list = prompts, runs: dict = runs
+            ) -> None:
                 with counted(model) as runs["work"]:
-                    runs["ragged"] = decode(model, prompts, cache, size)
+                    runs["ragged"] = decode(model, prompts, load.rule, cache, size)
+                runs["peak"] = peak(machine.device)
 
-            def locked(cache: lockstep.Cache = cache, size: int = size, runs: dict = runs) -> None:
-                runs["locked"] = decode_locked(model, prompts, cache, size)
+            def locked(
+                cache: lockstep.Cache = cache,
+                size: int = size,
+                prompts: list = prompts,
+                runs: dict = runs,
+            ) -> None:
+                runs["locked"] = decode_locked(model, prompts, load.rule, cache, size)
 
             timing = alternate(locked, ragged, load.repeats, load.warm_up)
             ours, theirs, work = runs["ragged"], runs["locked"], runs["work"]
             alone = alone or ours.answers
-            same = min(_agreement(ours.answers, other) for other in (alone, theirs.answers))
+            memory = {} if held is None else {"memory, MiB": (runs["peak"] - held) / 2**20}
+            same = min(
+                _agreement(ours.answers[: len(alone)], alone),
+                _agreement(ours.answers, theirs.answers),
+            )
             if exact and same < LEAST_SAME:
                 raise RunError(
                     f"{name}, cache={cache}, batch {size}: only {same:.1%} of the tokens are the "
                     "same"
                 )
-            cost = timing.reference if size == SIZES[0] else cost
+            each = timing.reference / tokens
+            cost = cost or (each if size == 1 else 0.0)
+            relative = {"cost of a token, batch 1 = 1": each / cost} if cost else {}
+            rule = "" if load.rule == "threshold" else f"{load.rule}, "
             yield faster(
-                f"{name}, cache={cache}, batch {size}",
+                f"{name}, {rule}cache={cache}, batch {size}",
                 timing,
                 "times lock-step",
                 **{
                     "tokens/s": tokens / timing.reference,
                     "lock-step tokens/s": tokens / timing.ours,
-                    "cost of a token, batch 1 = 1": timing.reference / cost,
+                    **relative,
                     "first token, s": fmean(ours.first.values()),
                     "lock-step first token, s": fmean(theirs.first.values()),
                     "% of bandwidth": 100 * work.bytes / timing.reference / machine.bandwidth,
@@ -162,6 +199,7 @@ def measure(name: str, load: Load, machine: Machine) -> Iterator[Line]:
                     / timing.reference
                     / machine.flops[model.dtype],
                     "same tokens, %": 100 * same,
+                    **memory,
                 },
             )
 
@@ -180,9 +218,9 @@ def queue(model: Transformer, seed: int = 0) -> list[Prompt]:
     ]
 
 
-def decode(model: Transformer, prompts: Sequence[Prompt], cache: str, size: int) -> Run:
+def decode(model: Transformer, prompts: Sequence[Prompt], rule: str, cache: str, size: int) -> Run:
     """The engine's way: who has finished makes place for the next one."""
-    config = compose(["sampler=threshold", f"cache={cache}"])
+    config = compose([f"sampler={rule}", f"cache={cache}"])
     sampler, policy = build(config.sampler, "sampler"), build(config.cache, "cache")
     run = Run([[] for _ in prompts])
     session = Session(Setting(Predictor(model), sampler, policy, batch_size=size))
@@ -196,14 +234,16 @@ def decode(model: Transformer, prompts: Sequence[Prompt], cache: str, size: int)
 
 
 def decode_locked(
-    model: Transformer, prompts: Sequence[Prompt], cache: lockstep.Cache, size: int
+    model: Transformer, prompts: Sequence[Prompt], rule: str, cache: lockstep.Cache, size: int
 ) -> Run:
     """One batch after the other."""
     run = Run([])
     for start in range(0, len(prompts), size):
         part = range(start, min(start + size, len(prompts)))
         batch = [prompts[number] for number in part]
-        run.answers += lockstep.decode(model, batch, cache, lambda part=part: run.began(part))
+        run.answers += lockstep.decode(
+            model, batch, cache, LEAST[rule], lambda part=part: run.began(part)
+        )
     settle(model.device.type)
     return run
 

@@ -6,19 +6,21 @@ is 29 % from 1,024 to 2,560 slots; the fused attention computes at about the rat
 matrices (measured on one core: 21 to 52 of 119 ms).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from dllm.bench.machine import Machine, waiting
 from dllm.bench.ratio import Ratio, alternate
 from dllm.bench.sheet import Line, Sheet, faster
 from dllm.cache.policy import CachePolicy
 from dllm.config import build, compose
 from dllm.forward.predictor import Predictor
 from dllm.forward.store import KVStore
-from dllm.models.loading import dummy_model
+from dllm.models.loading import dummy_model, spec_from_config
+from dllm.models.presets import preset_config
 from dllm.models.spec import ModelSpec
 from dllm.step.canvas import Canvas, Layout, Prompt
 from dllm.step.plan import Request, pad_positions
@@ -51,15 +53,16 @@ POLICIES = {
 }
 
 
-def sheet() -> Sheet:
+def sheet(machine: Machine) -> Sheet:
+    spec, dtype = shape(machine.device)
     return Sheet(
         "A step under each cache",
         [
-            f"Random LLaDA of {SPEC.n_layers} layers, {SPEC.d_model} wide, vocabulary "
-            f"{SPEC.vocab_size:,}; prompt {PROMPT}, block {BLOCK}, window of 128 with {ACTIVE} "
-            "active; float32. Cheaper: the step against one on the whole canvas, generation 512. "
-            "Growth: the step at generation 2,048 against 512. The aims: prefix 1.8 times, dual 5, "
-            "window 8; growth of dual and window at most 25 %."
+            f"Random LLaDA of {spec.n_layers} layers, {spec.d_model} wide, vocabulary "
+            f"{spec.vocab_size:,}; prompt {PROMPT}, block {BLOCK}, window of 128 with {ACTIVE} "
+            f"active; {str(dtype).removeprefix('torch.')}. Cheaper: the step against one on the "
+            "whole canvas, generation 512. Growth: the step at generation 2,048 against 512. The "
+            "aims: prefix 1.8 times, dual 5, window 8; growth of dual and window at most 25 %."
         ],
         {
             "times cheaper": "{:.1f}",
@@ -69,12 +72,21 @@ def sheet() -> Sheet:
             "largest growth, %": "{:.0f}",
         },
         "times cheaper",
-        _lines(),
+        _lines(machine.device),
     )
 
 
-def _lines() -> Iterator[Line]:
-    for cost in measure(*LENGTHS):
+def shape(device: str) -> tuple[ModelSpec, torch.dtype]:
+    """16 layers of 512 in float32 on the host, LLaDA-8B's shape in bfloat16 on a GPU."""
+    return (SPEC, torch.float32) if device == "cpu" else (llada_8b(), torch.bfloat16)
+
+
+def llada_8b() -> ModelSpec:
+    return spec_from_config(preset_config("llada-8b"), source="preset llada-8b")
+
+
+def _lines(device: str) -> Iterator[Line]:
+    for cost in measure(*LENGTHS, device=device):
         growth = cost.growth
         yield faster(
             cost.name,
@@ -105,14 +117,16 @@ class _Step:
 
     def __init__(self, predictor: Predictor, policy: CachePolicy, gen_length: int, wanted: int):
         self.predictor, self.policy = predictor, policy
-        length = PROMPT + gen_length
+        model, length = predictor.model, PROMPT + gen_length
         prompt = Prompt("bench", tuple(range(2, 2 + PROMPT)), gen_length)
-        self.canvas = Canvas.empty(length, SPEC.mask_id, SPEC.eos_ids)
+        self.canvas = Canvas.empty(length, model.spec.mask_id, model.spec.eos_ids)
         layout = Layout(length, length, length, 0)
         self.canvas.append(prompt, layout, torch.Generator())
         self.canvas.enter_block(0, PROMPT, PROMPT + BLOCK)
-        self.store = KVStore(SPEC, 1, length, torch.float32) if policy.stores else None
-        self.policy.begin(SPEC)
+        self.store = None
+        if policy.stores:
+            self.store = KVStore(model.spec, 1, length, model.dtype, model.device)
+        self.policy.begin(model.spec)
         self.wanted = wanted
         for _ in range(2):  # the refresh, then a first step that settles what is fed
             self.policy.plan(self.canvas, self.request(), self.store)
@@ -130,12 +144,13 @@ class _Step:
             self.predictor.predict(plan, self.store)
 
 
-def measure(short: int, long: int, repeats: int = 3) -> Iterator[StepCost]:
+def measure(short: int, long: int, repeats: int = 3, device: str = "cpu") -> Iterator[StepCost]:
     """Every policy at both generation lengths."""
-    predictor = Predictor(dummy_model(SPEC).eval().requires_grad_(False))
+    predictor = Predictor(dummy_model(*shape(device), device))
 
-    def step(options: list[str], gen_length: int, wanted: int) -> _Step:
-        return _Step(predictor, build(compose(options).cache, "cache"), gen_length, wanted)
+    def step(options: list[str], gen_length: int, wanted: int) -> Callable[[], object]:
+        policy = build(compose(options).cache, "cache")
+        return waiting(_Step(predictor, policy, gen_length, wanted), device)
 
     full = step(["cache=none"], short, BLOCK)
     for name, options in POLICIES.items():

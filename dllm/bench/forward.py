@@ -8,15 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from dllm.bench.caches import SPEC
+from dllm.bench.caches import SPEC, llada_8b
 from dllm.bench.machine import Machine, check_device, settle
 from dllm.bench.ratio import Ratio, alternate
 from dllm.bench.sheet import Line, Sheet
-from dllm.models.loading import dummy_model, spec_from_config
-from dllm.models.presets import preset_config
+from dllm.models.linear import product
+from dllm.models.loading import dummy_model
 from dllm.models.spec import ModelSpec
 from dllm.models.transformer import Transformer
 
@@ -82,10 +81,6 @@ def spec_for(device: str) -> ModelSpec:
     return SPEC if device == "cpu" else llada_8b()
 
 
-def llada_8b() -> ModelSpec:
-    return spec_from_config(preset_config("llada-8b"), source="preset llada-8b")
-
-
 def measure(device: str = "cpu", repeats: int = 7) -> Iterator[Speed]:
     """float32 and bfloat16 on the host, bfloat16 on a GPU."""
     spec = spec_for(device)
@@ -112,14 +107,14 @@ def _layers(model: Transformer, rows: int) -> Callable[[], None]:
 
 def _products(weights: Sequence[Tensor], rows: int) -> Callable[[], None]:
     inputs = {
-        width: torch.ones(rows, width, dtype=weights[0].dtype, device=weights[0].device)
+        width: torch.randn(rows, width, dtype=weights[0].dtype, device=weights[0].device)
         for width in {weight.shape[1] for weight in weights}
     }
 
     @torch.inference_mode()
     def run() -> None:
         for weight in weights:
-            F.linear(inputs[weight.shape[1]], weight)
+            product(inputs[weight.shape[1]], weight)
         settle(weights[0].device.type)
 
     return run

@@ -62,7 +62,9 @@ def measure(device: str = "cpu", repeats: int = 5) -> Machine:
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     width, flops = WIDTH[device], {}
     for dtype in (torch.float32, torch.bfloat16):
-        square = torch.ones(width, width, dtype=dtype, device=device)
+        # Drawn: a GPU, bound by its power, computes faster with equal numbers.
+        generator = torch.Generator(device).manual_seed(0)
+        square = torch.randn(width, width, dtype=dtype, device=device, generator=generator)
         flops[dtype] = 2.0 * width**3 / _fastest(lambda s=square: s @ s, device, repeats)
     source = torch.ones(COPIED[device] // 4, device=device)
     target = torch.empty_like(source)
@@ -76,12 +78,31 @@ def settle(device: str) -> None:
         torch.cuda.synchronize()
 
 
+def waiting(call: Callable[[], object], device: str) -> Callable[[], object]:
+    """The call up to where its results are there."""
+
+    def wait() -> object:
+        found = call()
+        settle(device)
+        return found
+
+    return wait
+
+
+def forget_peak(device: str) -> None:
+    """From here on `peak` counts anew."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak(device: str) -> float | None:
+    """The most bytes that torch held at once on a GPU; None on the host, which is not asked."""
+    return float(torch.cuda.max_memory_allocated()) if device == "cuda" else None
+
+
 @torch.inference_mode()
 def _fastest(call: Callable[[], object], device: str, repeats: int) -> float:
-    def once() -> None:
-        call()
-        settle(device)
-
+    once = waiting(call, device)
     once()
     return min(seconds(once) for _ in range(repeats))
 

@@ -18,7 +18,7 @@ from torch.nn import Module
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dllm.bench.forward import llada_8b
+from dllm.bench.caches import llada_8b
 from dllm.bench.naive import Cache, Kept, all_logits, decode, large, surest, threshold
 from dllm.bench.sheet import Line, Sheet
 from dllm.cache.policy import CachePolicy

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm.bench.caches import SPEC
+from dllm.bench.caches import SPEC, llada_8b
 from dllm.bench.ratio import Ratio, alternate
 from dllm.bench.sheet import Line, Sheet, faster
 from dllm.config import build, compose
@@ -156,6 +156,14 @@ def large(vocabulary: int = 126_464) -> tuple[Transformer, list[Prompt]]:
     model = dummy_model(replace(SPEC, n_layers=8, vocab_size=vocabulary))
     assert model.head is not None
     model.head.weight.mul_(40)  # about half of the predictions are sure, as a trained model's are
+    return model, [Prompt("bench", tuple(range(2, 130)), 64)]
+
+
+def huge() -> tuple[Transformer, list[Prompt]]:
+    """LLaDA-8B's shape in bfloat16 on a GPU, random weights; prompt 128, generation 64."""
+    model = dummy_model(llada_8b(), torch.bfloat16, "cuda")
+    assert model.head is not None
+    model.head.weight.mul_(14)  # logits spread as the smaller model's
     return model, [Prompt("bench", tuple(range(2, 130)), 64)]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
+from dllm.bench.machine import Machine, waiting
 from dllm.bench.ratio import Ratio, alternate
 from dllm.bench.sheet import Line, Sheet, faster
 from dllm.errors import RunError
@@ -44,7 +45,7 @@ KINDS: Mapping[str, Callable[[Tensor], Scores]] = {
 }
 
 
-def sheet() -> Sheet:
+def sheet(machine: Machine) -> Sheet:
     return Sheet(
         "Selection over a large vocabulary",
         [
@@ -55,12 +56,12 @@ def sheet() -> Sheet:
         ],
         {"times one logsumexp + max": "{:.2f}", "ms": "{:.2f}", "logsumexp + max, ms": "{:.2f}"},
         "times one logsumexp + max",
-        _lines(),
+        _lines(machine.device),
     )
 
 
-def _lines(repeats: int = 15) -> Iterator[Line]:
-    for name, timing in measure(repeats):
+def _lines(device: str, repeats: int = 15) -> Iterator[Line]:
+    for name, timing in measure(repeats, device):
         yield faster(
             name,
             timing,
@@ -70,9 +71,9 @@ def _lines(repeats: int = 15) -> Iterator[Line]:
 
 
 @torch.inference_mode()
-def measure(repeats: int) -> Iterator[tuple[str, Ratio]]:
+def measure(repeats: int, device: str = "cpu") -> Iterator[tuple[str, Ratio]]:
     generator = torch.Generator().manual_seed(0)
-    logits = 4 * torch.randn(1, ROWS, VOCABULARY, generator=generator)
+    logits = 4 * torch.randn(1, ROWS, VOCABULARY, generator=generator).to(device)
     wanted = _plainly(logits.double())
 
     def plain() -> tuple[Tensor, ...]:
@@ -82,7 +83,8 @@ def measure(repeats: int) -> Iterator[tuple[str, Ratio]]:
         for kind, found in score(logits).items():
             if not torch.allclose(found, wanted[kind], rtol=0, atol=CLOSE):
                 raise RunError(f"{name}: the {kind} is not that of a whole float64 copy")
-        yield name, alternate(lambda score=score: score(logits), plain, repeats)
+        ours = waiting(lambda score=score: score(logits), device)
+        yield name, alternate(ours, waiting(plain, device), repeats)
 
 
 def _plainly(logits: Tensor) -> Scores:

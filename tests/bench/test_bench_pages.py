@@ -197,7 +197,7 @@ def test_scores_that_are_not_exact_are_not_timed(
         (["naive", "9x512"], "9x512 is not one of tiny-llada, 8x512"),
         (["batch", "big"], "big is not one of tiny-llada, 8x512"),
         (["memory", "x"], "x: memory takes no options"),
-        (["loop", "--device", "cuda"], "--device=cuda: loop runs on the CPU"),
+        (["naive", "--device", "cuda"], "--device=cuda: naive runs on the CPU"),
         (["imports", "--out", "/proc/none/x"], "--out /proc/none/x can't be written"),
     ],
 )
@@ -228,16 +228,22 @@ def test_a_batch_on_a_gpu_has_llada_8bs_shape(monkeypatch: pytest.MonkeyPatch) -
         made.append((spec.n_layers, spec.d_model, spec.vocab_size, dtype, device))
         return small_model().to(torch.bfloat16)
 
-    monkeypatch.setattr(batch, "dummy_model", dummy)
+    monkeypatch.setattr(naive, "dummy_model", dummy)
+    monkeypatch.setattr(batch, "GPU", [replace(load, sizes=(2,)) for load in batch.GPU])
+    monkeypatch.setattr(batch, "forget_peak", lambda device: None)
+    monkeypatch.setattr(batch, "peak", lambda device: 2.0**20)
     monkeypatch.setattr(batch, "COUNT", 2)
-    monkeypatch.setattr(batch, "SIZES", (2,))
     limits = {torch.float32: 1e9, torch.bfloat16: 1e9}
     monkeypatch.setattr(batch, "settle", lambda device: None)
     sheet = batch.sheet([], machine.Machine("cuda", limits, 1e9, None))
-    line = next(sheet.lines)
-    assert made == [(32, 4096, 126_464, torch.bfloat16, "cuda")]
-    assert line.name == "LLaDA-8B's shape, cache=none, batch 2"
-    assert line.values.keys() == sheet.columns.keys()
+    found = list(sheet.lines)
+    assert made == 2 * [(32, 4096, 126_464, torch.bfloat16, "cuda")]
+    assert [line.name for line in found] == [
+        f"LLaDA-8B's shape, {told}, batch 2"
+        for told in ("cache=dual", "cache=none", "cache=prefix", "low_confidence, cache=dual")
+    ]
+    for line in found:
+        assert line.values.keys() == sheet.columns.keys() - {"cost of a token, batch 1 = 1"}
 
 
 def lines() -> Iterator[Line]:
@@ -262,3 +268,16 @@ def test_a_line_shows_what_it_has_and_a_page_holds_no_markup(tmp_path: Path) -> 
         {"name": "one | two", "times": 0.5, "ms": 3.0, "smallest and largest": [0.4, 0.6]},
         {"name": "three", "ms": 4.0},
     ]
+
+
+def test_what_ends_a_bench_leaves_what_it_has_measured(
+    quick: None, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def measured(*_: object) -> Iterator[tuple[str, Ratio]]:
+        yield "one", Ratio(1.0, 2.0, 0.5, 0.4, 0.6)
+        raise selection.RunError("no more")
+
+    monkeypatch.setattr(selection, "measure", measured)
+    assert command("selection", "--out", str(tmp_path)) == 1
+    data = json.loads((tmp_path / "selection.json").read_text())
+    assert [line["name"] for line in data["lines"]] == ["one"]
