@@ -50,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--numerics", nargs="+", type=user_path, metavar="DIR", default=[], help="model folders"
     )
+    parser.add_argument("--device", default="cpu", help="where traces decode: cpu, cuda, cuda:N")
     options = parser.parse_args(arguments)
     if not options.files and not options.numerics:
         parser.error("name recorded files or --numerics folders")
@@ -66,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
     folders = [folder for folder in options.numerics if numerics.is_numerics_folder(folder)]
     if options.numerics and not folders:
         raise ConfigError(f"no {numerics.CALLS} in {', '.join(map(str, options.numerics))}")
-    places = recorded.Places(tuple(options.checkpoints), CHECKPOINTS, options.data)
+    places = recorded.Places(tuple(options.checkpoints), CHECKPOINTS, options.data, options.device)
     results = chain(
         (replay.check(file, places) for file in files),
         (numerics.compare(folder) for folder in folders),

@@ -53,7 +53,7 @@ def check_cases(recorded: Recorded, fields: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Places:
-    """Where a replay finds what a file only names."""
+    """Where a replay finds what a file only names, and where it decodes."""
 
     checkpoints: tuple[Path, ...] = ()
     """Folders of checkpoints that were asked for; they go before the folder beside a trace."""
@@ -61,6 +61,8 @@ class Places:
     """Folders of checkpoints for traces that have none beside them."""
     data: Path = Path()
     """ParallelBench's own files, behind recorded grades."""
+    device: str = "cpu"
+    """Where the checkpoints decode, in float32."""
 
 
 class Verdict(StrEnum):

@@ -59,7 +59,7 @@ def check(recorded: Recorded, places: Places) -> FileResult:
     with tempfile.TemporaryDirectory() as tables:
         shared = _tables(recorded.content, Path(tables))
         found = (
-            _compare(number, case, method, shared, folder)
+            _compare(number, case, method, shared, folder, places.device)
             for number, case in enumerate(recorded.cases)
         )
         return FileResult.of(recorded.path, found)
@@ -78,11 +78,11 @@ class _Noting(Predictor):
 
 
 def decode(
-    overrides: Sequence[str], prompt: Prompt, folder: Path
+    overrides: Sequence[str], prompt: Prompt, folder: Path, device: str
 ) -> tuple[Outcome, Sequence[Plan]]:
     """The prompt decoded under the given command line, with its trace, and its forwards."""
     config = _configuration(tuple(overrides))
-    predictor = _predictor(folder)
+    predictor = _predictor(folder, device)
     predictor.plans = []
     decoder = Decoder(
         predictor,
@@ -106,8 +106,8 @@ def _tables(record: Params, folder: Path) -> dict[str, str]:
 
 
 @cache
-def _predictor(folder: Path) -> _Noting:
-    return _Noting(load_model(folder))
+def _predictor(folder: Path, device: str) -> _Noting:
+    return _Noting(load_model(folder, device=device))
 
 
 def _configuration(overrides: tuple[str, ...]) -> DictConfig:
@@ -130,7 +130,12 @@ def _composed(groups: tuple[str, ...]) -> DictConfig:
 
 
 def _compare(
-    number: int, case: Params, method: RecordedMethod, shared: Params, folder: Path
+    number: int,
+    case: Params,
+    method: RecordedMethod,
+    shared: Params,
+    folder: Path,
+    device: str,
 ) -> str | None:
     """What differs from the recorded case, None if nothing does."""
     # A case that shows a known quirk of the official code names it beside its parameters.
@@ -142,7 +147,7 @@ def _compare(
         return f"case {number}: its params lack {error}"
     prompt = Prompt(str(number), tuple(case["prompt"]), gen_length, reference)
     try:
-        outcome, plans = decode(overrides, prompt, folder)
+        outcome, plans = decode(overrides, prompt, folder, device)
     except ConfigError as error:
         return f"case {number}: {error}"
     difference = _difference(case, method, outcome)

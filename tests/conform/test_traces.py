@@ -138,3 +138,9 @@ def test_params_that_say_too_little(tmp_path: Path) -> None:
     whole = record("localleap")
     (line,) = replayed(tmp_path, whole, {**whole["cases"][0], "params": {}}).differing
     assert line == "case 0: its params lack 'gen_length'"
+
+
+def test_a_trace_decodes_on_the_device_that_is_asked_for() -> None:
+    path = GOLDEN / "traces" / "localleap.json"
+    result = check(read(path), Places(checkpoints=PLACES.checkpoints, device="gpu0"))
+    assert "model.device=gpu0 is not available" in result.differing[0]
