@@ -25,6 +25,54 @@ from dllm.runs import stopping
 from dllm.runs.ranks import Ranks
 
 
+class Unheard(BaseException):
+    """stdout takes no more. Not an `OSError`, so that no one takes it for a file's."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        closed = isinstance(error, BrokenPipeError)
+        self.reason = None if closed else error.strerror
+        """None: who read it has left, and need not be told."""
+
+
+class _Stream(io.TextIOBase):
+    """stdout or stderr; what is refused goes nowhere from then on."""
+
+    def __init__(self, target: TextIO | None, needed: bool) -> None:
+        # None: closed by whoever started the command.
+        self._target = target or open(os.devnull, "w")  # noqa: SIM115 - closed with the process
+        self._needed = needed
+        """Whether the command ends where nobody can read it."""
+
+    def write(self, text: str, /) -> int:
+        with self._refusal():
+            self._target.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._refusal():
+            self._target.flush()
+
+    @contextmanager
+    def _refusal(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._target.fileno())
+            if self._needed:
+                raise Unheard(error) from None
+
+    def isatty(self) -> bool:
+        return self._target.isatty()
+
+    def fileno(self) -> int:
+        return self._target.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._target.encoding
+
+
 class CommandLine:
     def __init__(self) -> None:
         self._code = 0
@@ -51,8 +99,8 @@ class CommandLine:
         self.started()
         try:
             yield
-        except (ConfigError, RunError) as error:
-            self.failed(2 if isinstance(error, ConfigError) else 1, str(error))
+        except (ConfigError, RunError, OSError) as error:
+            self._tell(error)
 
     def plain(self, run: Callable[[], int | None]) -> int:
         """Exit code of a command without Hydra: the same lines and codes as of a job."""
@@ -63,9 +111,16 @@ class CommandLine:
     def _plain(self, run: Callable[[], int | None]) -> int:
         try:
             return run() or 0
-        except (ConfigError, RunError) as error:
-            self.failed(2 if isinstance(error, ConfigError) else 1, str(error))
+        except (ConfigError, RunError, OSError) as error:
+            self._tell(error)
             return self._code
+
+    def _tell(self, error: ConfigError | RunError | OSError) -> None:
+        """What ends the command. That the system refuses a file is no fault of the code."""
+        if isinstance(error, OSError):
+            what = error.filename or "a file"
+            error = RunError(f"{what} can't be used: {error.strerror or error}")
+        self.failed(2 if isinstance(error, ConfigError) else 1, str(error))
 
     def speak(self) -> None:
         """Each warning is one line, said once."""
@@ -97,13 +152,13 @@ class CommandLine:
         try:
             yield
             sys.stdout.flush()
-        except OSError as error:
-            self.failed(1, f"stdout can't be written: {error.strerror}")
-            self._mute()
+        except Unheard as end:
+            self._unheard(end)
 
-    def _mute(self) -> None:
-        """Python's own farewell to an output that is gone would be a second failure."""
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    def _unheard(self, end: Unheard) -> None:
+        self._code = max(self._code, 1)
+        if end.reason is not None:
+            self.failed(1, f"stdout can't be written: {end.reason}")
 
     def _say(self, line: str) -> None:
         if line not in self._reported:
@@ -114,8 +169,8 @@ class CommandLine:
         """Exit code of a command that may be stopped by a signal, or lose the reader of its
         output. Another one in this process has its own code and words."""
         self._code, self._reported, self._afterwards = 0, set(), []
-        if sys.stderr is None:
-            sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - closed with the process
+        before = sys.stdout, sys.stderr
+        sys.stdout, sys.stderr = _Stream(sys.stdout, needed=True), _Stream(sys.stderr, needed=False)
         try:
             with stopping.listening():
                 code = command()
@@ -124,9 +179,11 @@ class CommandLine:
         except stopping.Stopped as stop:
             self.failed(stop.code, str(stop))
             return stop.code
-        except BrokenPipeError:
-            self._mute()
-            return 1
+        except Unheard as end:
+            self._unheard(end)
+            return self._code
+        finally:
+            sys.stdout, sys.stderr = before
 
     def run(self, entry: Callable[[], None]) -> int:
         """Exit code of a Hydra main function, and of what it has left for afterwards."""

@@ -93,11 +93,16 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments and arguments[0] not in (*known, "-h", "--help"):
         arguments = ["runs", *arguments]
     options = parser.parse_args(arguments)
-    try:
-        return COMMAND.plain(lambda: known[options.command](options))
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
+
+    def run() -> int:
+        try:
+            return known[options.command](options)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise ConfigError(f"{error.filename}: {error.strerror}") from None
+
+    return COMMAND.plain(run)
 
 
 def _runs(options: argparse.Namespace) -> int:

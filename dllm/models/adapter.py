@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dllm.errors import ConfigError
 from dllm.models.linear import product
 from dllm.models.spec import ModelSpec
-from dllm.models.tensor_file import TensorFile
+from dllm.models.tensor_file import TensorFile, write_tensors
 from dllm.models.transformer import Layer, Transformer
 
 
@@ -125,9 +124,7 @@ class Adapted(nn.Module):
 def save_adapter(folder: Path, spec: AdapterSpec, tensors: Mapping[str, Tensor]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     stored = {name: t.detach().to(torch.bfloat16).contiguous() for name, t in tensors.items()}
-    path = folder / "adapter.safetensors"
-    save_file(stored, path, metadata={"format": "pt"})
-    path.chmod(0o644)  # safetensors makes it private
+    write_tensors(folder / "adapter.safetensors", stored, {"format": "pt"})
     (folder / "adapter.json").write_text(json.dumps(asdict(spec), indent=2) + "\n")
 
 

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dllm.errors import ConfigError
 from dllm.models.spec import ModelSpec
+from dllm.models.tensor_file import write_tensors
 
 
 Feature = Literal["confidence", "negative_entropy"]
@@ -67,7 +67,7 @@ class FilterNetwork(nn.Module):
 def save_filter(network: FilterNetwork, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().contiguous() for name, value in network.state_dict().items()}
-    save_file(weights, path, metadata={"filter": json.dumps(asdict(network.facts))})
+    write_tensors(path, weights, {"filter": json.dumps(asdict(network.facts))})
 
 
 def find_filter(name: str) -> Path:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from dllm.errors import ConfigError
@@ -22,7 +21,7 @@ from dllm.models.json_file import read_object, read_optional
 from dllm.models.placement import Placing, place
 from dllm.models.shape import shape_only
 from dllm.models.spec import ModelSpec
-from dllm.models.tensor_file import TensorFile
+from dllm.models.tensor_file import TensorFile, write_tensors
 from dllm.models.transformer import Transformer
 from dllm.models.weights import Wanted, checkpoint_tensors, wanted_tensors
 
@@ -246,7 +245,7 @@ def save_model(model: Transformer, folder: str | Path, dtype: torch.dtype = torc
         name: tensor.to(dtype).cpu().contiguous()
         for name, tensor in checkpoint_tensors(family.weights(model.spec), state).items()
     }
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
     config = {**family.write(model.spec), "torch_dtype": str(dtype).removeprefix("torch.")}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 

@@ -1,8 +1,8 @@
 """Pretrained models whose weights lie inside a Python package, converted once for offline use.
 
 The package is only looked into, never imported. Its file is read after its checksum was verified
-and becomes a checkpoint folder in the user's cache (`XDG_CACHE_HOME`, else ~/.cache); a conversion
-that is interrupted leaves nothing that would be taken for one.
+and becomes a checkpoint folder in the user's cache (`XDG_CACHE_HOME`, else ~/.cache); what a killed
+conversion leaves is not taken for one, and the next one removes it.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from filelock import FileLock
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as FastTokenizer
 from torch import Tensor
@@ -24,6 +24,7 @@ from torch import Tensor
 from dllm.errors import ConfigError
 from dllm.models.families import llama
 from dllm.models.gguf import GgufFile
+from dllm.models.tensor_file import write_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +88,20 @@ def fetch(name: str) -> Path:
         raise ConfigError(
             f"{path} has sha256 {found}, not {package.sha256}: {package.command} --force-reinstall"
         )
-    # Named by process: two conversions at once do not write into each other.
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # One conversion at a time: whoever waited finds it done. A kill gives the lock free.
+        with FileLock(folder.with_name(f".{name}.lock")):
+            if not _intact(folder, package):
+                _replace(folder, path, package)
+    except OSError as error:
+        raise ConfigError(f"{folder} can't be written: {error.strerror}") from None
+    return folder
+
+
+def _replace(folder: Path, path: Path, package: Package) -> None:
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a conversion that was killed
     try:
         convert(path, partial)
         source = {
@@ -98,13 +111,12 @@ def fetch(name: str) -> Path:
             "weights_sha256": digest(partial / "model.safetensors"),
         }
         (partial / SOURCE).write_text(json.dumps(source, indent=2) + "\n")
+        # First what names it a model: a kill may leave the rest.
+        (folder / SOURCE).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(partial, folder)
-    except OSError as error:
-        raise ConfigError(f"{folder} can't be written: {error.strerror}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return folder
 
 
 def digest(path: Path) -> str:
@@ -140,9 +152,7 @@ def convert(path: Path, folder: Path) -> None:
     with GgufFile(path) as file:
         config = _config(file)
         tensors = {name: t.to(torch.bfloat16).contiguous() for name, t in _tensors(file, config)}
-        weights = folder / "model.safetensors"
-        save_file(tensors, weights, metadata={"format": "pt"})
-        weights.chmod(0o644)  # safetensors makes it private
+        write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         _write_tokenizer(file, folder)
 

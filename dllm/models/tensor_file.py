@@ -1,10 +1,11 @@
-"""Reads one safetensors file tensor by tensor into memory that the caller owns.
+"""Safetensors files, written whole and read tensor by tensor into memory that the caller owns.
 
 The format is an 8-byte length, a JSON header and raw bytes. Plain reads are used instead of a
 memory map: mapped pages stay resident, so a checkpoint that is copied out of a map is held twice.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -12,13 +13,24 @@ from types import TracebackType
 from typing import Self
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
-from dllm.errors import ConfigError
+from dllm.errors import ConfigError, RunError
 
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 MAX_HEADER = 100_000_000
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
+    """Raises `RunError` where the disk refuses."""
+    try:
+        save_file(dict(tensors), path, metadata=dict(header))
+        path.chmod(0o644)  # safetensors makes it private
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path} can't be written: {error}") from None
 
 
 @dataclass(frozen=True)

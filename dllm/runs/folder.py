@@ -30,7 +30,7 @@ from dllm.config import fingerprint, fits
 from dllm.errors import ConfigError, RunError
 from dllm.metrics.definitions import SampleResult
 from dllm.models.json_file import read_object
-from dllm.runs.lock import locked
+from dllm.runs.lock import locked, usable
 from dllm.step.trace import Trace, pack_traces, parsed_traces, read_traces
 
 
@@ -65,10 +65,8 @@ class RunFolder:
             except OSError as error:
                 raise ConfigError(f"output={self.path} is not writable: {error.strerror}") from None
             try:
-                yield
-            except OSError as error:
-                where = error.filename or self.path
-                raise RunError(f"{where} can't be used: {error.strerror or error}") from None
+                with usable(self.path):
+                    yield
             finally:
                 with suppress(OSError):
                     # A run that was refused before it began leaves no folder.

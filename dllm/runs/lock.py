@@ -37,10 +37,21 @@ def locked(path: Path, wait_minutes: float, what: str) -> Iterator[None]:
 
 
 @contextmanager
+def usable(folder: Path) -> Iterator[None]:
+    """Within it files of the folder are used: one that the system refuses is a `RunError`."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or folder
+        raise RunError(f"{where} can't be used: {error.strerror or error}") from None
+
+
+@contextmanager
 def locked_output(folder: Path, wait_minutes: float) -> Iterator[None]:
     """Creates the folder that `output` names and keeps other processes out of it.
 
-    Raises `ConfigError` if it can't be written, `RunError` as `locked`.
+    Raises `ConfigError` if it can't be written, `RunError` as `locked`, and if the system refuses a
+    file within.
     """
     with ExitStack() as held:
         try:
@@ -48,4 +59,5 @@ def locked_output(folder: Path, wait_minutes: float) -> Iterator[None]:
             held.enter_context(locked(folder / ".lock", wait_minutes, f"output={folder}"))
         except OSError as error:
             raise ConfigError(f"output={folder} is not writable: {error.strerror}") from None
-        yield
+        with usable(folder):
+            yield

@@ -7,6 +7,7 @@ whatever seed, order or amount is drawn.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -26,6 +27,7 @@ DEFAULT_COUNT = (
     200  # samples per kind when no limit is given: the size the accuracy bars are stated for
 )
 MOST = 1_000_000  # samples of one call: more are a slip, and would take hours without a word
+SOON = 100_000  # samples that are drawn within seconds
 MAX_REJECTIONS = 100_000  # in a row, before a kind is declared too small for what was asked
 
 
@@ -153,6 +155,8 @@ class GeneratedTask(Task):
             raise ConfigError(
                 f"limit={limit}: a generated task gives up to {MOST:,} samples at a time"
             )
+        if limit is not None and limit > SOON:
+            warnings.warn(f"limit={limit}: so many samples take a while to draw", stacklevel=2)
         sources = {kind: self._distinct(split, kind, seed) for kind in self.kinds}
         if limit is None:
             drawn = [islice(_all(source), DEFAULT_COUNT) for source in sources.values()]

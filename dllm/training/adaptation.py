@@ -162,6 +162,8 @@ class Trainer:
         )
         self.done = 0
         self.totals = {"sequences": 0, "tokens": 0, "fed": 0, "seconds": 0.0}
+        self.window: list[dict[str, float]] = []
+        """Numbers of the steps since the last report."""
         # Threads that share an operation wait for the slowest after each one: a thread per
         # microbatch instead.
         torch.set_num_threads(1)
@@ -178,6 +180,7 @@ class Trainer:
             self.learnt[name].data.copy_(tensor)
         self.optimizer.load_state_dict(state["optimizer"])
         self.done, self.totals = state["step"], state["totals"]
+        self.window = state.get("window", [])
         return True
 
     def save(self) -> None:
@@ -186,6 +189,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "step": self.done,
             "totals": self.totals,
+            "window": self.window,
             "recipe": recipe_facts(self.recipe),
         }
         # The state comes last: it is what tells that a step is done, the adapter included.
@@ -268,14 +272,13 @@ class Trainer:
 
     def run(self, log: Log) -> dict[str, Any]:
         """Trains to the end; logs and saves every few minutes. Returns the totals."""
-        window: list[dict[str, float]] = []
         saved = time.monotonic()
         for numbers in self._steps():
-            window.append(numbers)
+            self.window.append(numbers)
             last = self.done == self.recipe.total_steps
             if self.done % self.recipe.log_every == 0 or last:
-                log.log(_mean(window) | self.totals, step=self.done)
-                window = []
+                log.log(_mean(self.window) | self.totals, step=self.done)
+                self.window = []
             if time.monotonic() - saved > 60 * self.recipe.save_minutes:
                 self.save()
                 saved = time.monotonic()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
-from dllm.errors import ConfigError
+from dllm.errors import ConfigError, RunError
 from dllm.runs.checkpoint import file_hash
 
 
@@ -17,14 +17,28 @@ NAME = "state.pt"
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """Replaces the previous state atomically, so a kill leaves either the old or the new one."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Replaces the previous state atomically, so a kill leaves either the old or the new one.
+
+    Raises `RunError` where the disk refuses.
+    """
     partial = folder / f"{NAME}.partial"
-    with partial.open("wb") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            _write(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, folder / NAME)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise RunError(f"{folder / NAME} can't be written: {error.strerror or error}") from None
+
+
+def _write(state: dict[str, Any], file: BinaryIO) -> None:
+    try:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, folder / NAME)
+    except RuntimeError as error:  # its own words for what the system refused meanwhile
+        raise error.__context__ or error from None
 
 
 def load_state(folder: Path, recipe: dict[str, str]) -> dict[str, Any] | None:

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from dllm.errors import ConfigError
+from dllm.models.tensor_file import write_tensors
 
 
 _HEADER = ("facts", "samples")
@@ -95,7 +95,7 @@ class RecordShards:
         path = self.folder / f"shard-{last + 1:05d}.safetensors"
         header = {"facts": json.dumps(self.facts), "samples": json.dumps(list(samples))}
         partial = path.with_suffix(".partial")
-        save_file(tensors, partial, metadata=header)
+        write_tensors(partial, tensors, header)
         os.replace(partial, path)
         return path
 

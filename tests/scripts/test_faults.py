@@ -9,17 +9,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from forked import forked
 from random_checkpoint import small_run
 from whole_runs import contents, main
 
+from dllm.models.tensor_file import write_tensors
 from dllm.runs.folder import RunFolder
+from dllm.runs.lock import locked_output
 from dllm.tasks.listops import ListOperations
+from dllm.training.checkpoints import save_state
 from samplers.threshold import Threshold
+from scripts.command_line import CommandLine
 
 
 Options = Callable[..., list[str]]
@@ -84,8 +89,8 @@ def test_a_second_signal_stops_at_once(checkpoint: Path, tmp_path: Path) -> None
 
 
 def test_nobody_reads_on(checkpoint: Path, tmp_path: Path, undisturbed) -> None:
-    """A closed pipe, a full device and no stderr: the run is kept, the code says that the table
-    was not read."""
+    """A closed pipe, a full device, no stderr and a full one: the run is kept, the code says that
+    the table was not read."""
 
     def closed() -> None:
         reader, writer = os.pipe()
@@ -101,7 +106,16 @@ def test_nobody_reads_on(checkpoint: Path, tmp_path: Path, undisturbed) -> None:
         sys.stderr = None  # type: ignore[assignment]
         main(small(checkpoint, tmp_path / "silent"))
 
-    for function, name, expected in ((closed, "pipe", 1), (full, "full", 1), (silent, "silent", 0)):
+    def unheard() -> None:
+        os.dup2(os.open("/dev/full", os.O_WRONLY), 2)
+        main(small(checkpoint, tmp_path / "unheard", "progress=true"))
+
+    for function, name, expected in (
+        (closed, "pipe", 1),
+        (full, "full", 1),
+        (silent, "silent", 0),
+        (unheard, "unheard", 0),
+    ):
         code, said = forked(function, tmp_path / "said").ended()
         assert code == expected, said
         assert said.count("error: ") <= 1 and "Traceback" not in said, said
@@ -167,22 +181,46 @@ def test_a_sampler_that_raises(checkpoint: Path, tmp_path: Path, undisturbed) ->
     assert contents(tmp_path) == undisturbed
 
 
-def test_a_full_disk(checkpoint: Path, tmp_path: Path, undisturbed) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", str(disk)]
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """One of 24 KB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("a small disk can't be mounted here")
-    try:
-        given = small(checkpoint, disk / "runs")
-        code, said = forked(lambda: main(given), tmp_path / "said").ended()
-        assert code == 1 and said.count("\n") == 1, said
-        assert "can't be written: No space left on device" in said
-        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-        assert forked(lambda: main(given), tmp_path / "again").ended()[0] == 0
-        assert contents(disk / "runs") == undisturbed
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk(checkpoint: Path, tmp_path: Path, disk: Path, undisturbed) -> None:
+    given = small(checkpoint, disk / "runs")
+    code, said = forked(lambda: main(given), tmp_path / "said").ended()
+    assert code == 1 and said.count("\n") == 1, said
+    assert "can't be written: No space left on device" in said
+    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+    assert forked(lambda: main(given), tmp_path / "again").ended()[0] == 0
+    assert contents(disk / "runs") == undisturbed
+
+
+@pytest.mark.parametrize("what", ["tensors", "state", "log"])
+def test_a_full_disk_of_a_training(what: str, tmp_path: Path, disk: Path) -> None:
+    full = torch.zeros(10_000)
+
+    def writes() -> int:
+        if what == "tensors":
+            write_tensors(disk / "x.safetensors", {"x": full}, {})
+        if what == "state":
+            save_state(disk, {"x": full})
+        with locked_output(disk, 0), (disk / "metrics.jsonl").open("w") as file:
+            file.write("x" * 40_000)
+            file.flush()
+        return 0
+
+    code, said = forked(lambda: CommandLine().plain(writes), tmp_path / "said").ended()
+    assert code == 1 and said.count("\n") == 1, said
+    assert said.startswith(f"error: {disk}") and "No space left on device" in said
+    assert not list(disk.glob("*.partial"))
 
 
 def test_without_a_home_in_the_plainest_locale(

@@ -6,6 +6,7 @@ from random import Random
 import pytest
 from tokenizers import Tokenizer
 
+from dllm.tasks import base
 from dllm.tasks.base import GeneratedTask, Sample, content_id, split_of
 from dllm.tasks.listops import ListOperations
 from dllm.tasks.suite import EmbeddedSuite, Mixture
@@ -26,6 +27,12 @@ def test_kinds_come_in_equal_numbers_two_hundred_by_default() -> None:
     task = EmbeddedSuite(kinds=["copy", "latin"])
     kinds = [sample.task for sample in task.samples("test")]
     assert kinds == ["copy", "latin"] * 200
+
+
+def test_a_count_that_takes_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "SOON", 5)
+    with pytest.warns(UserWarning, match="limit=6: so many samples take a while to draw"):
+        assert len(SUITE.samples("test", 6)) == 6
 
 
 def test_the_splits_cannot_overlap() -> None:

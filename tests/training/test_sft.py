@@ -8,7 +8,7 @@ import torch
 from small_model import SPEC
 from tokenizers import Tokenizer
 
-from dllm.errors import ConfigError
+from dllm.errors import ConfigError, RunError
 from dllm.models.loading import load_model
 from dllm.models.transformer import Transformer
 from dllm.training import sft
@@ -212,7 +212,7 @@ def test_an_interrupted_save_leaves_the_previous_state(tmp_path, monkeypatch) ->
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(RunError, match="disk full"):
         save_state(tmp_path, {"step": 2, "recipe": facts})
     assert load_state(tmp_path, facts) == {"step": 1, "recipe": facts}
     assert load_state(tmp_path / "elsewhere", {}) is None
