@@ -204,7 +204,7 @@ class Batch:
             self._audited(findings(view, *audited, decision))
         probabilities: list[list[float | None]] = [[]] * len(self.rows)
         if self.setting.record:
-            probabilities = committed_probabilities(raw, decision.rows)
+            probabilities = committed_probabilities(raw, request.positions, decision.rows)
         before: list[Considered] = []
         if self.setting.record and self.setting.alternatives:
             before = considered(raw, decision.rows, self.setting.alternatives)

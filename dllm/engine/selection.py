@@ -16,6 +16,7 @@ from dllm.step.plan import Request
 from dllm.step.prediction import Prediction, View
 from dllm.step.sampler import Sampler
 from dllm.step.state import SamplerState
+from dllm.step.transfer import fetched
 
 
 def seen(
@@ -50,18 +51,20 @@ def sound(view: View) -> tuple[View, Int[np.ndarray, "broken"]]:
     none = np.zeros(0, dtype=np.int64)
     if view.positions.shape[1] == 0:
         return view, none
-    highest, token = view.top
-    endless, masks = ~(highest.abs() < torch.inf), token == view.canvas.mask_id
+    highest, token, candidates = fetched((*view.top, view.candidates))
+    endless, masks = ~np.isfinite(highest), token == view.canvas.mask_id
     if view.branches is not None and view.branch_logits is not None:
         # Absent ones (-1) predict nothing, whatever their logits.
         bad = ~view.branch_logits.amax(dim=-1).isfinite() & (view.branches[..., :1] >= 0)
-        endless = endless | bad.any(dim=1)
-    if not (view.candidates & (endless | masks)).any():
+        endless |= bad.any(dim=1).cpu().numpy()
+    endless &= candidates
+    masks &= candidates
+    if not (endless.any() or masks.any()):
         return view, none
-    broken = (view.candidates & endless).any(dim=1).nonzero()[:, 0].cpu().numpy()
     logits = view.logits.clone()
-    logits[..., view.canvas.mask_id].masked_fill_(view.candidates & masks, -torch.inf)
-    return view.with_logits(logits), broken
+    hidden = torch.from_numpy(masks).to(view.device)
+    logits[..., view.canvas.mask_id].masked_fill_(hidden, -torch.inf)
+    return view.with_logits(logits), endless.any(axis=1).nonzero()[0]
 
 
 def decide(

@@ -15,6 +15,8 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import NewType
 
+import torch
+
 from dllm.engine.batch import Batch, Written
 from dllm.engine.setting import Setting
 from dllm.step.canvas import Layout, Prompt
@@ -99,6 +101,7 @@ class Session:
         self._batch.change(setting)
         self.setting = setting
 
+    @torch.inference_mode()
     def step(self) -> Events:
         """Lets waiting prompts in and takes one decision for every sequence in the batch."""
         self._enter()
