@@ -70,8 +70,8 @@ class TraceCredit:
     def observe(self, view: View, state: SamplerState) -> None:
         decay = self._progress(view)[..., None] if self.adaptive else self.decay
         state[_CREDIT] = state[_CREDIT] * decay
-        top, best = view.top
-        gain = scores.top_confidence(view.logits, top, "float32") ** self.exponent
+        best = view.top[1]
+        gain = scores.top_confidence(view.logits, "float32") ** self.exponent
         # Decided positions only decay; rows that were not computed anew have nothing to add.
         batch, row = view.candidates.nonzero(as_tuple=True)
         at, token = view.positions[batch, row], best[batch, row]

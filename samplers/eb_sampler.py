@@ -42,7 +42,7 @@ class EBSampler(Sampler):
         if self.order == "confidence":
             return super().score(view, tokens)
         if self.order == "margin":
-            return scores.margin(view.logits, self.conf_dtype)
+            return view.summary(self.conf_dtype).margin
         return -scores.entropy(view.logits, self.conf_dtype)
 
     def choose(
@@ -50,7 +50,7 @@ class EBSampler(Sampler):
     ) -> Bool[Tensor, "batch rows"]:
         if score.shape[1] == 0:
             return view.candidates
-        h = -score if self.order == "entropy" else scores.entropy(view.logits, self.conf_dtype)
+        h = -score if self.order == "entropy" else view.summary(self.conf_dtype).entropy
         order = scores.rank_order(score.masked_fill(~view.candidates, -torch.inf))
         ranked = h.gather(1, order)
         left_out = ranked.cummax(dim=1).values if self.bound == "maximum" else ranked

@@ -175,7 +175,7 @@ def computed(
 
 @torch.inference_mode()
 def _selection(logits: Tensor) -> None:
-    scores.top_confidence(logits, scores.highest(logits)[0], "float64")
+    scores.top_confidence(logits, "float64")
 
 
 @torch.inference_mode()

@@ -64,7 +64,7 @@ def sound(view: View) -> tuple[View, Int[np.ndarray, "broken"]]:
     logits = view.logits.clone()
     hidden = torch.from_numpy(masks).to(view.device)
     logits[..., view.canvas.mask_id].masked_fill_(hidden, -torch.inf)
-    return view.with_logits(logits), endless.any(axis=1).nonzero()[0]
+    return view.with_logits(logits), np.flatnonzero(endless.any(axis=1))
 
 
 def decide(

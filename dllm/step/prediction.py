@@ -61,6 +61,16 @@ class View:
         """Largest logit and its token, each [batch, rows]; the lowest id wins exact ties."""
         return scores.highest(self.logits)
 
+    def summary(self, dtype: scores.ConfDtype) -> scores.Summary:
+        """Several scores of one pass over the logits, however often they are asked for."""
+        if dtype not in self._summaries:
+            self._summaries[dtype] = scores.summary(self.logits, dtype)
+        return self._summaries[dtype]
+
+    @cached_property
+    def _summaries(self) -> dict[scores.ConfDtype, scores.Summary]:
+        return {}
+
     @cached_property
     def tokens(self) -> Int[Tensor, "batch rows"]:
         """Current tokens at the rows; padding reads position 0."""

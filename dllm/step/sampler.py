@@ -219,9 +219,8 @@ class Sampler:
 
     def score(self, view: View, tokens: Int[Tensor, "batch rows"]) -> Float[Tensor, "batch rows"]:
         """Rank of each proposal, higher is better; default: its softmax probability."""
-        top, best = view.top
-        if tokens is best:
-            return scores.top_confidence(view.logits, top, self.conf_dtype)
+        if tokens is view.top[1]:
+            return scores.top_confidence(view.logits, self.conf_dtype)
         return scores.confidence(view.logits, tokens, self.conf_dtype)
 
     def choose(

@@ -5,17 +5,18 @@ exact ties only.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 
 ConfDtype = Literal["float64", "float32", "model"]
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
-_BUFFER = {True: 2**22, False: 2**28}
+_BUFFER = {True: 2**21, False: 2**27}
 """Bytes of scores computed at a time: on the CPU, elsewhere."""
 _SPAN, _LARGE = 512, 2**13
 """Tokens of which the largest is found at once, in vocabularies of at least `_LARGE`."""
@@ -42,92 +43,121 @@ def confidence(
     tokens: Int[Tensor, "batch rows"],
     dtype: ConfDtype,
 ) -> Float[Tensor, "batch rows"]:
-    """Softmax probability of the given tokens, in [0, 1].
-
-    Computed as exp(l - max) / sum(exp(l - max)), as softmax does, without storing all
-    probabilities.
-    """
-    if dtype == "model" and logits.dtype != torch.float32:
-        return logits.softmax(dim=-1).gather(-1, tokens[..., None]).squeeze(-1)
-    top = cast(logits.amax(dim=-1), dtype)
-    chosen = cast(logits.gather(-1, tokens[..., None]).squeeze(-1), dtype)
-    return (chosen - top).exp_() / _total(logits, top)
+    """Softmax probability of the given tokens, in [0, 1]."""
+    (found,) = _by_row(
+        lambda values, p, token: (p.gather(-1, token[..., None]).squeeze(-1),),
+        logits,
+        dtype,
+        tokens,
+    )
+    return found
 
 
 def top_confidence(
-    logits: Float[Tensor, "batch rows vocab"],
-    top: Float[Tensor, "batch rows"],
-    dtype: ConfDtype,
+    logits: Float[Tensor, "batch rows vocab"], dtype: ConfDtype
 ) -> Float[Tensor, "batch rows"]:
-    """`confidence` of each row's most likely token, whose logit is `top`."""
-    if dtype == "model" and logits.dtype != torch.float32:
-        return logits.softmax(dim=-1).amax(dim=-1)
-    return _total(logits, cast(top, dtype)).reciprocal_()
+    """`confidence` of each row's most likely token."""
+    (found,) = _by_row(lambda values, p: (p.amax(dim=-1),), logits, dtype)
+    return found
 
 
 def margin(
     logits: Float[Tensor, "batch rows vocab"], dtype: ConfDtype
 ) -> Float[Tensor, "batch rows"]:
     """Difference of the two largest probabilities, in [0, 1]."""
-    if logits.shape[-1] < _LARGE:
-        first, second = logits.topk(2, dim=-1).values.unbind(dim=-1)
-    else:
-        spans = _spans(logits)
-        first, span = spans.max(dim=-1)
-        near, _ = _span(logits, span)
-        others = spans.scatter(-1, span[..., None], -torch.inf).amax(dim=-1)
-        second = near.topk(2, dim=-1).values[..., 1].maximum(others)
-    first, second = cast(first, dtype), cast(second, dtype)
-    whole = _total(logits, first).log_().add_(first)  # ln sum e^l
-    return (first - whole).exp_() - (second - whole).exp_()
+    (found,) = _by_row(lambda values, p: (torch.sub(*_largest_two(p)),), logits, dtype)
+    return found
 
 
 def entropy(
     logits: Float[Tensor, "batch rows vocab"], dtype: ConfDtype
 ) -> Float[Tensor, "batch rows"]:
     """Entropy in nats, >= 0; tokens at -inf count as impossible."""
-    return _by_row(_nats, logits, cast(logits.amax(dim=-1), dtype)).clamp_(min=0)
+    (found,) = _by_row(lambda values, p: (_nats(values, p, p.amax(dim=-1)),), logits, dtype)
+    return found
 
 
-def _total(
-    logits: Float[Tensor, "*axes vocab"], top: Float[Tensor, "*axes"]
+@dataclass(frozen=True)
+class Summary:
+    """What one pass over each row's softmax tells."""
+
+    probability: Float[Tensor, "batch rows"]
+    """As `top_confidence`; the others as the functions of their names."""
+    margin: Float[Tensor, "batch rows"]
+    entropy: Float[Tensor, "batch rows"]
+
+
+def summary(logits: Float[Tensor, "batch rows vocab"], dtype: ConfDtype) -> Summary:
+    def read(values: Tensor, p: Tensor) -> tuple[Tensor, ...]:
+        first, second = _largest_two(p)
+        return first, first - second, _nats(values, p, first)
+
+    return Summary(*_by_row(read, logits, dtype))
+
+
+def _largest_two(
+    p: Float[Tensor, "*axes vocab"],
+) -> tuple[Float[Tensor, "*axes"], Float[Tensor, "*axes"]]:
+    if p.shape[-1] < _LARGE:
+        first, second = p.topk(2, dim=-1).values.unbind(dim=-1)
+        return first, second
+    spans = _spans(p)
+    first, span = spans.max(dim=-1)
+    near, _ = _span(p, span)
+    others = spans.scatter(-1, span[..., None], 0).amax(dim=-1)
+    return first, near.topk(2, dim=-1).values[..., 1].maximum(others)
+
+
+def _nats(
+    values: Float[Tensor, "*axes vocab"],
+    p: Float[Tensor, "*axes vocab"],
+    first: Float[Tensor, "*axes"],
 ) -> Float[Tensor, "*axes"]:
-    """Sum of exp(l - top), in the dtype of `top`."""
-    return _by_row(lambda shifted: shifted.exp_().sum(dim=-1), logits, top)
-
-
-def _nats(shifted: Float[Tensor, "*axes vocab"]) -> Float[Tensor, "*axes"]:
-    """ln sum e^s - sum s e^s / sum e^s: one exponential per token, no logarithm."""
-    weight = shifted.clamp_(min=-1e4).exp()  # the bound keeps 0 * -inf out
-    total = weight.sum(dim=-1)
-    return total.log() - weight.mul_(shifted).sum(dim=-1) / total
+    """-ln p1 - sum p (l - l1), where p1 (`first`) and l1 are the largest: no logarithm per
+    token."""
+    shifted = values.sub_(values.amax(dim=-1, keepdim=True))
+    # Impossible tokens are 0 * -inf.
+    return (-first.log() - shifted.mul_(p).nansum(dim=-1)).clamp_(min=0)
 
 
 def _by_row(
-    compute: Callable[[Tensor], Tensor],
+    read: Callable[..., tuple[Tensor, ...]],
     logits: Float[Tensor, "*axes vocab"],
-    top: Float[Tensor, "*axes"],
-) -> Float[Tensor, "*axes"]:
-    """One value per row of l - top in the dtype of `top`; `compute` may write over them.
+    dtype: ConfDtype,
+    *beside: Shaped[Tensor, "*axes"],
+) -> tuple[Float[Tensor, "*axes"], ...]:
+    """What `read` makes of each row's logits in the softmax's dtype, of their softmax and of what
+    stands `beside`; it may write over the first two.
 
-    As many rows at a time as the processor's cache holds, in one buffer: a copy of all logits in
-    float64 costs several times what is computed with it. Rows without logits (NaN) are then left
-    out.
+    As many rows at a time as the processor's cache holds, in the same memory: a copy of all logits
+    in float64 costs several times what is computed with it. Rows without logits (NaN) are then left
+    out. The softmax is torch's: the exponentials of `Tensor.exp` take 1.7 times as long on a
+    processor that is not Intel's.
     """
+    of = cast(logits.new_empty(0), dtype)
     vocab = logits.shape[-1]
-    fitting = max(2, _BUFFER[logits.is_cpu] // (vocab * top.itemsize))
-    if top.numel() <= fitting:
-        return compute(logits.to(top.dtype) - top[..., None])
-    every, highest = logits.flatten(0, -2), top.flatten()
-    found = torch.full_like(highest, torch.nan)
-    known = (~highest.isnan()).nonzero()[:, 0]
+    fitting = max(2, _BUFFER[logits.is_cpu] // (vocab * of.itemsize))
+    if logits[..., 0].numel() <= fitting:
+        values = cast(logits, dtype)
+        values = values.clone() if values is logits else values
+        return read(values, values.softmax(dim=-1), *beside)
+    every, rows = logits.flatten(0, -2), [value.flatten() for value in beside]
+    known = (~every[:, 0].isnan()).nonzero()[:, 0].cpu()
     # Shared out evenly: a row on its own would be summed in another order than beside others.
     parts = known.tensor_split(max(1, -(-len(known) // fitting)))
-    buffer = top.new_empty(len(parts[0]), vocab)
-    for rows in parts:
-        shifted = torch.sub(every[rows], highest[rows, None], out=buffer[: len(rows)])
-        found[rows] = compute(shifted)
-    return found.view(top.shape)
+    values, p = of.new_empty(2, len(parts[0]), vocab)
+    found: list[Tensor] = []
+    for part in parts:
+        n, first = len(part), int(part[0]) if len(part) else 0
+        # One stretch of rows is read where it lies.
+        stretch = n and int(part[-1]) - first < n
+        values[:n].copy_(every[first : first + n] if stretch else every[part])
+        torch.softmax(values[:n], dim=-1, out=p[:n])
+        told = read(values[:n], p[:n], *(value[part] for value in rows))
+        found = found or [of.new_full((len(every),), torch.nan) for _ in told]
+        for all_rows, own in zip(found, told, strict=True):
+            all_rows[part] = own
+    return tuple(all_rows.view(logits.shape[:-1]) for all_rows in found)
 
 
 def _spans(logits: Float[Tensor, "*axes vocab"]) -> Float[Tensor, "*axes spans"]:
@@ -175,7 +205,7 @@ def best(
     """The single best candidate of each row; nothing where a row has no candidate."""
     if score.shape[1] == 0:
         return candidates
-    index = score.masked_fill(~candidates, -torch.inf).argmax(dim=-1, keepdim=True)
+    index = score.where(candidates, -torch.inf).argmax(dim=-1, keepdim=True)
     return torch.zeros_like(candidates).scatter_(1, index, True) & candidates
 
 

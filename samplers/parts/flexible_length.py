@@ -55,7 +55,7 @@ class FlexibleLength(Sampler):
         eos_window, not by their number."""
         ends = self.predicts_end(view)
         from_right = ends.flip(1).cumsum(dim=1).flip(1)
-        p = scores.top_confidence(view.logits, view.top[0], self.conf_dtype).double()
+        p = scores.top_confidence(view.logits, self.conf_dtype).double()
         return p.masked_fill(~ends | (from_right > self.eos_window), 0).sum(dim=1) / self.eos_window
 
     def longest(self, view: View) -> Int[Tensor, "batch"]:

@@ -59,3 +59,12 @@ def test_entropy_budget_of_d2cache_counts_all_but_the_last() -> None:
     logits = {0: [math.log(0.9), math.log(0.1), *[-math.inf] * 22]}
     step = step_of(rule("eb_d2cache", gamma=0.05), (0.9, 0.85), logits=logits)
     assert offsets(step.decide().commit, step.view) == [{0}]
+
+
+def test_the_margin_and_the_entropy_come_of_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes, plain = [], scores._by_row
+    monkeypatch.setattr(scores, "_by_row", lambda *a: passes.append(a) or plain(*a))
+    row = (0.9, 0.6)
+    step = step_of(rule("eb_sampler", gamma=0.0, order="margin"), row)
+    assert offsets(step.decide().commit, step.view) == [{0}]
+    assert len(passes) == 1

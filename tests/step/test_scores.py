@@ -20,7 +20,7 @@ def test_confidence_is_the_softmax_probability(dtype: scores.ConfDtype) -> None:
     for token, expected in enumerate((0.5, 0.25, 0.125, 0.125)):
         value = scores.confidence(logits, torch.tensor([[token]]), dtype)
         assert value.item() == pytest.approx(expected, rel=1e-6)
-    top = scores.top_confidence(logits, logits.amax(-1), dtype)
+    top = scores.top_confidence(logits, dtype)
     assert top.item() == pytest.approx(0.5, rel=1e-6)
 
 
@@ -33,7 +33,7 @@ def test_the_dtype_is_that_of_the_softmax() -> None:
         ("model", torch.bfloat16),
     ):
         assert scores.confidence(logits, token, name).dtype == dtype
-        assert scores.top_confidence(logits, logits.amax(-1), name).dtype == dtype
+        assert scores.top_confidence(logits, name).dtype == dtype
     assert torch.equal(scores.confidence(logits, token, "model"), logits.softmax(-1).amax(-1))
 
 
@@ -41,7 +41,8 @@ def test_logits_are_left_as_they_were() -> None:
     logits = logs(0.7, 0.2, 0.1)
     before = logits.clone()
     scores.confidence(logits, torch.tensor([[1]]), "float64")
-    scores.top_confidence(logits, logits.amax(-1), "float64")
+    scores.top_confidence(logits, "float64")
+    scores.summary(logits, "float64")
     assert torch.equal(logits, before)
 
 
@@ -68,12 +69,15 @@ def test_scores_do_not_depend_on_how_many_rows_are_computed_at_a_time(
     logits[:, :, 5] = -math.inf
     logits[1, rows // 2 :] = math.nan  # rows that no forward has computed
     probability, difference, nats = plain(logits)
-    top, token = scores.highest(logits)
+    token, summary = scores.highest(logits)[1], scores.summary(logits, "float64")
     expected = (
-        (scores.top_confidence(logits, top, "float64"), probability),
+        (scores.top_confidence(logits, "float64"), probability),
         (scores.confidence(logits, token, "float64"), probability),
         (scores.margin(logits, "float64"), difference),
         (scores.entropy(logits, "float64"), nats),
+        (summary.probability, probability),
+        (summary.margin, difference),
+        (summary.entropy, nats),
     )
     for found, right in expected:
         torch.testing.assert_close(found, right, atol=1e-12, rtol=1e-9, equal_nan=True)
