@@ -16,7 +16,7 @@ from dllm.step.plan import Request
 from dllm.step.prediction import Prediction, View
 from dllm.step.sampler import Sampler
 from dllm.step.state import SamplerState
-from dllm.step.transfer import fetched
+from dllm.step.transfer import fetched, sent
 
 
 def seen(
@@ -29,16 +29,16 @@ def seen(
     positions, logits = request.positions, prediction.logits
     batch, device = len(positions), logits.device
     masked = eligible[np.arange(batch)[:, None], positions] & (positions >= 0)
-    candidates = torch.from_numpy(masked).to(device)
+    candidates = sent(torch.from_numpy(masked), device)
     branches, branch_logits, stale = None, None, None
     if prediction.valid is not None:
         valid = prediction.valid[:batch]
         candidates, stale = candidates & valid, ~valid
     if request.branches is not None:
-        branches = torch.from_numpy(request.branches).to(device)
+        branches = sent(torch.from_numpy(request.branches), device)
         branch_logits = logits.unflatten(0, (branches.shape[1], batch)).transpose(0, 1)
         logits = logits[:batch]
-    rows = torch.from_numpy(positions).to(device)
+    rows = sent(torch.from_numpy(positions), device)
     return View(canvas, rows, logits, candidates, branches, branch_logits, stale)
 
 
@@ -62,7 +62,7 @@ def sound(view: View) -> tuple[View, Int[np.ndarray, "broken"]]:
     if not (endless.any() or masks.any()):
         return view, none
     logits = view.logits.clone()
-    hidden = torch.from_numpy(masks).to(view.device)
+    hidden = sent(torch.from_numpy(masks), view.device)
     logits[..., view.canvas.mask_id].masked_fill_(hidden, -torch.inf)
     return view.with_logits(logits), np.flatnonzero(endless.any(axis=1))
 

@@ -1,17 +1,21 @@
 """One forward of a plan: rows in, aligned logits of the wanted positions out."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dllm.forward.graphs import Graphs
 from dllm.forward.grouping import ACCELERATOR, CPU, groups
 from dllm.forward.partial import PartialForward
 from dllm.forward.rollout import AttentionRollout
-from dllm.forward.store import KVStore
+from dllm.forward.store import KVStore, Replayed
 from dllm.models.transformer import Reading, Transformer, take
 from dllm.step.plan import Plan
 from dllm.step.prediction import Prediction
+from dllm.step.transfer import sent
 
 
 class Predictor:
@@ -20,6 +24,7 @@ class Predictor:
     def __init__(self, model: Transformer):
         self.model = model
         self.spec = model.spec
+        self._graphs = Graphs() if model.graphs else None
         self._nothing = KVStore(self.spec, 0, 0, model.dtype, model.device)
         """What a forward without a store meets."""
 
@@ -63,7 +68,7 @@ class Predictor:
             if not plan.slots.shape[1]:
                 shape = (*wanted.shape, self.spec.d_model)
                 return torch.zeros(shape, dtype=self.model.dtype, device=device)
-            wanted = wanted.to(device)
+            wanted = sent(wanted, device)
         fed = plan.to(device)
         if plan.partial is not None:
             run = PartialForward(plan, store, self.spec.d_model)
@@ -71,19 +76,39 @@ class Predictor:
             run.finish()
             return hidden
         opened = store.open(plan)
-        mask = None if opened.mask is None else opened.mask.to(device)
+        mask = None if opened.mask is None else sent(opened.mask, device)
+        if self._graphs is not None and plan.taps is None and plan.block is None:
+            how = opened.replayed
+            if how is not None and not plan.padded:
+                hidden = self._replayed(fed, mask, how)
+                return hidden.clone() if wanted is None else take(hidden, wanted)
         rollout = None
         if plan.taps is not None and plan.taps.rollout:
             rollout = AttentionRollout(plan, opened.exchange, mask)
         run = None if rollout is None else rollout.layer
-        reading = self._reading(fed, opened.slots.to(device))
-        real = (plan.slots >= 0).nonzero().to(device).unbind(dim=1) if plan.padded else None
+        reading = self._reading(fed, opened.slots)
+        real = None
+        if plan.padded:
+            real = sent((plan.slots >= 0).nonzero(), device).unbind(dim=1)
         hidden = self.model.hidden(
             fed.tokens, fed.positions, mask, opened.exchange, run, reading, wanted, real
         )
         if plan.taps is not None and rollout is not None:
             plan.taps.influence = rollout.influence()
         return hidden
+
+    def _replayed(self, fed: Plan, mask: Tensor | None, how: Replayed) -> Tensor:
+        """Final states of all rows: how many are wanted changes from step to step."""
+        given = [fed.tokens, fed.positions] + ([] if mask is None else [mask])
+        indices = [sent(index, self.model.device) for index in how.indices]
+
+        def compute(inputs: Sequence[Tensor]) -> Tensor:
+            tokens, positions, *rest = inputs
+            seen = None if mask is None else rest.pop(0)
+            return self.model.hidden(tokens, positions, seen, how.bound(rest))
+
+        assert self._graphs is not None
+        return self._graphs.run((how.fixed, mask is None), [*given, *indices], compute)
 
     def _predicted(
         self,
@@ -93,11 +118,11 @@ class Predictor:
         if valid is None:
             return Prediction(self.model.logits(states), None)
         # A row that was not computed has no logits, above all not those of another row.
-        entry, row = (torch.from_numpy(index).to(states.device) for index in valid.nonzero())
+        entry, row = (sent(torch.from_numpy(index), states.device) for index in valid.nonzero())
         known = self.model.logits(states[entry, row])
         logits = known.new_full((*valid.shape, known.shape[-1]), torch.nan)
         logits[entry, row] = known
-        return Prediction(logits, torch.from_numpy(valid).to(states.device))
+        return Prediction(logits, sent(torch.from_numpy(valid), states.device))
 
     def _reading(self, plan: Plan, slots: Tensor) -> Reading | None:
         """What a model that tells the block from the rest must know; `slots`: of the keys."""
@@ -105,9 +130,8 @@ class Predictor:
             return None
         rows = plan.slots if plan.logits_for is None else plan.logits_for
         rows = torch.from_numpy(self._rows(plan.slots.cpu().numpy(), rows.cpu().numpy()))
-        return Reading(
-            plan.block, slots.expand(len(plan.slots), -1), plan.conditioning, rows.to(slots.device)
-        )
+        slots, rows = sent(slots, plan.block.device), sent(rows, plan.block.device)
+        return Reading(plan.block, slots.expand(len(plan.slots), -1), plan.conditioning, rows)
 
     def _confidence(self, plan: Plan, wanted: Tensor, hidden: Tensor) -> Tensor:
         """Highest probability of each wanted slot; a few rows at a time, since the logits of a

@@ -5,10 +5,11 @@ as a batch may have; the rows in use are the first ones, and a finished sequence
 One post-rotary store serves every family; it gave the same logits as the official pre-rotary ones.
 """
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Hashable, Sequence
 from copy import copy
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from torch import Tensor
 from dllm.models.spec import ModelSpec
 from dllm.models.transformer import KeyValueExchange
 from dllm.step.plan import Plan
+from dllm.step.transfer import sent
 
 
 _Write = Callable[[int, Tensor, Tensor], None]
@@ -47,6 +49,47 @@ class Opened:
     """Over the keys that the exchange returns; None = everything is visible."""
     slots: Int[Tensor, "b k"]
     """Slot of each of these keys, -1 = padding."""
+    replayed: "Replayed | None" = None
+    """How a recorded forward does the same; None = it can't."""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """An exchange whose indices are arguments."""
+
+    fixed: Hashable
+    """What it depends on besides them."""
+    indices: tuple[Tensor, ...]
+    bound: Callable[[Sequence[Tensor]], KeyValueExchange | None]
+    """The exchange with these indices, on the layers' device."""
+
+
+_numbers = itertools.count()
+"""Of stores: one that is gone gives its memory to others."""
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Stores one layer's keys and values of the fed rows that are kept."""
+
+    store: "KVStore"
+    indices: tuple[Tensor, ...]
+    """Entry, fed row and slot of each."""
+    plain: bool
+    """One entry, all of its rows."""
+    _placed: dict[torch.device, list[Tensor]] = field(default_factory=dict)
+
+    def __call__(self, layer: int, k: Tensor, v: Tensor) -> None:
+        keys, values = self.store.keys[layer], self.store.values[layer]
+        if k.device not in self._placed:
+            self._placed[k.device] = [sent(index, k.device) for index in self.indices]
+        of, source, at = self._placed[k.device]
+        if self.plain:
+            keys.index_copy_(2, at, k)
+            values.index_copy_(2, at, v)
+        else:
+            keys[of, :, at] = k[of, :, source]
+            values[of, :, at] = v[of, :, source]
 
 
 class KVStore:
@@ -67,6 +110,7 @@ class KVStore:
         device: torch.device | str = "cpu",
         layer_devices: Sequence[torch.device | str] | None = None,
     ):
+        self._number = next(_numbers)
         shapes = [spec.kv_shape(layer) for layer in range(spec.n_layers)]
         places = [device] * spec.n_layers if layer_devices is None else layer_devices
         # A store without slots is that of a cache-free forward, made for each: no buffers.
@@ -153,17 +197,21 @@ class KVStore:
         stored, limit = self._visible(plan)
         keep = _written(plan)
         if not limit and keep is None:
-            return Opened(None, _mask(_own(plan)), plan.slots)
+            alone = Replayed("alone", (), lambda indices: None)
+            return Opened(None, _mask(_own(plan)), plan.slots, alone)
         if keep is None:
             return self._beside(plan, stored, limit, None)
         if len(plan.slots) > len(self.valid):
             self._pending = _Pending(plan, keep)
-            return self._beside(plan, stored, limit, self._pending.note)
+            opened = self._beside(plan, stored, limit, self._pending.note)
+            return replace(opened, replayed=None)
         entry, row = keep.nonzero(as_tuple=True)
         slot = plan.slots[entry, row]
         self.valid[entry, slot] = True
         self.token[entry, slot] = plan.tokens[entry, row]
-        write = self._writer(plan, entry, row, slot)
+        # One sequence, all rows (the usual case): a plain copy along the slots.
+        plain = len(plan.slots) == 1 and len(slot) == plan.slots.shape[1]
+        write = _Writer(self, (entry, row, slot), plain)
         if limit and len(slot) == int((plan.slots >= 0).sum()):
             return self._in_place(plan, stored, limit, write)
         return self._beside(plan, stored, limit, write)
@@ -183,30 +231,9 @@ class KVStore:
         self.valid[of, slot] = True
         self.token[of, slot] = pending.plan.tokens[entry, row]
         for layer, (k, v) in pending.layers.items():
-            at = [index.to(k.device) for index in (of, slot, entry, row)]
+            at = [sent(index, k.device) for index in (of, slot, entry, row)]
             self.keys[layer][at[0], :, at[1]] = k[at[2], :, at[3]]
             self.values[layer][at[0], :, at[1]] = v[at[2], :, at[3]]
-
-    def _writer(self, plan: Plan, entry: Tensor, row: Tensor, slot: Tensor) -> _Write:
-        """Stores one layer's keys and values of the fed rows that are kept."""
-        # One sequence, all rows (the usual case): a plain copy along the slots.
-        plain = len(plan.slots) == 1 and len(slot) == plan.slots.shape[1]
-
-        @cache
-        def places(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-            return entry.to(device), row.to(device), slot.to(device)
-
-        def write(layer: int, k: Tensor, v: Tensor) -> None:
-            keys, values = self.keys[layer], self.values[layer]
-            of, source, at = places(k.device)
-            if plain:
-                keys.index_copy_(2, at, k)
-                values.index_copy_(2, at, v)
-            else:
-                keys[of, :, at] = k[of, :, source]
-                values[of, :, at] = v[of, :, source]
-
-        return write
 
     def _beside(self, plan: Plan, stored: Tensor, limit: int, write: _Write | None) -> "Opened":
         """Keys are [stored slots | fed rows]; the rows that are kept are written besides."""
@@ -221,7 +248,9 @@ class KVStore:
         else:
             mask, slots = own, plan.slots
 
-        def exchange(layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        def exchange(
+            write: _Write | None, layer: int, k: Tensor, v: Tensor
+        ) -> tuple[Tensor, Tensor]:
             seen = (k, v)
             if limit:
                 old_k, old_v = self.keys[layer][:, :, :limit], self.values[layer][:, :, :limit]
@@ -233,7 +262,7 @@ class KVStore:
                 write(layer, k, v)
             return seen
 
-        return Opened(exchange, _mask(mask), slots)
+        return self._opened(exchange, write, _mask(mask), slots, limit)
 
     def _in_place(self, plan: Plan, stored: Tensor, limit: int, write: _Write) -> "Opened":
         """Every fed row is kept: write first and attend to the slots themselves, so that a step
@@ -250,12 +279,42 @@ class KVStore:
             mask = mask.scatter(2, target[:, None].expand_as(own), own)
         mask = mask[..., :limit]
 
-        def exchange(layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        def exchange(write: _Write, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
             write(layer, k, v)
             return self.keys[layer][:, :, :limit], self.values[layer][:, :, :limit]
 
         slots = torch.arange(limit, device=plan.slots.device)[None]
-        return Opened(exchange, _mask(mask), slots)
+        return self._opened(exchange, write, _mask(mask), slots, ("in place", limit))
+
+    def _opened(
+        self,
+        exchange: Callable[..., tuple[Tensor, Tensor]],
+        write: _Write | None,
+        mask: Tensor | None,
+        slots: Tensor,
+        kind: Hashable,
+    ) -> Opened:
+        """`exchange` takes how to write, a layer's index, its keys and its values; `kind` tells
+        which one it is."""
+        if not isinstance(write, _Writer):
+            indices, fixed = (), (kind, self._place)
+            return Opened(
+                partial(exchange, write),
+                mask,
+                slots,
+                Replayed(fixed, indices, lambda _: partial(exchange, write)),
+            )
+
+        def bound(indices: Sequence[Tensor]) -> KeyValueExchange:
+            return partial(exchange, replace(write, indices=tuple(indices), _placed={}))
+
+        fixed = (kind, self._place, write.plain)
+        return Opened(partial(exchange, write), mask, slots, Replayed(fixed, write.indices, bound))
+
+    @property
+    def _place(self) -> Hashable:
+        """Tells this store's memory, and the part of it, from any other."""
+        return self._number, self.keys[0].data_ptr() if self.keys else 0, len(self.valid)
 
     def _visible(self, plan: Plan) -> tuple[Tensor, int]:
         """Effective stored keys: visible, valid and not replaced by a fed row; and their upper

@@ -57,6 +57,8 @@ class ModelOptions:
     """1 = a causal model's next-token predictions."""
     random: int | None = None
     """Seed of random weights in place of the checkpoint's: an untrained model of its shape."""
+    compile: Literal["graphs"] | None = None
+    """graphs = forwards of one shape are recorded and replayed (CUDA graphs)."""
     adapter: str | None = None
     """Folder of a low-rank adapter; without it, `path` and `hub`, one may be embedded as `name`."""
 
@@ -82,11 +84,14 @@ def open_model(options: ModelOptions | Mapping[str, Any]) -> tuple[Transformer, 
     options = _options(options)
     folder = checkpoint_folder(options)
     spec = folder_spec(options, folder)
+    _check_compile(options, spec)
     # The tokenizer first: a wrong folder should not cost minutes of loading.
     tokenizer = open_tokenizer(options, spec, folder)
     if options.random is not None:
         device = "cpu" if options.device == "auto" else options.device
-        return dummy_model(spec, options.torch_dtype, device, options.random), tokenizer
+        model = dummy_model(spec, options.torch_dtype, device, options.random)
+        model.graphs = options.compile == "graphs"
+        return model, tokenizer
     model = load_model(
         folder,
         options.torch_dtype,
@@ -98,7 +103,25 @@ def open_model(options: ModelOptions | Mapping[str, Any]) -> tuple[Transformer, 
     if adapter is not None:
         merge(model, adapter)
         model.spec = spec
+    model.graphs = options.compile == "graphs"
     return model, tokenizer
+
+
+def _check_compile(options: ModelOptions, spec: ModelSpec) -> None:
+    """Raises `ConfigError` where forwards can't be recorded."""
+    if options.compile is None:
+        return
+    asked = f"model.compile={options.compile}"
+    if not options.device.startswith("cuda"):
+        raise ConfigError(
+            f"{asked} records what one GPU computes, not model.device={options.device}; set "
+            "model.device=cuda or cuda:N, or model.compile=null"
+        )
+    if spec.moe is not None or spec.noise != "mask":
+        why = "chooses its experts" if spec.moe is not None else "reads the block"
+        raise ConfigError(
+            f"{asked}: the {spec.family} model {why} anew in each forward; set model.compile=null"
+        )
 
 
 def open_tokenizer(options: ModelOptions, spec: ModelSpec, folder: Path) -> Tokenizer:

@@ -195,6 +195,9 @@ class Transformer(nn.Module):
     Built on the meta device when a checkpoint fills it, with torch's initial values for training.
     """
 
+    graphs = False
+    """Whether forwards of one shape are recorded and replayed (CUDA graphs)."""
+
     def __init__(self, spec: ModelSpec):
         super().__init__()
         self.spec = spec

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Int
 from dllm.errors import ConfigError
 from dllm.models.spec import ModelSpec
 from dllm.step.decision import HostDecision
+from dllm.step.transfer import sent
 
 
 IntRow = Int[np.ndarray, "batch"]
@@ -324,4 +325,4 @@ class Canvas:
 
     def tensor(self, device: torch.device | str = "cpu") -> Int[torch.Tensor, "batch canvas"]:
         """The tokens as a tensor (shares memory on the CPU: read only)."""
-        return torch.from_numpy(self.tokens).to(device)
+        return sent(torch.from_numpy(self.tokens), torch.device(device))

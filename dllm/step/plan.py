@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dllm.step.transfer import sent
+
 
 Need = Literal[
     "twins",
@@ -193,7 +195,7 @@ class Plan:
     def to(self, device: torch.device) -> Self:
         """The same plan with its tensors on `device`."""
         tensors = {
-            name: value.to(device)
+            name: sent(value, device)
             for name, value in vars(self).items()
             if isinstance(value, Tensor) and value.device != device
         }

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dllm.step import scores
 from dllm.step.canvas import Canvas
+from dllm.step.transfer import sent
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class View:
         given = self.canvas.given()
         if given is None:
             return None
-        given = torch.from_numpy(given).to(self.device)
+        given = sent(torch.from_numpy(given), self.device)
         return given.gather(1, self.positions.clamp(min=0)) & (self.positions >= 0)
 
     @cached_property
@@ -95,7 +96,7 @@ class View:
 
     def column(self, values: np.ndarray) -> Tensor:
         """A per-sequence host array as a [batch, 1] tensor on the view's device."""
-        return torch.as_tensor(values, device=self.device)[:, None]
+        return sent(torch.from_numpy(values), self.device)[:, None]
 
     def on_canvas(
         self, rows: Shaped[Tensor, "batch rows"], canvas: Shaped[Tensor, "batch canvas"]

@@ -7,6 +7,11 @@ import torch
 from torch import Tensor
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A host's tensor on a device, which is not waited for: what is to be sent is read at once."""
+    return tensor.to(device, non_blocking=True)
+
+
 def fetched(tensors: Sequence[Tensor]) -> list[np.ndarray]:
     """The tensors as host arrays: bool, int64, or float64 for all floating types.
 

@@ -1,12 +1,16 @@
 """What the bench of the forward measures, and where it can't."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from dllm.bench import forward
 from dllm.errors import ConfigError
+from dllm.forward import graphs
+from dllm.models.loading import dummy_model
 
 
 def test_every_product_of_the_layers_is_timed_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,3 +33,20 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
 def test_the_shape_on_a_gpu_is_llada_8b(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert forward.spec_for("cuda").n_layers == 32
+
+
+def test_layers_are_recorded_before_they_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: list[int] = []
+
+    def record(compute: Callable[[], Tensor], pool: None) -> tuple[Callable[[], None], Tensor]:
+        recorded.append(0)
+        return lambda: recorded.append(1), compute()
+
+    monkeypatch.setattr(graphs, "record", record)
+    monkeypatch.setattr(graphs, "new_pool", lambda: None)
+    small = replace(forward.SPEC, d_model=16, n_layers=2, n_heads=2, n_kv_heads=1, head_dim=8)
+    model = dummy_model(replace(small, d_ff=24, vocab_size=40))
+    run = forward._layers(model, 3, recorded=True)
+    assert recorded == [0, 1]
+    run()
+    assert recorded == [0, 1, 1]

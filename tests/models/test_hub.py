@@ -128,3 +128,23 @@ def test_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_no_code_is_ever_downloaded() -> None:
     for name in ("modeling_dream.py", "model.bin", "pytorch_model.pt", "weights.pkl"):
         assert not any(fnmatch(name, pattern) for pattern in ALLOWED_FILES)
+
+
+@pytest.mark.parametrize(
+    ("family", "device", "line"),
+    [
+        (
+            "llada",
+            "cpu",
+            "model.compile=graphs records what one GPU computes, not model.device=cpu",
+        ),
+        ("llada", "auto", "not model.device=auto; set model.device=cuda or cuda:N"),
+        ("llada_moe", "cuda", "model.compile=graphs: the llada_moe model chooses its experts anew"),
+    ],
+)
+def test_what_can_not_be_recorded_is_refused(
+    family: str, device: str, line: str, tmp_path: Path
+) -> None:
+    folder = checkpoint(tmp_path, family)
+    with pytest.raises(ConfigError, match=line):
+        open_model(ModelOptions("mine", path=str(folder), device=device, compile="graphs"))

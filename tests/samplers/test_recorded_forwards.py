@@ -1,0 +1,91 @@
+"""Forwards that are recorded and replayed give what eager ones give, under every cache."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_battery import CACHES, _first_with, _model, prompts
+from torch import Tensor
+
+from dllm.forward import graphs
+from dllm.forward.predictor import Predictor
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("supplied")
+
+
+class Recorder:
+    """In a GPU's place: what is replayed reads and writes the same tensors each time."""
+
+    def __init__(self) -> None:
+        self.recorded = self.replayed = 0
+
+    def record(self, compute: Callable[[], Tensor], pool: Any) -> tuple[Callable[[], None], Tensor]:
+        self.recorded += 1
+        result = torch.full_like(compute(), torch.nan)
+
+        def replay() -> None:
+            self.replayed += 1
+            result.copy_(compute())
+
+        return replay, result
+
+
+NEVER = {"d2cache", "dllm_cache", "encoder"}
+"""Caches whose forwards choose their rows inside, or tell the block from the rest."""
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("policy", CACHES)
+def test_every_cache(
+    policy: str, batch: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitting, wanted = _first_with(policy, folder), prompts(4, 4, 11, 11, 4)
+    batch = min(batch, fitting.batch)
+    eager = fitting.decode(wanted, batch_size=batch)
+    recorder = Recorder()
+    monkeypatch.setattr(graphs, "record", recorder.record)
+    monkeypatch.setattr(graphs, "new_pool", lambda: None)
+    monkeypatch.setattr(graphs, "WORTH", 1)
+    model = deepcopy(_model(fitting.spec))
+    model.graphs = True
+    replayed = fitting.decode(wanted, Predictor(model), batch_size=batch)
+    for one, two in zip(eager, replayed, strict=True):
+        assert one.tokens == two.tokens and one.cost.nfe == two.cost.nfe
+    if policy in NEVER:
+        assert recorder.recorded == 0
+    elif batch == 1:
+        assert recorder.replayed > recorder.recorded > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("policy", CACHES)
+def test_on_a_gpu(policy: str, folder: Path) -> None:
+    fitting, wanted = _first_with(policy, folder), prompts(4, 4, 11, 11, 4)
+    model = deepcopy(_model(fitting.spec)).cuda()
+    if policy == "encoder":
+        return  # draws
+    eager = fitting.decode(wanted, Predictor(model))
+    model.graphs = True
+    replayed = fitting.decode(wanted, Predictor(model))
+    assert [one.tokens for one in eager] == [one.tokens for one in replayed]
+
+
+def test_the_latest_shapes_stay_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr(graphs, "record", recorder.record)
+    monkeypatch.setattr(graphs, "new_pool", lambda: None)
+    monkeypatch.setattr(graphs, "WORTH", 0)
+    monkeypatch.setattr(graphs, "KEPT", 2)
+    kept = graphs.Graphs()
+    for width in (1, 2, 1, 3, 1, 2):  # 3 takes the place of 2
+        x = torch.randn(width)
+        assert torch.equal(kept.run("double", [x], lambda inputs: 2 * inputs[0]), 2 * x)
+    assert recorder.recorded == 4
+    x = torch.randn(2)
+    assert torch.equal(kept.run("triple", [x], lambda inputs: 3 * inputs[0]), 3 * x)
