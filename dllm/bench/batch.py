@@ -68,8 +68,9 @@ MODELS: Mapping[str, Load] = {
     "8x512": Load(lambda: large()[0], ("dual",), 1, False),
 }
 GPU = (
-    Load(lambda: huge()[0], ("dual", "none", "prefix"), 1, False, (1, 4, 16, 32), 2),
+    Load(lambda: huge()[0], ("dual",), 1, False, (1, 4, 16, 32), 2),
     Load(lambda: huge()[0], ("dual",), 1, False, (1, 4, 16), 2, graphs=True),
+    Load(lambda: huge()[0], ("none", "prefix"), 1, False, (1, 16), 2),
     Load(lambda: huge()[0], ("dual",), 1, False, (8, 32), 1, "low_confidence"),
 )
 LEAST = {"threshold": 0.9, "low_confidence": inf}

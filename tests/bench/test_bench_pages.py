@@ -239,14 +239,14 @@ def test_a_batch_on_a_gpu_has_llada_8bs_shape(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(batch, "settle", lambda device: None)
     sheet = batch.sheet([], machine.Machine("cuda", limits, 1e9, None))
     found = list(sheet.lines)
-    assert made == 3 * [(32, 4096, 126_464, torch.bfloat16, "cuda")]
+    assert made == 4 * [(32, 4096, 126_464, torch.bfloat16, "cuda")]
     assert [line.name for line in found] == [
         f"LLaDA-8B's shape, {told}, batch 2"
         for told in (
             "cache=dual",
+            "cache=dual",
             "cache=none",
             "cache=prefix",
-            "cache=dual",
             "low_confidence, cache=dual",
         )
     ]
