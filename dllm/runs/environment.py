@@ -2,7 +2,7 @@
 
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,19 @@ def describe(device: str) -> dict[str, Any]:
     name = torch.cuda.get_device_name() if accelerated else platform.machine()
     return {
         "python": platform.python_version(),
-        **{package: version(package) for package in _PACKAGES},
+        **{package: _version(package) for package in _PACKAGES},
         "commit": _commit(),
         "device": f"{device} ({name})",
         "threads": torch.get_num_threads(),
     }
+
+
+def _version(package: str) -> str | None:
+    """None where it was put there without its metadata."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _commit() -> str | None:
