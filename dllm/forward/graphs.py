@@ -73,10 +73,16 @@ def record(compute: Callable[[], Tensor], pool: Any) -> tuple[Callable[[], None]
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):  # libraries prepare themselves at their first call
         compute()
-    torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
-        result = compute()
+    torch.cuda.synchronize()
+    # Not torch.cuda.graph, which empties torch's memory and collects garbage before each one.
+    with torch.cuda.stream(aside):
+        graph.capture_begin(pool=pool)
+        try:
+            result = compute()
+        finally:
+            graph.capture_end()
+    torch.cuda.current_stream().wait_stream(aside)
     return graph.replay, result
 
 
