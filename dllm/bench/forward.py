@@ -4,6 +4,7 @@ A layer's products are timed by themselves on inputs of the same shape, in turn 
 contain them: norms, rotation, attention and whatever else a layer does is what is missing to 100 %.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -92,12 +93,13 @@ def measure(device: str = "cpu", repeats: int = 7) -> Iterator[Speed]:
         model = dummy_model(spec, dtype, device)
         weights = [p for p in model.layers.parameters() if p.dim() == 2]
         elements = sum(weight.numel() for weight in weights)
-        for rows in ROWS:
-            products = _products(weights, rows)
-            for recorded in (False, True) if device == "cuda" else (False,):
-                timing = alternate(_layers(model, rows, recorded), products, repeats)
-                work = 2.0 * rows * elements, elements * dtype.itemsize
-                yield Speed(recorded, rows, dtype, timing, *work)
+        for recorded, rows in itertools.product(
+            (False, True) if device == "cuda" else (False,), ROWS
+        ):
+            layers, products = _layers(model, rows, recorded), _products(weights, rows)
+            timing = alternate(layers, products, repeats)
+            work = 2.0 * rows * elements, elements * dtype.itemsize
+            yield Speed(recorded, rows, dtype, timing, *work)
 
 
 def _layers(model: Transformer, rows: int, recorded: bool) -> Callable[[], None]:

@@ -244,10 +244,10 @@ def test_a_batch_on_a_gpu_has_llada_8bs_shape(monkeypatch: pytest.MonkeyPatch) -
         f"LLaDA-8B's shape, {told}, batch 2"
         for told in (
             "cache=dual",
-            "cache=dual",
             "cache=none",
             "cache=prefix",
             "low_confidence, cache=dual",
+            "cache=dual",
         )
     ]
     for line in found:
