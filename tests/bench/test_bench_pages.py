@@ -1,6 +1,7 @@
 """Every bench by its command, at sizes that take no time: lines, page, refusals."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -289,3 +290,13 @@ def test_what_ends_a_bench_leaves_what_it_has_measured(
     assert command("selection", "--out", str(tmp_path)) == 1
     data = json.loads((tmp_path / "selection.json").read_text())
     assert [line["name"] for line in data["lines"]] == ["one"]
+
+
+@pytest.mark.parametrize("page", ["docs/benches.md", "README.md"])
+def test_pages_name_benches_that_there_are(page: str) -> None:
+    root = Path(__file__).parents[2]
+    named = re.findall(r"scripts\.bench ([a-z]+)", (root / page).read_text())
+    assert set(named) <= bench.BENCHES.keys()
+    if page == "docs/benches.md":
+        assert set(named) == bench.BENCHES.keys()
+        assert {kept.stem for kept in (root / "results/bench").glob("*.md")} <= set(named)
