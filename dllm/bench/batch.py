@@ -23,6 +23,7 @@ from dllm.bench.naive import BLOCK, huge, large
 from dllm.bench.ratio import alternate
 from dllm.bench.sheet import Line, Sheet, faster
 from dllm.config import build, compose
+from dllm.engine.loop import longest_first
 from dllm.engine.session import Session
 from dllm.engine.setting import Setting
 from dllm.errors import RunError
@@ -235,7 +236,7 @@ def decode(model: Transformer, prompts: Sequence[Prompt], rule: str, cache: str,
     sampler, policy = build(config.sampler, "sampler"), build(config.cache, "cache")
     run = Run([[] for _ in prompts])
     session = Session(Setting(Predictor(model), sampler, policy, batch_size=size))
-    tickets = {session.submit(prompt): number for number, prompt in enumerate(prompts)}
+    tickets = {session.submit(prompt): int(prompt.sample_id) for prompt in longest_first(prompts)}
     while session.busy:
         events = session.step()
         run.began([tickets[ticket] for ticket, written in events.written if written.positions])

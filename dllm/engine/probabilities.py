@@ -22,18 +22,17 @@ def committed_probabilities(
     before, or where the position was not asked for (a constraint's rewriting).
     """
     found: list[list[float | None]] = []
-    at, of = [], []
-    logits, count = view.logits, 1
-    branches = None
+    of, at, tokens = [], [], []
+    logits, branches = view.logits[:, None], None
     if view.branches is not None and view.branch_logits is not None:
-        logits, count = view.branch_logits, view.branches.shape[1]
-        branches = view.branches.cpu().numpy()
-    width = positions.shape[1]
+        logits, branches = view.branch_logits, view.branches.cpu().numpy()
+    _, count, width, vocab = logits.shape
     for b, changes in enumerate(rows):
-        row_of = {position: row for row, position in enumerate(positions[b].tolist())}
+        row_of = dict(zip(positions[b].tolist(), range(width), strict=True))
         commits = changes.commit_positions.tolist()
         found.append([changes.probabilities.get(position) for position in commits])
-        for n, position in enumerate(commits):
+        written = zip(commits, changes.commit_tokens.tolist(), strict=True)
+        for n, (position, token) in enumerate(written):
             if found[b][n] is not None or position not in row_of:
                 continue
             branch: int | None = 0
@@ -42,12 +41,12 @@ def committed_probabilities(
             if branch is not None:
                 of.append((b, n))
                 at.append((b * count + branch) * width + row_of[position])
+                tokens.append(token)
     if at:
-        tokens = [int(rows[b].commit_tokens[n]) for b, n in of]
         read, token = view.positions.new_tensor((at, tokens))
-        p = logits.reshape(-1, logits.shape[-1]).index_select(0, read)
-        p = p.softmax(dim=-1, dtype=torch.float32).gather(1, token[:, None])[:, 0]
-        for (b, n), value in zip(of, p.tolist(), strict=True):
+        p = logits.reshape(-1, vocab).index_select(0, read).softmax(dim=-1, dtype=torch.float32)
+        chosen = p.gather(1, token[:, None])[:, 0].tolist()
+        for (b, n), value in zip(of, chosen, strict=True):
             # Nine digits are a float32.
             found[b][n] = float(f"{value:.9g}")
     return found

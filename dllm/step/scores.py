@@ -32,6 +32,10 @@ def highest(
 ) -> tuple[Float[Tensor, "*axes"], Int[Tensor, "*axes"]]:
     """Largest logit and its token; the lowest id wins exact ties."""
     if logits.shape[-1] < _LARGE:
+        if logits.is_cpu and logits.dtype is torch.float32:
+            # numpy's takes a tenth of the time.
+            token = torch.from_numpy(logits.detach().numpy().argmax(axis=-1))
+            return logits.gather(-1, token[..., None]).squeeze(-1), token
         return tuple(logits.max(dim=-1))  # type: ignore[return-value]
     value, span = _spans(logits).max(dim=-1)
     near, start = _span(logits, span)

@@ -67,6 +67,19 @@ def test_tokens_do_not_depend_on_the_order(rule) -> None:
     assert {k: v.tokens for k, v in forward.items()} == {k: v.tokens for k, v in backward.items()}
 
 
+def test_the_longest_of_a_list_are_decoded_first() -> None:
+    """None of them is left to the end, alone: 12 steps for 12 positions beside 4 + 4 + 4."""
+    rule = sampler("sampler=low_confidence")
+    prompts = [Prompt(str(n), (5, 6, 7), length) for n, length in enumerate((4, 4, 4, 12))]
+    predictor = CountingPredictor(random_model())
+    together = decode(rule, prompts, predictor, batch_size=2)
+    assert predictor.calls == 12
+    alone = decode(rule, prompts, batch_size=1)
+    assert list(alone) == ["0", "1", "2", "3"]
+    for name, outcome in alone.items():
+        assert together[name].tokens == outcome.tokens
+
+
 def test_answers_are_complete(rule) -> None:
     for prompt, outcome in zip(
         ragged_prompts(), decode(rule, ragged_prompts(), batch_size=1).values(), strict=True
