@@ -1,16 +1,20 @@
 """Which sequences share a forward; tokens do not depend on it."""
 
+from copy import deepcopy
 from math import inf
+from typing import Any
 
 import numpy as np
 import pytest
+from pretended_device import moved, pretended
 from tiny_decoding import ragged_prompts, random_model, sampler
 
 from dllm.config import build, compose
 from dllm.engine.loop import Decoder
 from dllm.forward import predictor
-from dllm.forward.grouping import Machine, groups
+from dllm.forward.grouping import ACCELERATOR, CPU, Machine, groups
 from dllm.forward.predictor import Predictor
+from dllm.models.transformer import Transformer
 
 
 def slots(*widths: int) -> np.ndarray:
@@ -45,14 +49,43 @@ def test_padding_inside_a_sequence_belongs_to_it() -> None:
     assert groups(inside, Machine(forward=0, most=inf)) == [(0, 1, 4), (1, 2, 2)]
 
 
+def decoded(model: Transformer, cache: str) -> dict[str, tuple[Any, int]]:
+    policy = build(compose([f"cache={cache}"]).cache, "cache")
+    rule = sampler("sampler=threshold", "sampler.threshold=0.3")
+    decoder = Decoder(Predictor(model), rule, policy, batch_size=4)
+    outcomes = decoder.decode(ragged_prompts())
+    return {o.sample_id: (o.tokens, o.cost.nfe) for o in outcomes}
+
+
 @pytest.mark.parametrize("cache", ["none", "prefix", "dual", "window"])
 def test_tokens_do_not_depend_on_it(cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, found = random_model(), []
     for machine in (Machine(forward=10**6, most=inf), Machine(forward=0, most=0)):
         monkeypatch.setattr(predictor, "CPU", machine)
-        policy = build(compose([f"cache={cache}"]).cache, "cache")
-        rule = sampler("sampler=threshold", "sampler.threshold=0.3")
-        decoder = Decoder(Predictor(model), rule, policy, batch_size=4)
-        outcomes = decoder.decode(ragged_prompts())
-        found.append({o.sample_id: (o.tokens, o.cost.nfe) for o in outcomes})
+        found.append(decoded(model, cache))
     assert found[0] == found[1]
+
+
+def test_a_refresh_pads_its_neighbours_on_an_accelerator_only() -> None:
+    mixed = slots(*[32] * 7, 128, *[32] * 8)
+    assert groups(mixed, ACCELERATOR) == [(0, 16, 128)]
+    assert groups(mixed, CPU) == [(0, 7, 32), (7, 8, 128), (8, 16, 32)]
+
+
+def test_an_accelerator_makes_fewer_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, made = random_model(), []
+    hidden = Transformer.hidden
+
+    def counted(self: Transformer, tokens: Any, *arguments: Any, **named: Any) -> Any:
+        made[-1] += 1
+        return hidden(self, tokens, *arguments, **named)
+
+    monkeypatch.setattr(Transformer, "hidden", counted)
+    monkeypatch.setattr(predictor, "CPU", Machine(forward=8, most=512))
+    made.append(0)
+    here = decoded(model, "dual")
+    made.append(0)
+    with pretended(monkeypatch):
+        there = decoded(moved(deepcopy(model)), "dual")
+    assert there == here
+    assert made[1] < made[0]
