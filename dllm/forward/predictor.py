@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dllm.forward.graphs import Graphs
 from dllm.forward.grouping import ACCELERATOR, CPU, groups
+from dllm.forward.heap import keep_freed_memory
 from dllm.forward.partial import PartialForward
 from dllm.forward.rollout import AttentionRollout
 from dllm.forward.store import KVStore, Replayed
@@ -25,6 +26,8 @@ class Predictor:
         self.model = model
         self.spec = model.spec
         self._graphs = Graphs() if model.graphs else None
+        if model.device.type == "cpu":
+            keep_freed_memory()
         self._nothing = KVStore(self.spec, 0, 0, model.dtype, model.device)
         """What a forward without a store meets."""
 

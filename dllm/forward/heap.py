@@ -1,0 +1,28 @@
+"""The C library's heap, told to keep what torch frees.
+
+By default glibc gives activations of some MiB back to the system with every operation, which clears
+their pages anew for the next one (measured on one core, 384 rows of 8 float32 layers of 512: 17 %
+of a forward).
+"""
+
+import ctypes
+from functools import cache
+
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+"""Parameters of `mallopt`, as in glibc's malloc.h."""
+KEPT = 2**29
+"""Bytes: up to so much unused memory stays with the process."""
+LARGEST = 2**25
+"""Bytes: allocations above are the system's own, as glibc limits it."""
+
+
+@cache
+def keep_freed_memory() -> None:
+    """For the whole process; nothing where the C library is another."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(MMAP_THRESHOLD, LARGEST)
+    mallopt(TRIM_THRESHOLD, KEPT)
