@@ -51,13 +51,13 @@ def span_plan(
     rows = tokens[every, :, place].transpose(2, 0, 1).reshape(batch * copies, -1)
     kept: Literal["all", "none"] | Tensor = "all"
     if not isinstance(write, str):
-        flags = np.tile(write[every, place], (copies, 1)) & (fed >= 0)
+        flags = _repeated(write[every, place], copies) & (fed >= 0)
         kept = torch.from_numpy(flags) if flags.any() else "none"
     fed_slots = torch.from_numpy(fed)
     visible = np.arange(slots) < visible_to[:, None]
     wanted = None
     if request is not None:
-        wanted = torch.from_numpy(np.tile(request.positions, (copies, 1)))
+        wanted = torch.from_numpy(_repeated(request.positions, copies))
     return Plan(
         kind=kinds[0] if len(set(kinds)) == 1 else tuple(kinds),
         tokens=torch.from_numpy(np.maximum(rows, 0)),
@@ -65,11 +65,15 @@ def span_plan(
         slots=fed_slots,
         fed=count * present.sum(axis=1),
         padded=bool((fed < 0).any()),
-        visible=torch.from_numpy(np.tile(visible, (copies, 1))) if visible_to.any() else None,
+        visible=torch.from_numpy(_repeated(visible, copies)) if visible_to.any() else None,
         within=_within(fed_slots, start, end, attention_block),
         write=kept,
         logits_for=wanted,
     )
+
+
+def _repeated(rows: np.ndarray, copies: int) -> np.ndarray:
+    return rows if copies == 1 else np.tile(rows, (copies, 1))
 
 
 def _within(

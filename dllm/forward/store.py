@@ -205,13 +205,14 @@ class KVStore:
             self._pending = _Pending(plan, keep)
             opened = self._beside(plan, stored, limit, self._pending.note)
             return replace(opened, replayed=None)
-        entry, row = keep.nonzero(as_tuple=True)
-        slot = plan.slots[entry, row]
-        self.valid[entry, slot] = True
-        self.token[entry, slot] = plan.tokens[entry, row]
+        # numpy's indexing takes a fifth of the time.
+        entry, row = keep.numpy().nonzero()
+        slot = plan.slots.numpy()[entry, row]
+        self.valid.numpy()[entry, slot] = True
+        self.token.numpy()[entry, slot] = plan.tokens.numpy()[entry, row]
         # One sequence, all rows (the usual case): a plain copy along the slots.
         plain = len(plan.slots) == 1 and len(slot) == plan.slots.shape[1]
-        write = _Writer(self, (entry, row, slot), plain)
+        write = _Writer(self, tuple(map(torch.from_numpy, (entry, row, slot))), plain)
         if limit and len(slot) == int((plan.slots >= 0).sum()):
             return self._in_place(plan, stored, limit, write)
         return self._beside(plan, stored, limit, write)
