@@ -6,6 +6,7 @@ job has started its words are held back and given as one line with exit code 2.
 
 import difflib
 import io
+import logging
 import os
 import re
 import sys
@@ -13,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO, cast
 
 from hydra.errors import HydraException
 
@@ -35,7 +36,7 @@ class Unheard(BaseException):
         """None: who read it has left, and need not be told."""
 
 
-class _Stream(io.TextIOBase):
+class _Stream:
     """stdout or stderr; what is refused goes nowhere from then on."""
 
     def __init__(self, target: TextIO | None, needed: bool) -> None:
@@ -44,7 +45,10 @@ class _Stream(io.TextIOBase):
         self._needed = needed
         """Whether the command ends where nobody can read it."""
 
-    def write(self, text: str, /) -> int:
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._target, name)
+
+    def write(self, text: str) -> int:
         with self._refusal():
             self._target.write(text)
         return len(text)
@@ -61,16 +65,6 @@ class _Stream(io.TextIOBase):
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._target.fileno())
             if self._needed:
                 raise Unheard(error) from None
-
-    def isatty(self) -> bool:
-        return self._target.isatty()
-
-    def fileno(self) -> int:
-        return self._target.fileno()
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return self._target.encoding
 
 
 class CommandLine:
@@ -169,8 +163,10 @@ class CommandLine:
         """Exit code of a command that may be stopped by a signal, or lose the reader of its
         output. Another one in this process has its own code and words."""
         self._code, self._reported, self._afterwards = 0, set(), []
+        logging.raiseExceptions = False  # a library that can't write its log would tell how
         before = sys.stdout, sys.stderr
-        sys.stdout, sys.stderr = _Stream(sys.stdout, needed=True), _Stream(sys.stderr, needed=False)
+        sys.stdout = cast(TextIO, _Stream(sys.stdout, needed=True))
+        sys.stderr = cast(TextIO, _Stream(sys.stderr, needed=False))
         try:
             with stopping.listening():
                 code = command()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dllm.errors import ConfigError
+from dllm.models.bounded import bounded_memory
 from dllm.models.chat import TEMPLATES, Message
 from dllm.models.json_file import read_object, read_optional
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
+_RENDERING = 2**28
+"""Bytes that a template may take: far more than any prompt."""
 _MARKER = re.compile(r"<[^<>\s]+>")
 _EMBEDDED = Path(__file__).parent / "tiny"
 """Tokenizers of this repository's own."""
@@ -77,13 +80,14 @@ class Tokenizer:
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
         try:
-            rendered = self.base.apply_chat_template(
-                [dict(message) for message in messages],
-                chat_template=self.template,
-                tokenize=False,
-                add_generation_prompt=True,
-                **options,
-            )
+            with bounded_memory(_RENDERING):
+                rendered = self.base.apply_chat_template(
+                    [dict(message) for message in messages],
+                    chat_template=self.template,
+                    tokenize=False,
+                    add_generation_prompt=True,
+                    **options,
+                )
         except Exception as error:  # a template is a program: it may fail in any way
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise ConfigError(f"the chat template can't render the messages: {reason[0]}") from None

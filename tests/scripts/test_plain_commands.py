@@ -1,8 +1,13 @@
 """Commands without Hydra: the lines and exit codes of `CommandLine.plain`."""
 
+import logging
 import os
 import re
+import signal
+import subprocess
+import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -36,6 +41,20 @@ def test_an_error_is_one_line(
     assert capsys.readouterr() == ("", f"warning: look\nerror: {words}\n")
 
 
+def test_a_library_that_cannot_log_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    with open("/dev/full", "w", buffering=1) as full:
+        handler, logger = logging.StreamHandler(full), logging.getLogger("a library")
+        logger.addHandler(handler)
+        assert CommandLine().plain(lambda: logger.error("x")) == 0
+        logger.removeHandler(handler)
+        with suppress(OSError):
+            full.close()
+    assert capsys.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("closed", [False, True])
 def test_stdout_that_takes_no_more_is_no_file(closed: bool, tmp_path: Path) -> None:
     """Inside of a folder that is written, too."""
@@ -59,6 +78,15 @@ def test_nothing_to_say_is_success() -> None:
     with warnings.catch_warnings():
         assert CommandLine().plain(lambda: None) == 0
         assert CommandLine().plain(lambda: 1) == 1
+
+
+@pytest.mark.parametrize("name", ["-m", "a program"])
+def test_ctrl_c_while_a_command_is_imported_ends_it_without_a_word(name: str) -> None:
+    code = f"import signal, sys; sys.argv = [{name!r}]; import scripts; "
+    code += "signal.raise_signal(signal.SIGINT)"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS.parent, capture_output=True)
+    assert ended.returncode == -signal.SIGINT
+    assert (b"KeyboardInterrupt" in ended.stderr) == (name != "-m")
 
 
 def test_every_command_is_a_job_or_a_plain_one() -> None:

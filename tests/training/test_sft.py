@@ -75,6 +75,30 @@ def test_run_logs_saves_and_evaluates(tokenizer, tmp_path) -> None:
         assert torch.equal(ours.to(torch.bfloat16), theirs.to(torch.bfloat16))
 
 
+def test_a_report_is_of_the_same_steps_after_a_kill(tokenizer, tmp_path, monkeypatch) -> None:
+    recipe = replace(RECIPE, total_steps=4, log_every=4, save_minutes=0)
+    told: dict[str, list] = {"whole": [], "cut": []}
+
+    class Lines:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def log(self, metrics, step) -> None:
+            told[self.name].append((step, metrics.get("loss")))
+
+    monkeypatch.setattr(sft, "accuracy", lambda *_: {"copy": 0.0})
+    Trainer(SPEC, tokenizer, recipe, tmp_path / "whole").run(Lines("whole"))
+    with monkeypatch.context() as patched:
+        killed(4, patched, "save_state")
+        with pytest.raises(KeyboardInterrupt):
+            Trainer(SPEC, tokenizer, recipe, tmp_path / "cut").run(Lines("cut"))
+    told["cut"].clear()
+    again = Trainer(SPEC, tokenizer, recipe, tmp_path / "cut")
+    assert again.resume() and again.done == 3
+    again.run(Lines("cut"))
+    assert told["cut"] == told["whole"]
+
+
 class Silent:
     def log(self, metrics, step) -> None:
         pass
