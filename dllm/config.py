@@ -90,11 +90,12 @@ def without_plus(message: str) -> str:
     )
     if foreign:
         return f"{foreign[1]}=... is no choice of this sampler: it has no such part"
-    return re.sub(
-        r"Could not override '([^']+)'\. To append to your config use \S+(?: Key .* in struct)?",
+    message = re.sub(
+        r"Could not override '([^']+)'\. To append to your config use \S+(?: Key .* not in \S+)?",
         r"\1 is no option",
         message,
     )
+    return re.sub(r"^Error merging override (\S+) ", r"\1: ", message)
 
 
 def choices(group: str) -> list[str]:

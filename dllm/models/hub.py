@@ -139,8 +139,8 @@ def open_spec(options: ModelOptions | Mapping[str, Any]) -> ModelSpec:
     hub's config.json. Needs no weights."""
     options = _options(options)
     if options.path is None and options.preset is not None:
-        config = preset_config(options.preset)
-        return spec_from_config(config, options.overrides, source=f"preset {options.preset}")
+        source, config = f"preset {options.preset}", preset_config(options.preset)
+        return _checked(spec_from_config(config, options.overrides, source=source), options)
     if options.path is None and options.hub is not None:
         folder = Path(_download(options.hub, options.revision, "config.json")).parent
     else:
@@ -152,11 +152,21 @@ def folder_spec(options: ModelOptions, folder: Path) -> ModelSpec:
     """What the checkpoint in `folder` is, with the adapter that the options give it."""
     spec = read_spec(folder, options.overrides, options.family)
     adapter = adapter_folder(options)
-    if adapter is None:
-        return spec
-    made = read_adapter(adapter)
-    given = {"mask_id": options.mask_id, "block_size": options.block_size}
-    return replace(made, **{k: v for k, v in given.items() if v is not None}).of(spec)
+    if adapter is not None:
+        made = read_adapter(adapter)
+        given = {"mask_id": options.mask_id, "block_size": options.block_size}
+        spec = replace(made, **{k: v for k, v in given.items() if v is not None}).of(spec)
+    return _checked(spec, options)
+
+
+def _checked(spec: ModelSpec, options: ModelOptions) -> ModelSpec:
+    """Refuses a block size that the model has no use for."""
+    if options.block_size is not None and spec.block_size is None:
+        raise ConfigError(
+            f"model.block_size={options.block_size}: {options.name} has {spec.attention} "
+            "attention, which knows no blocks"
+        )
+    return spec
 
 
 def adapter_folder(options: ModelOptions) -> Path | None:

@@ -344,9 +344,17 @@ def test_a_format_is_refused_where_its_tokens_are_missing(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "template", ["{{ 1 / 0 }}", "{% include 'x' %}", "{{ undefined.x }}", "{% macro f() %}{{ f() }}"
-                 "{% endmacro %}{{ f() }}", "{% for", "{{ 'a' * 10**9 }}", "{{ '%1000000000d' % 1 }}"]
-)  # fmt: skip
+    "template",
+    [
+        "{{ 1 / 0 }}",
+        "{% include 'x' %}",
+        "{{ undefined.x }}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% for",
+        "{{ 'a' * 10**9 }}",
+        "{{ '%1000000000d' % 1 }}",
+    ],
+)
 def test_templates_that_fail(template: str, tmp_path: Path) -> None:
     ours = load_tokenizer(write_fast(tmp_path, chat_template=template))
     with pytest.raises(ConfigError, match="can't render the messages") as caught:
