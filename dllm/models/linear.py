@@ -21,6 +21,8 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if (
         x.dtype == weight.dtype == torch.float32
         and x.device.type == weight.device.type == "cpu"
+        # For other strides it has a plain loop only, thousands of times slower.
+        and (weight.is_contiguous() or weight.mT.is_contiguous())
         and not torch.is_grad_enabled()  # the operation has none
         and torch.backends.mkldnn.is_available()
     ):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.profiler import ProfilerActivity, profile
 
 from dllm.models.linear import Linear, product
 
@@ -26,6 +27,15 @@ def test_strides_of_either_side_do_not_matter() -> None:
     x, weight = wide.transpose(0, 1)[..., :24], tall[::2, :24]
     with torch.inference_mode():
         torch.testing.assert_close(product(x, weight), F.linear(x, weight))
+
+
+def test_weights_that_the_faster_kernel_only_loops_over_are_left_to_torch() -> None:
+    wide = torch.randn(80, 48)
+    for weight, faster in ((wide, True), (wide[:, :24], False), (wide[:, ::2], False)):
+        with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU]) as called:
+            product(torch.randn(3, weight.shape[1]), weight)
+        names = {event.name for event in called.events() or ()}
+        assert ("mkldnn::_linear_pointwise" in names) == faster
 
 
 def test_a_product_is_learnt_through() -> None:
