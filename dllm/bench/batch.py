@@ -102,6 +102,8 @@ def sheet(names: Sequence[str], machine: Machine) -> Sheet:
             "cost of a token, batch 1 = 1": "{:.2f}",
             "first token, s": "{:.2f}",
             "lock-step first token, s": "{:.2f}",
+            "forwards": "{:.0f}",
+            "lock-step forwards": "{:.0f}",
             "% of bandwidth": "{:.0f}",
             "% of product speed": "{:.0f}",
             "same tokens, %": "{:.1f}",
@@ -170,7 +172,8 @@ def measure(name: str, load: Load, machine: Machine) -> Iterator[Line]:
                 prompts: list = prompts,
                 runs: dict = runs,
             ) -> None:
-                runs["locked"] = decode_locked(model, prompts, load.rule, cache, size)
+                with counted(model) as runs["work of locked"]:
+                    runs["locked"] = decode_locked(model, prompts, load.rule, cache, size)
 
             timing = alternate(locked, ragged, load.repeats, load.warm_up)
             ours, theirs, work = runs["ragged"], runs["locked"], runs["work"]
@@ -189,6 +192,8 @@ def measure(name: str, load: Load, machine: Machine) -> Iterator[Line]:
             cost = cost or (each if size == 1 else 0.0)
             relative = {"cost of a token, batch 1 = 1": each / cost} if cost else {}
             limits = {
+                "forwards": work.forwards,
+                "lock-step forwards": runs["work of locked"].forwards,
                 "% of bandwidth": 100 * work.bytes / timing.reference / machine.bandwidth,
                 "% of product speed": 100
                 * work.flops
@@ -270,6 +275,7 @@ def _agreement(ours: Sequence[list[int]], theirs: Sequence[list[int]]) -> float:
 class Work:
     """What the products with the weights take."""
 
+    forwards: int = 0
     flops: float = 0.0
     bytes: float = 0.0
 
@@ -287,6 +293,7 @@ def counted(model: Transformer) -> Iterator[Work]:
         work.bytes += weights * size
 
     def fed(tokens: torch.Tensor, *arguments: Any, **named: Any) -> torch.Tensor:
+        work.forwards += 1
         add(layers, tokens.numel())
         return hidden(tokens, *arguments, **named)
 

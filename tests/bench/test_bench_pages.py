@@ -148,7 +148,10 @@ def test_batches_are_compared_only_where_they_decode_the_same(
     for line in found:
         assert line.values["same tokens, %"] == 100
         assert line.values["first token, s"] > 0
+        assert line.values["forwards"] > 0
     assert found[0].values["cost of a token, batch 1 = 1"] == 1
+    for alone in (found[0], found[2]):  # one sequence after the other: the same forwards
+        assert alone.values["forwards"] == alone.values["lock-step forwards"]
     decode = batch.lockstep.decode
 
     def otherwise(*arguments) -> list[list[int]]:
