@@ -31,38 +31,45 @@ CLAUSES = {
 }
 
 
-class JsonExtraction(GeneratedTask):
-    """Two to `max_fields` fields in the schema's order; the sentence may state one fact more."""
+MOST_FACTS = 9  # of all people together, so that a prompt stays below 100 tokens
 
-    def __init__(self, max_fields: int = 4) -> None:
-        if not 2 <= max_fields <= 4:
-            raise ValueError(f"max_fields={max_fields} is outside 2..4")
+GROUPS = {"lives": ("city", "pet"), "works": ("job", "room")}
+"""Key of a nested object -> the fields it holds."""
+
+
+class JsonExtraction(GeneratedTask):
+    """One record of two to `max_fields` fields, or an array with one for each of several people.
+
+    Fields come in the schema's order; two that belong together may form an object of their own.
+    What is said of a single person may be one fact more than asked for.
+    """
+
+    def __init__(self, max_fields: int = 6, max_people: int = 3) -> None:
+        if not 2 <= max_fields <= len(TYPES):
+            raise ValueError(f"max_fields={max_fields} is outside 2..{len(TYPES)}")
+        if not 1 <= max_people <= 4:
+            raise ValueError(f"max_people={max_people} is outside 1..4")
         self.kinds = ("json",)
-        self.max_fields = max_fields
+        self.max_fields, self.max_people = max_fields, max_people
 
     def draw(self, kind: str, rng: Random) -> Sample:
-        facts = {
-            "name": rng.choice(NAMES),
-            "age": rng.randint(10, 99),
-            "city": rng.choice(CITIES),
-            "job": rng.choice(JOBS),
-            "pet": rng.choice(PETS),
-            "room": rng.randint(10, 99),
-        }
-        fields = rng.sample(list(TYPES), rng.randint(2, self.max_fields))
-        stated = [f for f in fields if f != "name"]
-        if len(stated) < 3 and rng.random() < 0.3:  # a fact that nobody asked for
-            stated.append(rng.choice([f for f in CLAUSES if f not in stated]))
-        rng.shuffle(stated)
-        clauses = [rng.choice(CLAUSES[f]).format(**facts) for f in stated]
-        schema = ",".join(f"{f}:{TYPES[f]}" for f in fields)
-        sentence = f"{facts['name']} {' and '.join(clauses)}"
-        value = {f: facts[f] for f in fields}
+        people = rng.randint(1, self.max_people)
+        most = max(2, min(self.max_fields, MOST_FACTS // people))
+        fields = rng.sample(list(TYPES), rng.randint(2, most))
+        extra = []
+        if people == 1 and len(fields) < 4 and rng.random() < 0.3:  # a fact nobody asked for
+            extra = [rng.choice([f for f in CLAUSES if f not in fields])]
+        everybody = [_person(name, rng) for name in rng.sample(NAMES, people)]
+        stated = [f for f in fields if f != "name"] + extra
+        text = ". ".join(_sentence(facts, stated, rng) for facts in everybody)
+        layout = _layout(fields, rng)
+        records = [_record(layout, facts) for facts in everybody]
+        schema = f"{{{_abbreviated(layout)}}}"
         return Sample.of(
             kind,
-            f"json {{{schema}}}: {sentence}.",
-            json.dumps(value, separators=(",", ":")),
-            schema=json_schema(fields),
+            f"json {schema if people == 1 else f'[{schema}]'}: {text}.",
+            json.dumps(records[0] if people == 1 else records, separators=(",", ":")),
+            schema=json_schema(layout) if people == 1 else _array(json_schema(layout)),
         )
 
     def assess(self, sample: Sample, text: str) -> Grade:
@@ -86,11 +93,59 @@ class JsonExtraction(GeneratedTask):
         )
 
 
-def json_schema(fields: list[str]) -> dict[str, Any]:
-    """The JSON Schema that the prompt abbreviates."""
+Layout = dict[str, tuple[str, ...]]
+"""Key -> the fields of the object there, () = the field itself."""
+
+
+def _person(name: str, rng: Random) -> dict[str, Any]:
+    return {
+        "name": name,
+        "age": rng.randint(10, 99),
+        "city": rng.choice(CITIES),
+        "job": rng.choice(JOBS),
+        "pet": rng.choice(PETS),
+        "room": rng.randint(10, 99),
+    }
+
+
+def _sentence(facts: dict[str, Any], stated: list[str], rng: Random) -> str:
+    order = rng.sample(stated, len(stated))
+    return f"{facts['name']} {' and '.join(rng.choice(CLAUSES[f]).format(**facts) for f in order)}"
+
+
+def _layout(fields: list[str], rng: Random) -> Layout:
+    layout: Layout = {field: () for field in fields}
+    for key, members in GROUPS.items():
+        if set(members) <= set(fields) and rng.random() < 0.5:
+            for field in members:
+                del layout[field]
+            layout[key] = members
+    return layout
+
+
+def _record(layout: Layout, facts: dict[str, Any]) -> dict[str, Any]:
+    return {k: {f: facts[f] for f in members} if members else facts[k] for k, members in layout.items()}
+
+
+def _abbreviated(layout: Layout) -> str:
+    return ",".join(
+        f"{k}:{{{_abbreviated(dict.fromkeys(members, ()))}}}" if members else f"{k}:{TYPES[k]}"
+        for k, members in layout.items()
+    )
+
+
+def json_schema(layout: Layout) -> dict[str, Any]:
+    """The JSON Schema of a record, which the prompt abbreviates."""
     return {
         "type": "object",
-        "properties": {f: {"type": TYPES[f]} for f in fields},
-        "required": list(fields),
+        "properties": {
+            k: json_schema(dict.fromkeys(members, ())) if members else {"type": TYPES[k]}
+            for k, members in layout.items()
+        },
+        "required": list(layout),
         "additionalProperties": False,
     }
+
+
+def _array(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}

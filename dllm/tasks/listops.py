@@ -29,10 +29,10 @@ class ListOperations(GeneratedTask):
     """Lists of `min_items` to `max_items` distinct names."""
 
     def __init__(
-        self, kinds: Sequence[str] | None = None, min_items: int = 3, max_items: int = 8
+        self, kinds: Sequence[str] | None = None, min_items: int = 3, max_items: int = 15
     ) -> None:
-        if not 2 <= min_items <= max_items <= 8:
-            raise ValueError(f"items {min_items} to {max_items}: must lie in 2 to 8")
+        if not 2 <= min_items <= max_items <= 15:
+            raise ValueError(f"items {min_items} to {max_items}: must lie in 2 to 15")
         self.kinds = chosen(kinds, KINDS)
         self.min_items, self.max_items = min_items, max_items
 

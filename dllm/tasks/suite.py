@@ -34,7 +34,7 @@ class Mixture(GeneratedTask):
 class EmbeddedSuite(Mixture):
     """The eleven kinds of the embedded benchmark; `max_items` bounds the lists."""
 
-    def __init__(self, kinds: Sequence[str] | None = None, max_items: int = 8) -> None:
+    def __init__(self, kinds: Sequence[str] | None = None, max_items: int = 15) -> None:
         super().__init__(
             [ListOperations(max_items=max_items), Arithmetic(), JsonExtraction(), LatinSquare()],
             kinds,
