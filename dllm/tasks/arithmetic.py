@@ -25,12 +25,16 @@ class Arithmetic(GeneratedTask):
             raise ValueError(f"largest_term={largest_term} is outside 2..{LARGEST // 2 + 1}")
         self.kinds = ("arithmetic",)
         self.min_terms, self.max_terms, self.largest_term = min_terms, max_terms, largest_term
+        # small terms more often, each in inverse proportion: a result then tells something of each
+        # of its digits alone, without which a model sees no reason to look at two at once
+        self._terms = range(1, largest_term + 1)
+        self._weights = [1 / term for term in self._terms]
 
     def draw(self, kind: str, rng: Random) -> Sample:
         value, width = rng.randint(0, LARGEST), len(str(self.largest_term))
         prompt, lines = f"{value:02}", []
         for number in range(rng.randint(self.min_terms, self.max_terms) - 1):
-            term = rng.randint(1, self.largest_term)
+            (term,) = rng.choices(self._terms, self._weights)
             # a term of at most 50 can always be added or subtracted
             sign = rng.choice([s for s in (1, -1) if 0 <= value + s * term <= LARGEST])
             step = f"{'+' if sign > 0 else '-'}{term:0{width}}"

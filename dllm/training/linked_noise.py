@@ -24,6 +24,11 @@ class LinkedNoise:
     reach: int
     """In ordered rows the first hidden tokens that count: what lies further is hardly known."""
 
+    focused: float = 0.0
+    """Share of the rows that hide `focus` only."""
+    focus: tuple[int, ...] = ()
+    """Token ids."""
+
     def __call__(
         self, tokens: Tensor, prompt_lengths: Tensor, mask_id: int, generator: torch.Generator
     ) -> Batch:
@@ -47,6 +52,11 @@ class LinkedNoise:
         hidden = torch.where(ordered, index >= place, hidden)
         near = (index >= place) & (index < place + self.reach)
         weights = torch.where(ordered, near / near.sum(1, keepdim=True), weights.expand(-1, length))
+        focused = (way >= self.linked + self.ordered) & (way < self.linked + self.ordered + self.focused)
+        seen = response & torch.isin(tokens, torch.tensor(self.focus, dtype=torch.long))
+        focused = focused & (seen.sum(1, keepdim=True) > 2)
+        hidden = torch.where(focused, seen & (chance < t), hidden)
+        weights = torch.where(focused, 1 / (t * seen.sum(1, keepdim=True).clamp(min=1)), weights)
         counted = (hidden & (weights > 0)).flatten().nonzero().squeeze(1)
         return Batch(
             tokens=tokens.masked_fill(hidden, mask_id),
