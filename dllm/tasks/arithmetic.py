@@ -21,8 +21,8 @@ class Arithmetic(GeneratedTask):
     def __init__(self, min_terms: int = 2, max_terms: int = 12, largest_term: int = 9) -> None:
         if not 2 <= min_terms <= max_terms <= MOST_TERMS:
             raise ValueError(f"terms {min_terms} to {max_terms}: must lie in 2 to {MOST_TERMS}")
-        if not 2 <= largest_term <= LARGEST // 2 + 1:
-            raise ValueError(f"largest_term={largest_term} is outside 2..{LARGEST // 2 + 1}")
+        if not 1 <= largest_term <= LARGEST // 2 + 1:
+            raise ValueError(f"largest_term={largest_term} is outside 1..{LARGEST // 2 + 1}")
         self.kinds = ("arithmetic",)
         self.min_terms, self.max_terms, self.largest_term = min_terms, max_terms, largest_term
         # small terms more often, each in inverse proportion: a result then tells something of each

@@ -44,13 +44,13 @@ class JsonExtraction(GeneratedTask):
     What is said of a single person may be one fact more than asked for.
     """
 
-    def __init__(self, max_fields: int = 6, max_people: int = 3) -> None:
+    def __init__(self, max_fields: int = 6, max_people: int = 3, nested: bool = True) -> None:
         if not 2 <= max_fields <= len(TYPES):
             raise ValueError(f"max_fields={max_fields} is outside 2..{len(TYPES)}")
         if not 1 <= max_people <= 4:
             raise ValueError(f"max_people={max_people} is outside 1..4")
         self.kinds = ("json",)
-        self.max_fields, self.max_people = max_fields, max_people
+        self.max_fields, self.max_people, self.nested = max_fields, max_people, nested
 
     def draw(self, kind: str, rng: Random) -> Sample:
         people = rng.randint(1, self.max_people)
@@ -62,7 +62,7 @@ class JsonExtraction(GeneratedTask):
         everybody = [_person(name, rng) for name in rng.sample(NAMES, people)]
         stated = [f for f in fields if f != "name"] + extra
         text = ". ".join(_sentence(facts, stated, rng) for facts in everybody)
-        layout = _layout(fields, rng)
+        layout = _layout(fields, rng) if self.nested else dict.fromkeys(fields, ())
         records = [_record(layout, facts) for facts in everybody]
         schema = f"{{{_abbreviated(layout)}}}"
         return Sample.of(
@@ -124,7 +124,9 @@ def _layout(fields: list[str], rng: Random) -> Layout:
 
 
 def _record(layout: Layout, facts: dict[str, Any]) -> dict[str, Any]:
-    return {k: {f: facts[f] for f in members} if members else facts[k] for k, members in layout.items()}
+    return {
+        k: {f: facts[f] for f in members} if members else facts[k] for k, members in layout.items()
+    }
 
 
 def _abbreviated(layout: Layout) -> str:

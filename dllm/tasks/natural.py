@@ -7,6 +7,7 @@ kind is kept for the test split, so that a model is asked in words it was not tr
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from random import Random
 
@@ -72,8 +73,8 @@ class NaturalTasks(GeneratedTask):
         self.kinds = chosen(kinds, tuple(WORDINGS))
         self._sources = {
             **dict.fromkeys(LISTS, ListOperations(LISTS, min_items, max_items)),
-            "json": JsonExtraction(),
-            "arithmetic": Arithmetic(),
+            "json": JsonExtraction(max_fields=4, max_people=1, nested=False),
+            "arithmetic": Arithmetic(max_terms=4, largest_term=50),
         }
 
     def draw(self, kind: str, rng: Random) -> Sample:
@@ -93,7 +94,9 @@ class NaturalTasks(GeneratedTask):
 def _said(compact: Sample, wording: str) -> tuple[str, str]:
     if compact.task == "arithmetic":
         *steps, _ = compact.answer.split("\n")
-        lines = [_spaced(step) for step in steps]
+        results = [step.split("=")[1] for step in steps]
+        # every step in full: the compact ones go on from the result before
+        lines = [_spaced(a + b) for a, b in zip(["", *results], steps, strict=False)]
         answer = "\n".join([*lines, f"The answer is {compact.meta['value']}."])
         return wording.format(sum=_spaced(compact.prompt)), answer
     if compact.task == "json":
@@ -111,4 +114,5 @@ def _said(compact: Sample, wording: str) -> tuple[str, str]:
 
 
 def _spaced(text: str) -> str:
-    return text.replace("+", " + ").replace("-", " - ").replace("=", " = ")
+    unpadded = re.sub(r"\b0(\d)", r"\1", text)
+    return unpadded.replace("+", " + ").replace("-", " - ").replace("=", " = ")

@@ -32,10 +32,15 @@ class Mixture(GeneratedTask):
 
 
 class EmbeddedSuite(Mixture):
-    """The eleven kinds of the embedded benchmark; `max_items` bounds the lists."""
+    """The eleven kinds of the embedded benchmark; `max_items` bounds the lists, `largest_term`
+    what is added or subtracted."""
 
-    def __init__(self, kinds: Sequence[str] | None = None, max_items: int = 15) -> None:
-        super().__init__(
-            [ListOperations(max_items=max_items), Arithmetic(), JsonExtraction(), LatinSquare()],
-            kinds,
-        )
+    def __init__(
+        self,
+        kinds: Sequence[str] | None = None,
+        max_items: int = 15,
+        largest_term: int = 9,
+    ) -> None:
+        arithmetic = Arithmetic(largest_term=largest_term)
+        lists = ListOperations(max_items=max_items)
+        super().__init__([lists, arithmetic, JsonExtraction(), LatinSquare()], kinds)

@@ -31,8 +31,10 @@ class Stage:
     until: float
     lengths: Mapping[int, float]
     """Canvas length in tokens -> how often a microbatch has it."""
-    max_items: int = 8
+    max_items: int = 15
     """Longest list."""
+    largest_term: int = 9
+    """Of the arithmetic."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Kind -> how often it is drawn; 1 where absent."""
     min_fill: float = 0.0
@@ -102,7 +104,10 @@ class BatchSource:
         self.tokenizer, self.stages, self.total_steps = tokenizer, stages, total_steps
         self.micros, self.tokens_per_micro, self.seed = micros, tokens_per_micro, seed
         self.mask_id, self.eos_id = _id(tokenizer, MASK), _id(tokenizer, EOS)
-        self._suites = [questions or EmbeddedSuite(max_items=stage.max_items) for stage in stages]
+        self._suites = [
+            questions or EmbeddedSuite(max_items=stage.max_items, largest_term=stage.largest_term)
+            for stage in stages
+        ]
 
     def stage_at(self, step: int) -> int:
         share = step / self.total_steps

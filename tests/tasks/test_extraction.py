@@ -2,32 +2,49 @@
 
 import json
 from random import Random
+from typing import Any
 
 import pytest
+from jsonschema import validate
 
 from dllm.tasks.base import Sample
-from dllm.tasks.extraction import TYPES, JsonExtraction, json_schema
+from dllm.tasks.extraction import GROUPS, TYPES, JsonExtraction, json_schema
 
 
 TASK = JsonExtraction()
 
 
-def test_answers_follow_schema_and_sentence() -> None:
-    rng, counts, extra = Random(0), set(), 0
+def leaves(value: dict[str, Any]) -> dict[str, Any]:
+    """The fields, those of nested objects too."""
+    nested = [leaves(entry) for entry in value.values() if isinstance(entry, dict)]
+    own = {key: entry for key, entry in value.items() if not isinstance(entry, dict)}
+    return own | {key: entry for part in nested for key, entry in part.items()}
+
+
+def test_answers_follow_schema_and_sentences() -> None:
+    rng, counts, people, extra, nested = Random(0), set(), set(), 0, 0
     for _ in range(500):
         sample = TASK.draw("json", rng)
         value, schema = json.loads(sample.answer), sample.meta["schema"]
-        assert list(value) == schema["required"] == list(schema["properties"])
-        assert sample.prompt.startswith("json {" + ",".join(f"{k}:{TYPES[k]}" for k in value))
-        sentence = sample.prompt.split("}: ")[1]
-        for key, entry in value.items():
-            assert str(entry) in sentence
-            python_type = {"string": str, "integer": int}[schema["properties"][key]["type"]]
-            assert type(entry) is python_type
-        counts.add(len(value))
-        extra += sentence.count(" and ") + 1 > len(set(value) - {"name"})
-    assert counts == {2, 3, 4}
-    assert extra > 50  # facts nobody asked for
+        validate(value, schema)
+        records = value if isinstance(value, list) else [value]
+        schema = schema.get("items", schema)
+        *sentences, end = sample.prompt.split("}: " if value is records[0] else "}]: ")[1].split(
+            "."
+        )
+        assert len(sentences) == len(records) and not end
+        for record, sentence in zip(records, sentences, strict=True):
+            assert list(record) == schema["required"] == list(schema["properties"])
+            for key, entry in leaves(record).items():
+                assert str(entry) in sentence
+                assert type(entry) is {"string": str, "integer": int}[TYPES[key]]
+            nested += record.keys() & GROUPS.keys() != set()
+            counts.add(len(leaves(record)))
+            extra += sentence.count(" and ") + 1 > len(leaves(record).keys() - {"name"})
+        people.add(len(records))
+    assert counts == {2, 3, 4, 5, 6} and people == {1, 2, 3}
+    assert extra > 20  # facts nobody asked for
+    assert nested > 50
 
 
 @pytest.mark.parametrize(
@@ -48,7 +65,7 @@ def test_grading_is_equality_of_the_parsed_value(text, right) -> None:
 
 
 def test_the_schema_is_closed() -> None:
-    assert json_schema(["pet", "age"]) == {
+    assert json_schema({"pet": (), "age": ()}) == {
         "type": "object",
         "properties": {"pet": {"type": "string"}, "age": {"type": "integer"}},
         "required": ["pet", "age"],

@@ -69,8 +69,8 @@ def test_sequences_fit_the_canvases_of_the_embedded_models(tokenizer: Tokenizer)
     stream = SUITE.stream(Random(1))
     for _ in range(3000):
         sample = next(stream)
-        assert len(tokenizer.encode(chat_prompt(sample.prompt)).ids) <= 46
-        assert len(tokenizer.encode(sample.answer).ids) <= 31  # an EOS fits into 32
+        assert len(tokenizer.encode(chat_prompt(sample.prompt)).ids) <= 96
+        assert len(tokenizer.encode(sample.answer).ids) <= 79  # an EOS fits into 80
 
 
 def test_a_kind_that_is_too_small_says_so() -> None:

@@ -25,7 +25,7 @@ def test_names_are_distinct_single_words() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_lengths_and_names(kind) -> None:
     samples = given(kind)
-    assert {len(s.meta["names"]) for s in samples} == set(range(3, 9))
+    assert {len(s.meta["names"]) for s in samples} == set(range(3, 16))
     assert all(s.prompt.endswith(": " + " ".join(s.meta["names"])) for s in samples)
     assert all(len(set(s.meta["names"])) == len(s.meta["names"]) for s in samples)
 
@@ -95,5 +95,5 @@ def test_replace_random_is_graded_by_validity(text, right) -> None:
 
 
 def test_bounds_are_checked() -> None:
-    with pytest.raises(ValueError, match="items 3 to 9: must lie in 2 to 8"):
-        ListOperations(max_items=9)
+    with pytest.raises(ValueError, match="items 3 to 16: must lie in 2 to 15"):
+        ListOperations(max_items=16)
