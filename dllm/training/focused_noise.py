@@ -6,7 +6,8 @@ A `late` row draws its noise from the low end, t = u^2: most of the answer stand
 steps of decoding, where one wrong token spoils what must agree as a whole.
 
 The number of hidden tokens is drawn, not each token by itself, and the loss is their mean: the same
-expectation with less variance, and no row hides nothing (LLaDA, arXiv 2502.09992, equation 6).
+expectation with less variance, and no row hides nothing (as LLaDA estimates likelihoods, arXiv
+2502.09992, algorithm 3).
 """
 
 from __future__ import annotations
