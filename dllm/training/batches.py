@@ -67,6 +67,16 @@ class Batch:
     def rows(self) -> int:
         return self.tokens.shape[0]
 
+    def to(self, device: torch.device) -> Batch:
+        return Batch(
+            tokens=self.tokens.to(device),
+            masked=self.masked.to(device),
+            targets=self.targets.to(device),
+            weights=self.weights.to(device),
+            positions=None if self.positions is None else self.positions.to(device),
+            visible=None if self.visible is None else self.visible.to(device),
+        )
+
 
 class Objective(Protocol):
     """Makes a batch of complete rows: hides tokens and says how much each prediction counts."""

@@ -94,6 +94,8 @@ _REPORTING = (
     "eval_items",
     "compile",
     "lanes",
+    "device",
+    "workers",
 )
 """Fields of recipes that don't change what is learnt (rounding aside)."""
 

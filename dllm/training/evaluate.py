@@ -21,6 +21,11 @@ from dllm.tasks.base import GeneratedTask, Sample
 from dllm.training.vocabulary import chat_prompt
 
 
+REGIONS = {"arithmetic": 80, "json": 64}
+"""Kind -> masked positions that hold its longest answer and an end; LISTS for the others."""
+LISTS = 24
+
+
 def one_per_step(spec: ModelSpec, gen_length: int) -> Sampler:
     """Most confident first in one block; in the attention's own blocks where it has some; from left
     to right where the model predicts the next token."""
@@ -38,22 +43,28 @@ def accuracy(
     tokenizer: Tokenizer,
     task: GeneratedTask,
     samples: Sequence[Sample],
-    gen_length: int = 32,
+    gen_length: int | None = None,
     batch_size: int = 64,
 ) -> dict[str, float]:
-    """Kind -> share of its samples answered correctly, in the order of `task.kinds`."""
+    """Kind -> share of its samples answered correctly, in the order of `task.kinds`.
+
+    `gen_length`: masked positions of every sample; None = as many as its kind needs.
+    """
     was_training = model.training
     model.eval()
-    sampler = one_per_step(model.spec, gen_length)
-    prompts = [
-        Prompt(s.id, tuple(tokenizer.encode(chat_prompt(s.prompt)).ids), gen_length)
-        for s in samples
-    ]
-    # similar lengths share a batch, since shorter rows are padded
-    prompts.sort(key=lambda prompt: len(prompt.tokens))
-    parts = [prompts[at : at + batch_size] for at in range(0, len(prompts), batch_size)]
+    by_region: dict[int, list[Prompt]] = {}
+    for s in samples:
+        region = gen_length or REGIONS.get(s.task, LISTS)
+        prompt = Prompt(s.id, tuple(tokenizer.encode(chat_prompt(s.prompt)).ids), region)
+        by_region.setdefault(region, []).append(prompt)
+    parts = []
+    for prompts in by_region.values():
+        # similar lengths share a batch, since shorter rows are padded
+        prompts.sort(key=lambda prompt: len(prompt.tokens))
+        parts += [prompts[at : at + batch_size] for at in range(0, len(prompts), batch_size)]
 
     def decode(part: list[Prompt]) -> dict[str, Sequence[int]]:
+        sampler = one_per_step(model.spec, part[0].gen_length)
         decoder = Decoder(Predictor(model), sampler, NoCache(), batch_size=batch_size)
         return {outcome.sample_id: outcome.tokens for outcome in decoder.decode(part)}
 

@@ -15,7 +15,11 @@ from random import Random
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from dllm.tasks.suite import EmbeddedSuite
+from dllm.tasks.arithmetic import Arithmetic
+from dllm.tasks.extraction import JsonExtraction
+from dllm.tasks.latin import LatinSquare
+from dllm.tasks.listops import ListOperations
+from dllm.tasks.suite import Mixture
 from dllm.tasks.words import CITIES, JOBS, NAMES, PETS
 
 
@@ -30,6 +34,13 @@ CHAT_TEMPLATE = (
 # letters with their blank | one digit | one dot | punctuation with its blank | any white space
 PIECES = r" ?\p{L}+|\p{N}|\.| ?[^\s\p{L}\p{N}.]+|\s"
 
+FLAT = (  # forms without nested brackets, which would merge into tokens of many closings
+    ListOperations(max_items=8),
+    Arithmetic(max_terms=4, largest_term=50),
+    JsonExtraction(max_fields=4, max_people=1, nested=False),
+    LatinSquare(),
+)
+
 WORDS = (*NAMES, *CITIES, *JOBS, *PETS)
 
 
@@ -39,7 +50,7 @@ def corpus(samples: int = 2000, seed: int = 0) -> Iterator[str]:
     Counting pieces once keeps rare words whole; leaving out blanks makes the merges build the word
     before the blank is joined to it, so that both forms share them.
     """
-    stream = EmbeddedSuite().stream(Random(f"vocabulary/{seed}"))
+    stream = Mixture(FLAT).stream(Random(f"vocabulary/{seed}"))
     split = pre_tokenizers.Split(Regex(PIECES), "isolated").pre_tokenize_str
     pieces: dict[str, None] = dict.fromkeys(WORDS)  # a dict keeps their order
     for _ in range(samples):
