@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 
+from dllm.constraints.languages import LarkText, built_in
 from dllm.tasks.arithmetic import Arithmetic
 
 
@@ -49,6 +50,13 @@ def test_a_wrong_step_with_the_right_result_is_wrong() -> None:
     result = sample.answer.split("\n")[-1]
     assert task.grade(sample, sample.answer)
     assert not task.grade(sample, result)
+
+
+def test_the_built_in_grammar_allows_the_answers() -> None:
+    task, rng = Arithmetic(max_terms=5), Random(0)
+    language = LarkText(text=built_in("arithmetic"), start="start")
+    for _ in range(5):
+        assert language.complaint(task.draw("arithmetic", rng).answer) is None
 
 
 def test_bounds_are_checked() -> None:
