@@ -57,14 +57,16 @@ def accuracy(
         region = gen_length or REGIONS.get(s.task, LISTS)
         prompt = Prompt(s.id, tuple(tokenizer.encode(chat_prompt(s.prompt)).ids), region)
         by_region.setdefault(region, []).append(prompt)
-    parts = []
-    for prompts in by_region.values():
+    parts: list[tuple[Sampler, list[Prompt]]] = []
+    for region, prompts in by_region.items():
+        sampler = one_per_step(model.spec, region)
         # similar lengths share a batch, since shorter rows are padded
         prompts.sort(key=lambda prompt: len(prompt.tokens))
-        parts += [prompts[at : at + batch_size] for at in range(0, len(prompts), batch_size)]
+        starts = range(0, len(prompts), batch_size)
+        parts += [(sampler, prompts[at : at + batch_size]) for at in starts]
 
-    def decode(part: list[Prompt]) -> dict[str, Sequence[int]]:
-        sampler = one_per_step(model.spec, part[0].gen_length)
+    def decode(of: tuple[Sampler, list[Prompt]]) -> dict[str, Sequence[int]]:
+        sampler, part = of
         decoder = Decoder(Predictor(model), sampler, NoCache(), batch_size=batch_size)
         return {outcome.sample_id: outcome.tokens for outcome in decoder.decode(part)}
 
