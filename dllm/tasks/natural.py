@@ -1,20 +1,20 @@
-"""The generated tasks as a person would ask them, for models that know a language.
+"""Generated tasks as a person would ask them, for models that know a language.
 
-Same content and split as the compact tasks, other wording on both sides; the last wording of every
-kind is kept for the test split, so that a model is asked in words it was not trained on.
+Lists as in the compact tasks, flat JSON of one person, and sums of a few terms of two digits. The
+last wording of every kind is kept for the test split, so that a model is asked in words it was not
+trained on.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from random import Random
 
-from dllm.tasks.arithmetic import Arithmetic
 from dllm.tasks.base import GeneratedTask, Sample, chosen
-from dllm.tasks.extraction import JsonExtraction
+from dllm.tasks.extraction import CLAUSES, TYPES, JsonExtraction, json_schema
 from dllm.tasks.listops import ListOperations
+from dllm.tasks.words import CITIES, JOBS, NAMES, PETS
 
 
 WORDINGS = {
@@ -71,14 +71,11 @@ class NaturalTasks(GeneratedTask):
         self, kinds: Sequence[str] | None = None, min_items: int = 4, max_items: int = 8
     ) -> None:
         self.kinds = chosen(kinds, tuple(WORDINGS))
-        self._sources = {
-            **dict.fromkeys(LISTS, ListOperations(LISTS, min_items, max_items)),
-            "json": JsonExtraction(max_fields=4, max_people=1, nested=False),
-            "arithmetic": Arithmetic(max_terms=4, largest_term=50),
-        }
+        self._lists = ListOperations(LISTS, min_items, max_items)
 
     def draw(self, kind: str, rng: Random) -> Sample:
-        compact = self._sources[kind].draw(kind, rng)
+        own = {"json": _facts, "arithmetic": _sum}
+        compact = own[kind](rng) if kind in own else self._lists.draw(kind, rng)
         seen, kept = WORDINGS[kind][:-1], WORDINGS[kind][-1]
         wording = rng.choice(seen) if compact.split == "train" else kept
         prompt, answer = _said(compact, wording)
@@ -87,16 +84,53 @@ class NaturalTasks(GeneratedTask):
 
     def grade(self, sample: Sample, text: str) -> bool:
         if sample.task == "json":
-            return self._sources["json"].grade(sample, text)
+            return JsonExtraction().grade(sample, text)
         return text.strip() == sample.answer
+
+
+def _sum(rng: Random) -> Sample:
+    """Two to four terms of 1 to 50, each result in 0 to 99: `12+7=19`, `19-4=15`."""
+    value = rng.randint(1, 50)
+    prompt, lines = str(value), []
+    for _ in range(rng.randint(2, 4) - 1):
+        term = rng.randint(1, 50)  # at most 50 can always be added or subtracted
+        sign = rng.choice([s for s in (1, -1) if 0 <= value + s * term <= 99])
+        step = f"{'+' if sign > 0 else '-'}{term}"
+        lines.append(f"{value}{step}={value + sign * term}")
+        prompt += step
+        value += sign * term
+    return Sample.of("arithmetic", prompt, "\n".join([*lines, f"#### {value}"]), value=value)
+
+
+def _facts(rng: Random) -> Sample:
+    """Two to four fields of one person; the sentence may state one fact more."""
+    facts = {
+        "name": rng.choice(NAMES),
+        "age": rng.randint(10, 99),
+        "city": rng.choice(CITIES),
+        "job": rng.choice(JOBS),
+        "pet": rng.choice(PETS),
+        "room": rng.randint(10, 99),
+    }
+    fields = rng.sample(list(TYPES), rng.randint(2, 4))
+    stated = [f for f in fields if f != "name"]
+    if len(stated) < 3 and rng.random() < 0.3:  # a fact that nobody asked for
+        stated.append(rng.choice([f for f in CLAUSES if f not in stated]))
+    rng.shuffle(stated)
+    clauses = [rng.choice(CLAUSES[f]).format(**facts) for f in stated]
+    schema = ",".join(f"{f}:{TYPES[f]}" for f in fields)
+    return Sample.of(
+        "json",
+        f"json {{{schema}}}: {facts['name']} {' and '.join(clauses)}.",
+        json.dumps({f: facts[f] for f in fields}, separators=(",", ":")),
+        schema=json_schema(dict.fromkeys(fields, ())),
+    )
 
 
 def _said(compact: Sample, wording: str) -> tuple[str, str]:
     if compact.task == "arithmetic":
         *steps, _ = compact.answer.split("\n")
-        results = [step.split("=")[1] for step in steps]
-        # every step in full: the compact ones go on from the result before
-        lines = [_spaced(a + b) for a, b in zip(["", *results], steps, strict=False)]
+        lines = [_spaced(step) for step in steps]
         answer = "\n".join([*lines, f"The answer is {compact.meta['value']}."])
         return wording.format(sum=_spaced(compact.prompt)), answer
     if compact.task == "json":
@@ -114,5 +148,4 @@ def _said(compact: Sample, wording: str) -> tuple[str, str]:
 
 
 def _spaced(text: str) -> str:
-    unpadded = re.sub(r"\b0(\d)", r"\1", text)
-    return unpadded.replace("+", " + ").replace("-", " - ").replace("=", " = ")
+    return text.replace("+", " + ").replace("-", " - ").replace("=", " = ")

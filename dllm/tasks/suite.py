@@ -32,15 +32,18 @@ class Mixture(GeneratedTask):
 
 
 class EmbeddedSuite(Mixture):
-    """The eleven kinds of the embedded benchmark; `max_items` bounds the lists, `largest_term`
-    what is added or subtracted."""
+    """The eleven kinds of the embedded benchmark: lists of `min_items` to `max_items` names, sums of
+    `min_terms` to `max_terms` terms up to `largest_term`, JSON extraction and squares."""
 
     def __init__(
         self,
         kinds: Sequence[str] | None = None,
+        min_items: int = 3,
         max_items: int = 15,
+        min_terms: int = 2,
+        max_terms: int = 12,
         largest_term: int = 9,
     ) -> None:
-        arithmetic = Arithmetic(largest_term=largest_term)
-        lists = ListOperations(max_items=max_items)
+        lists = ListOperations(min_items=min_items, max_items=max_items)
+        arithmetic = Arithmetic(min_terms, max_terms, largest_term)
         super().__init__([lists, arithmetic, JsonExtraction(), LatinSquare()], kinds)

@@ -1,5 +1,6 @@
 """Tasks in a person's words: what is asked is what is answered, and the test is worded anew."""
 
+import hashlib
 import json
 from random import Random
 
@@ -65,3 +66,21 @@ def test_arithmetic_is_written_in_steps() -> None:
             assert int(right) == int(first) + int(f"{sign}{second}")
         assert last == f"The answer is {sample.meta['value']}."
         assert steps[-1].endswith(f" = {sample.meta['value']}")
+
+
+def test_samples_are_those_that_the_shipped_adapter_was_measured_on() -> None:
+    digests = {}
+    for kind in WORDINGS:
+        drawn = [s for split in ("train", "test") for s in NaturalTasks([kind]).samples(split, 100)]
+        shown = "".join(f"{s.id} {s.prompt} {s.answer}\n" for s in drawn)
+        digests[kind] = hashlib.sha256(shown.encode()).hexdigest()[:12]
+    assert digests == {
+        "copy": "9c0b776bb863",
+        "reverse": "5bf16e0e8dc2",
+        "sort": "7d7184634ee0",
+        "insert": "84ce83e1088e",
+        "remove": "389ee3995d7b",
+        "replace": "90d69907eef3",
+        "json": "3d85ecbc758b",
+        "arithmetic": "b5d9a749a39d",
+    }
