@@ -32,8 +32,8 @@ class Mixture(GeneratedTask):
 
 
 class EmbeddedSuite(Mixture):
-    """The eleven kinds of the embedded benchmark: lists of `min_items` to `max_items` names, sums of
-    `min_terms` to `max_terms` terms up to `largest_term`, JSON extraction and squares."""
+    """The eleven kinds of the embedded benchmark: operations on lists of `min_items` to `max_items`
+    names, sums of `min_terms` to `max_terms` terms up to `largest_term`, JSON, and squares."""
 
     def __init__(
         self,

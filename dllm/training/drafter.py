@@ -129,7 +129,7 @@ def _facts(config: DictConfig, alignment: Alignment, trainer: Trainer) -> dict[s
         "steps": sum(state["step"] for state in states),
         "seed": trainer.recipe.seed,
         "start": alignment.start,
-        "device": config.device,
+        "machine": config.machine,
         "command": config.command,
         "course": f"steps by stage: {steps}; {config.course}",
         "data": f"greedy answers of {alignment.verifier} to {alignment.questions:,} training "

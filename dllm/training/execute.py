@@ -38,7 +38,7 @@ def execute(config: DictConfig) -> None:
     resumed = trainer.resume()
     if config.export is not None:
         course = config.training.get("course", "as in the recipe")
-        facts = {"steps": trainer.done, "device": config.device, "command": config.command}
+        facts = {"steps": trainer.done, "machine": config.machine, "command": config.command}
         facts |= {"seed": trainer.recipe.seed, "course": course}
         facts |= {"start": trainer.recipe.start or "random"}
         facts |= trainer.totals

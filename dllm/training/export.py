@@ -18,7 +18,7 @@ from dllm.models.loading import load_model, read_spec, save_model
 from dllm.models.spec import ModelSpec
 from dllm.models.transformer import Transformer
 from dllm.tasks.suite import EmbeddedSuite
-from dllm.training.evaluate import accuracy
+from dllm.training.evaluate import LISTS, REGIONS, accuracy
 from dllm.training.vocabulary import MASK
 
 
@@ -51,11 +51,13 @@ OBJECTIVES = {
     AUTOREGRESSIVE: "next token of the response, EOS up to the end of the row included",
 }
 
+REGION = f"{LISTS} tokens ({', '.join(f'{kind}: {size}' for kind, size in REGIONS.items())})"
+
 ORDERS = {
-    "full": "most confident first, one block of {gen_length} tokens",
-    "block_causal": "most confident first, {gen_length} tokens in blocks of {block}",
-    "causal": "most confident first, one block of {gen_length} tokens",
-    AUTOREGRESSIVE: "from left to right, {gen_length} tokens",
+    "full": f"most confident first, one block of {REGION}",
+    "block_causal": f"most confident first, {REGION} in blocks of {{block}}",
+    "causal": f"most confident first, one block of {REGION}",
+    AUTOREGRESSIVE: f"from left to right, {REGION}",
 }
 """How the accuracy is decoded."""
 
@@ -72,7 +74,7 @@ generated tasks of `dllm.tasks` and nothing else.
 | split | by hash of the content, one prompt in ten held out |
 | steps, sequences, tokens | {steps:,}, {sequences:,}, {tokens:,} (prompts and padding included) |
 | seed, first weights | {seed}, {start} |
-| wall time of the steps | {minutes:.0f} min on {device} |
+| wall time of the steps | {minutes:.0f} min on {machine} |
 | training | `{command}` |
 | course | {course} |
 | tokenizer | {tokenizer} |
@@ -86,7 +88,7 @@ per step, {order}, float32 arithmetic.
 |---|---|---|---|
 {rows}
 
-Measured by `python -m dllm.training.export {folder} --items {items} --gen-length {gen_length}`.
+Measured by `python -m dllm.training.export {folder} --items {items}`.
 
 ## Format
 
@@ -95,8 +97,11 @@ Measured by `python -m dllm.training.export {folder} --items {items} --gen-lengt
 """
 
 
-def measure(folder: Path, items: int, gen_length: int) -> dict[str, float]:
-    """Kind -> accuracy of a checkpoint on the first `items` held-out samples of each kind."""
+def measure(folder: Path, items: int, gen_length: int | None = None) -> dict[str, float]:
+    """Kind -> accuracy of a checkpoint on the first `items` held-out samples of each kind.
+
+    `gen_length`: masked positions of every sample; None = as many as its kind needs.
+    """
     suite = EmbeddedSuite()
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     samples = suite.samples("test", items * len(suite.kinds))
@@ -122,12 +127,12 @@ def table(scores: dict[str, float], allowance: float) -> str:
 def export(model: Transformer, folder: Path, facts: dict[str, Any], items: int = 200) -> str:
     """Writes config.json, model.safetensors and README.md beside the tokenizer; returns the card.
 
-    `facts`: steps, sequences, tokens, seconds, seed, start, device, command, course, and where
+    `facts`: steps, sequences, tokens, seconds, seed, start, machine, command, course, and where
     they differ from those of the model's kind, data, objective and tokenizer.
     """
     save_model(model, folder, torch.bfloat16)
     (folder / "model.safetensors").chmod(0o644)  # safetensors makes it private
-    gen_length, kind = 32, kind_of(model.spec)
+    kind = kind_of(model.spec)
     made = f"`python -m dllm.training.vocabulary {folder}`"
     facts = {"data": DATA, "objective": OBJECTIVES[kind], "tokenizer": made, **facts}
     card = CARD.format(
@@ -136,11 +141,10 @@ def export(model: Transformer, folder: Path, facts: dict[str, Any], items: int =
         parameters=sum(p.numel() for p in model.parameters()) / 1e6,
         minutes=facts["seconds"] / 60,
         items=items,
-        gen_length=gen_length,
         kind=KINDS[kind],
         family=model.spec.family,
-        order=ORDERS[kind].format(gen_length=gen_length, block=model.spec.block_size),
-        rows=table(measure(folder, items, gen_length), ALLOWANCE[kind]),
+        order=ORDERS[kind].format(block=model.spec.block_size),
+        rows=table(measure(folder, items), ALLOWANCE[kind]),
         **facts,
     )
     (folder / "README.md").write_text(card)
@@ -151,7 +155,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Accuracy of an embedded checkpoint per kind.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--items", type=int, default=200, help="held-out samples per kind")
-    parser.add_argument("--gen-length", type=int, default=32)
+    parser.add_argument(
+        "--gen-length", type=int, help="masked positions; without it as many as each kind needs"
+    )
     given = parser.parse_args()
     allowance = ALLOWANCE[kind_of(read_spec(given.folder))]
     print(table(measure(given.folder, given.items, given.gen_length), allowance))

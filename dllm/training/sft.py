@@ -78,7 +78,9 @@ class Recipe:
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError):
-            raise ConfigError(f"recipe.device={self.device} is no device here") from None
+            raise ConfigError(
+                f"recipe.device={self.device}: no such device here; cpu, or cuda with a GPU"
+            ) from None
         if not self.stages:
             raise ConfigError("recipe.stages={} names nothing to train on")
 

@@ -46,7 +46,7 @@ SAMPLERS = (
     "llada2_edit",
     "eotp",
 )
-SCHEMA = json_schema(["name", "age"])
+SCHEMA = json_schema({"name": (), "age": ()})
 
 
 @cache

@@ -305,7 +305,7 @@ def test_the_table_comes_before_what_explains_it(runs: dict[str, Path], tmp_path
     output = tmp_path / "page.html"
     assert report(*runs.values(), "--output", output) == 0
     lines = output.with_suffix(".md").read_text().splitlines()
-    assert lines[0] == "# 3 runs: listops"
+    assert lines[0] == "# 3 runs: demo"
     headings = [line for line in lines if line.startswith("## ")]
-    assert headings == ["## listops, 80 samples, tiny-llada", "## How to read it"]
+    assert headings == ["## demo, 80 samples, tiny-llada", "## How to read it"]
     assert "1 low_confidence" in output.with_suffix(".svg").read_text()  # a point's name

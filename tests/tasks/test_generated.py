@@ -1,5 +1,6 @@
 """What every generated task promises: determinism, the split, self-consistency, short sequences."""
 
+import re
 from itertools import pairwise
 from random import Random
 
@@ -10,6 +11,7 @@ from dllm.tasks import base
 from dllm.tasks.base import GeneratedTask, Sample, content_id, split_of
 from dllm.tasks.listops import ListOperations
 from dllm.tasks.suite import EmbeddedSuite, Mixture
+from dllm.training.evaluate import LISTS, REGIONS
 from dllm.training.vocabulary import chat_prompt
 
 
@@ -70,7 +72,8 @@ def test_sequences_fit_the_canvases_of_the_embedded_models(tokenizer: Tokenizer)
     for _ in range(3000):
         sample = next(stream)
         assert len(tokenizer.encode(chat_prompt(sample.prompt)).ids) <= 96
-        assert len(tokenizer.encode(sample.answer).ids) <= 79  # an EOS fits into 80
+        region = REGIONS.get(sample.task, LISTS)
+        assert len(tokenizer.encode(sample.answer).ids) < region  # an EOS fits, too
 
 
 def test_a_kind_that_is_too_small_says_so() -> None:
@@ -96,3 +99,12 @@ def test_wrong_selections_are_refused() -> None:
         Mixture([ListOperations(), ListOperations(kinds=["copy"])])
     with pytest.raises(ValueError, match="split='dev' is not one of"):
         SUITE.samples("dev")
+
+
+def test_the_suite_s_options_bound_lists_and_arithmetic() -> None:
+    suite = EmbeddedSuite(["copy", "arithmetic"], 5, 6, 3, 4, largest_term=2)
+    for sample in suite.samples("test", 40):
+        if sample.task == "copy":
+            assert 5 <= len(sample.meta["names"]) <= 6
+        else:
+            assert 2 <= len(re.findall(r"[+-][12](?=[+-]|$)", sample.prompt)) <= 3

@@ -1,9 +1,12 @@
 """Training batches: LLaDA's masking, and nothing from the held-out half."""
 
+import dataclasses
+import re
+
 import torch
 
 from dllm.tasks.base import content_id, split_of
-from dllm.training.batches import MIN_NOISE, BatchSource, Stage, mask_responses
+from dllm.training.batches import MIN_NOISE, Batch, BatchSource, Stage, mask_responses
 
 
 STAGES = [
@@ -80,3 +83,30 @@ def test_masking_is_llada_s() -> None:
     # the weight 1 / (t * length) sums to one in expectation
     assert abs(batch.weights.sum() / 400 - 1) < 0.15
     assert batch.weights.max() <= 1 / MIN_NOISE
+
+
+def test_a_batch_goes_to_a_device_as_a_whole() -> None:
+    tensors = [torch.tensor([index]) for index in range(6)]
+    for batch in (Batch(*tensors), Batch(*tensors[:4])):
+        moved = batch.to(torch.device("meta"))
+        for field in dataclasses.fields(Batch):
+            ours, theirs = getattr(batch, field.name), getattr(moved, field.name)
+            assert (theirs is None) == (ours is None)
+            assert theirs is None or theirs.is_meta
+
+
+def test_a_stage_bounds_lists_and_terms(tokenizer) -> None:
+    stage = Stage(
+        until=1.0, lengths={64: 1.0}, max_items=4, largest_term=1, weights={"arithmetic": 20.0}
+    )
+    drawn = BatchSource(tokenizer, [stage], 1, micros=4, tokens_per_micro=1280, seed=0)
+    prompts = [
+        tokenizer.decode(ids[1 : ids.index(3)])
+        for batch in drawn.step(0)
+        for ids in restored(batch).tolist()
+    ]
+    sums = [prompt for prompt in prompts if prompt[0].isdigit()]
+    lists = [prompt for prompt in prompts if prompt.startswith(("copy", "sort", "reverse"))]
+    assert sums and lists
+    assert all(set(re.findall(r"[+-](\d+)", prompt)) == {"1"} for prompt in sums)
+    assert all(len(prompt.split()) <= 5 for prompt in lists)

@@ -12,7 +12,7 @@ from dllm.models.hub import ModelOptions, open_model
 from dllm.models.transformer import Transformer
 from dllm.step.canvas import Prompt
 from dllm.tasks.suite import EmbeddedSuite
-from dllm.training.evaluate import accuracy, one_per_step, response_text
+from dllm.training.evaluate import LISTS, accuracy, one_per_step, response_text
 from dllm.training.optimizers import initialise
 
 
@@ -67,3 +67,13 @@ def test_an_embedded_model_scores_what_it_can(tokenizer) -> None:
     suite = EmbeddedSuite(kinds=["copy", "reverse"])
     scores = accuracy(network, tokenizer, suite, suite.samples("test", 8), batch_size=3)
     assert scores == {"copy": 1.0, "reverse": 1.0}
+
+
+def test_every_kind_has_a_region_that_holds_its_answers(tokenizer) -> None:
+    network, _ = open_model(ModelOptions("tiny-llada"))
+    suite = EmbeddedSuite(kinds=["copy", "arithmetic"], min_terms=7, max_terms=7)
+    samples = suite.samples("test", 4)
+    scores = accuracy(network, tokenizer, suite, samples)
+    assert scores == {"copy": 1.0, "arithmetic": 1.0}
+    scores = accuracy(network, tokenizer, suite, samples, gen_length=LISTS)
+    assert scores == {"copy": 1.0, "arithmetic": 0.0}

@@ -1,5 +1,6 @@
 """Training: learns, resumes to the bit, updates as configured."""
 
+import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from dllm.models.loading import load_model
 from dllm.models.transformer import Transformer
 from dllm.training import sft
 from dllm.training.batches import Stage
-from dllm.training.checkpoints import NAME, load_state, save_state
+from dllm.training.checkpoints import NAME, load_state, recipe_facts, save_state
 from dllm.training.optimizers import Optimizers, Rates, initialise
 from dllm.training.sft import Recipe, Trainer
 
@@ -55,6 +56,34 @@ def test_a_resumed_run_repeats_the_uninterrupted_one_to_the_bit(tokenizer, tmp_p
     assert second.resume() and second.done == 5
     assert start + losses(second, 7) == whole
     assert whole[-1] < whole[0]
+
+
+def test_batches_drawn_by_processes_give_the_same_losses_to_the_bit(tokenizer, tmp_path) -> None:
+    by_thread = Trainer(SPEC, tokenizer, RECIPE, tmp_path)
+    by_processes = Trainer(SPEC, tokenizer, replace(RECIPE, workers=2), tmp_path)
+    for trainer in (by_thread, by_processes):
+        trainer.done = 3  # they go on from there, too
+    assert losses(by_processes, 4) == losses(by_thread, 4)
+    assert not multiprocessing.active_children()
+
+
+def test_where_it_computes_is_no_part_of_a_recipe_s_identity() -> None:
+    moved = replace(RECIPE, device="meta", workers=3)
+    assert recipe_facts(moved) == recipe_facts(RECIPE)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("device", "gpu0", "recipe.device=gpu0: no such device here; cpu, or cuda with a GPU"),
+        ("device", "cuda:99", "recipe.device=cuda:99: no such device here; cpu, or cuda with a"),
+        ("workers", -1, "recipe.workers=-1 must be >= 0"),
+    ],
+)
+def test_a_device_or_a_number_of_workers_that_cannot_be_is_one_line(option, value, words) -> None:
+    with pytest.raises(ConfigError, match=words) as refused:
+        replace(RECIPE, **{option: value})
+    assert "\n" not in str(refused.value)
 
 
 def test_run_logs_saves_and_evaluates(tokenizer, tmp_path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from dllm.config import build, compose
 from dllm.errors import ConfigError
+from dllm.tasks.suite import EmbeddedSuite
 from dllm.training.execute import execute
 from dllm.training.metric_log import MetricLog
 
@@ -28,7 +29,7 @@ SMALL = [
     "training.spec.d_ff=48",
     "training.recipe.total_steps=60",
     "training.recipe.tokens_per_micro=384",
-    "+training.recipe.compile=false",
+    "training.recipe.compile=false",
     "+training.recipe.log_every=1",
     "+training.recipe.save_minutes=0",
     "+training.recipe.eval_items=1",
@@ -45,12 +46,24 @@ def test_help_comes_without_torch() -> None:
     assert found.stdout == "False\n"
 
 
-def test_the_shipped_recipe_composes_and_builds() -> None:
-    config = compose(["tracker=none"], "train")
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in (ROOT / "conf" / "training").glob("tiny-*.yaml"))
+)
+def test_every_shipped_recipe_composes_and_builds(name: str) -> None:
+    config = compose(
+        ["tracker=none", f"model={name.split('-free')[0]}", f"training={name}"], "train"
+    )
     recipe = build(config.training.recipe, "training.recipe")
     shares = [stage.until for stage in recipe.stages.values()]
     assert shares == sorted(shares) and shares[-1] == 1.0
+    kinds = {kind for stage in recipe.stages.values() for kind in stage.weights}
+    assert kinds <= set(EmbeddedSuite().kinds)
+
+
+def test_tiny_llada_is_trained_by_default() -> None:
+    config = compose(["tracker=none"], "train")
     assert config.model.name == "tiny-llada"
+    assert config.training == compose(["tracker=none", "training=tiny-llada"], "train").training
 
 
 def test_a_wrong_option_names_itself() -> None:
@@ -68,6 +81,11 @@ def test_a_wrong_option_names_itself() -> None:
         ("+training.spec.nothing=1", "training.spec.nothing is no field; there are family, "),
         ("training.spec.eos_ids=[]", r"training.spec.eos_ids=\[\] names no end token"),
         ("training.spec.vocab_size=5", "training.spec.vocab_size=5 does not hold the tokenizer's"),
+        (
+            "training.recipe.device=gpu0",
+            "training.recipe.device=gpu0: no such device here; cpu, or",
+        ),
+        ("training.recipe.workers=-1", "training.recipe.workers=-1 must be >= 0"),
         ("training.spec.max_positions=64", "max_positions=64 is less than the recipe's longest"),
     ],
 )
@@ -90,10 +108,15 @@ def test_export_writes_a_checkpoint_and_its_card(tokenizer, tmp_path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
     options = [*SMALL, f"output={tmp_path / 'run'}", "training.recipe.total_steps=2"]
     execute(compose(options, "train"))
-    execute(compose([*options, f"export={folder}", "export_items=1"], "train"))
+    execute(
+        compose([*options, f"export={folder}", "export_items=1", "machine=a calculator"], "train")
+    )
     card = (folder / "README.md").read_text()
     assert "| copy | 0.000 | 0.97 | missed by 0.970 |" in card
     assert "| steps, sequences, tokens | 2, " in card
+    assert "one block of 24 tokens (arithmetic: 80, json: 64), float32 arithmetic" in card
+    assert f"Measured by `python -m dllm.training.export {folder} --items 1`." in card
+    assert " min on a calculator |" in card
     assert {"config.json", "model.safetensors", "README.md"} <= {p.name for p in folder.iterdir()}
 
 

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 import dllm.models
+from dllm.config import compose
 from dllm.training.vocabulary import (
     SPECIALS,
     WORDS,
@@ -62,3 +63,13 @@ def test_transformers_reads_it_and_renders_the_chat_format() -> None:
     answered = [*question, {"role": "assistant", "content": "Tom Mia"}]
     assert tokenizer.apply_chat_template(answered, tokenize=False) == text + "Tom Mia<|endoftext|>"
     assert (tokenizer.mask_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (0, 1, 1)
+
+
+def test_brackets_that_close_one_another_stay_apart(tokenizer) -> None:
+    words = list(tokenizer.get_vocab())
+    assert max(sum(word.count(bracket) for bracket in "}])") for word in words) == 1
+
+
+def test_the_recipe_s_digits_are_the_vocabulary_s(tokenizer) -> None:
+    objective = compose([], "train").training.recipe.objective
+    assert list(objective.tokens) == [tokenizer.token_to_id(digit) for digit in "0123456789"]
