@@ -63,8 +63,8 @@ def test_gaps_are_those_of_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cache", ["none", "dual"])
 def test_only_the_gaps_are_decoded(cache: str, tmp_path: Path) -> None:
-    row = {"input": {"context": "Luca Ivy Gina"}, "answer": '["Luca Ivy Gina"]'}
-    rows = [{**row, "output_format": "Luca [MASK][MASK] Gina"}]
+    row = {"input": {"context": "Luca Ivy Dean Gina"}, "answer": '["Luca Ivy Dean Gina"]'}
+    rows = [{**row, "output_format": "Luca[MASK][MASK] Gina"}]
     rows += [{**row, "output_format": "Luca " * 40 + "[MASK]"}]  # does not fit
     path = written(tmp_path, rows, SETTINGS.replace("Copy\\n", "copy: "))
     options = ["task=parallelbench", f"task.path={path}", "task.infill=true", f"cache={cache}"]
@@ -73,8 +73,8 @@ def test_only_the_gaps_are_decoded(cache: str, tmp_path: Path) -> None:
     folder, summary = execute(compose([*options, *small, *quiet]), "threshold")
     done, lost = sorted(RunFolder(folder).samples(), key=lambda sample: sample.unfit)
     assert lost.unfit
-    assert done.output.startswith("Luca") and done.output.endswith("Gina")
-    assert done.committed == 2 and done.effective <= 2
+    assert done.output == "Luca Ivy Dean Gina"
+    assert done.committed == done.effective == 2
     assert summary["baseline"]["metrics"]["nfe"] == 1  # two tokens of one of two samples
 
 
