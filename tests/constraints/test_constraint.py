@@ -16,7 +16,7 @@ from dllm.clock import NEVER, Deadline
 from dllm.config import build, compose
 from dllm.constraints.constraint import BoundGrammar
 from dllm.constraints.errors import GrammarError
-from dllm.constraints.languages import JsonSchema
+from dllm.constraints.languages import JsonSchema, LarkText, built_in
 from dllm.constraints.trial import tried
 from dllm.constraints.vocabulary import Vocabulary
 from dllm.engine.loop import Decoder
@@ -28,6 +28,7 @@ from dllm.models.tokenizers import Tokenizer, load_tokenizer
 from dllm.step.canvas import Prompt
 from dllm.step.eos import EosPolicy
 from dllm.step.outcome import Outcome
+from dllm.tasks.arithmetic import Arithmetic
 from dllm.tasks.extraction import json_schema
 
 
@@ -277,6 +278,13 @@ def test_built_in_grammars(grammar: str) -> None:
         prompts()[:1]
     ):
         assert outcome.failure is None
+
+
+def test_the_arithmetic_grammar_is_that_of_the_task() -> None:
+    grammar = LarkText(built_in("arithmetic"), "start")
+    for sample in Arithmetic().samples("test", 40):
+        assert grammar.complaint(sample.answer) is None
+        assert grammar.complaint(sample.answer.replace("=", "", 1)) is not None
 
 
 @pytest.mark.parametrize(
