@@ -32,6 +32,7 @@ def small_run(checkpoint: Path, output: Path, *more: str) -> list[str]:
     return [
         f"model.path={checkpoint}",
         f"output={output}",
+        "task=listops",
         "tracker=none",
         "progress=false",
         "gen_length=8",

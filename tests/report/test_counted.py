@@ -12,7 +12,14 @@ from dllm.runs.execute import execute
 from scripts.report import main
 
 
-QUIET = ["tracker=none", "progress=false", "trace=false", "baseline=false", "limit=2"]
+QUIET = [
+    "task=listops",
+    "tracker=none",
+    "progress=false",
+    "trace=false",
+    "baseline=false",
+    "limit=2",
+]
 
 
 @pytest.fixture(scope="module")
