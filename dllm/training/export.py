@@ -51,13 +51,11 @@ OBJECTIVES = {
     AUTOREGRESSIVE: "next token of the response, EOS up to the end of the row included",
 }
 
-REGION = f"{LISTS} tokens ({', '.join(f'{kind}: {size}' for kind, size in REGIONS.items())})"
-
 ORDERS = {
-    "full": f"most confident first, one block of {REGION}",
-    "block_causal": f"most confident first, {REGION} in blocks of {{block}}",
-    "causal": f"most confident first, one block of {REGION}",
-    AUTOREGRESSIVE: f"from left to right, {REGION}",
+    "full": "most confident first, one block",
+    "block_causal": "most confident first, in blocks of {block}",
+    "causal": "most confident first, one block",
+    AUTOREGRESSIVE: "from left to right",
 }
 """How the accuracy is decoded."""
 
@@ -82,7 +80,8 @@ generated tasks of `dllm.tasks` and nothing else.
 ## Accuracy
 
 {items} held-out samples per kind, exact match (`shuffle` and `replace_random`: validity), one token
-per step, {order}, float32 arithmetic.
+per step, {order}, as many positions as a kind's longest answer needs
+({regions}), float32 arithmetic.
 
 | kind | accuracy | bar | |
 |---|---|---|---|
@@ -97,16 +96,13 @@ Measured by `python -m dllm.training.export {folder} --items {items}`.
 """
 
 
-def measure(folder: Path, items: int, gen_length: int | None = None) -> dict[str, float]:
-    """Kind -> accuracy of a checkpoint on the first `items` held-out samples of each kind.
-
-    `gen_length`: masked positions of every sample; None = as many as its kind needs.
-    """
+def measure(folder: Path, items: int) -> dict[str, float]:
+    """Kind -> accuracy of a checkpoint on the first `items` held-out samples of each kind."""
     suite = EmbeddedSuite()
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     samples = suite.samples("test", items * len(suite.kinds))
     mask = Overrides(mask_id=tokenizer.token_to_id(MASK))  # stands for what is still to be decoded
-    return accuracy(load_model(folder, overrides=mask), tokenizer, suite, samples, gen_length)
+    return accuracy(load_model(folder, overrides=mask), tokenizer, suite, samples)
 
 
 def kind_of(spec: ModelSpec) -> str:
@@ -144,6 +140,9 @@ def export(model: Transformer, folder: Path, facts: dict[str, Any], items: int =
         kind=KINDS[kind],
         family=model.spec.family,
         order=ORDERS[kind].format(block=model.spec.block_size),
+        regions=", ".join(
+            f"{kind} {length}" for kind, length in [*REGIONS.items(), ("others", LISTS)]
+        ),
         rows=table(measure(folder, items), ALLOWANCE[kind]),
         **facts,
     )
@@ -155,12 +154,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Accuracy of an embedded checkpoint per kind.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--items", type=int, default=200, help="held-out samples per kind")
-    parser.add_argument(
-        "--gen-length", type=int, help="masked positions; without it as many as each kind needs"
-    )
     given = parser.parse_args()
     allowance = ALLOWANCE[kind_of(read_spec(given.folder))]
-    print(table(measure(given.folder, given.items, given.gen_length), allowance))
+    print(table(measure(given.folder, given.items), allowance))
 
 
 if __name__ == "__main__":
