@@ -44,7 +44,7 @@ def start(tmp_path: Path) -> Path:
 
 def configured(start: Path, output: Path, *options: str, steps: int = 2) -> DictConfig:
     stages = [
-        f"{'' if option == 'total_steps' else '+'}alignment.stages.{stage}.{option}={value}"
+        f"++alignment.stages.{stage}.{option}={value}"
         for stage in ("distillation", "refinement")
         for option, value in {
             "total_steps": steps,
@@ -110,7 +110,7 @@ def test_killed_anywhere_it_ends_as_if_undisturbed(
     start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answered = tmp_path / "answers.jsonl"
-    often = [f"+alignment.stages.{s}.save_minutes=0" for s in ("distillation", "refinement")]
+    often = [f"++alignment.stages.{s}.save_minutes=0" for s in ("distillation", "refinement")]
 
     def train(output: Path) -> None:
         # Answered once for all, which is tested elsewhere.
@@ -128,7 +128,7 @@ def test_killed_anywhere_it_ends_as_if_undisturbed(
     ("change", "words"),
     [
         ("alignment.questions=11", "holds a training with questions=22, this one has 11"),
-        ("alignment.longest=39", "holds a training with longest=40, this one has 39"),
+        ("alignment.longest=39", "holds a training with longest=80, this one has 39"),
         ("alignment.stages.refinement.seed=5", "holds a training with seed=1, this one has 5"),
         ("alignment.stages.distillation.total_steps=1", "total_steps=2, this one has 1"),
         ("start", "holds a training with start_weights="),
