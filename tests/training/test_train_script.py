@@ -114,7 +114,7 @@ def test_export_writes_a_checkpoint_and_its_card(tokenizer, tmp_path) -> None:
     card = (folder / "README.md").read_text()
     assert "| copy | 0.000 | 0.97 | missed by 0.970 |" in card
     assert "| steps, sequences, tokens | 2, " in card
-    assert "one block of 24 tokens (arithmetic: 80, json: 64), float32 arithmetic" in card
+    assert "(arithmetic 80, json 64, others 24), float32 arithmetic" in card
     assert f"Measured by `python -m dllm.training.export {folder} --items 1`." in card
     assert " min on a calculator |" in card
     assert {"config.json", "model.safetensors", "README.md"} <= {p.name for p in folder.iterdir()}
