@@ -83,6 +83,12 @@ class Recipe:
             ) from None
         if not self.stages:
             raise ConfigError("recipe.stages={} names nothing to train on")
+        longest = max(length for stage in self.stages.values() for length in stage.lengths)
+        if self.tokens_per_micro < longest:
+            raise ConfigError(
+                f"recipe.tokens_per_micro={self.tokens_per_micro} holds no row of the longest "
+                f"canvas, {longest}"
+            )
 
 
 class Trainer:

@@ -89,7 +89,7 @@ class Training(Run):
     def command(self, output: Path) -> None:
         sizes = {"d_model": 32, "n_layers": 1, "n_heads": 2, "n_kv_heads": 2, "head_dim": 16}
         spec = [f"training.spec.{name}={size}" for name, size in {**sizes, "d_ff": 48}.items()]
-        recipe = ["total_steps=20", "tokens_per_micro=128", "stages.ones.lengths={32: 1.0}"]
+        recipe = ["total_steps=20", "tokens_per_micro=160", "stages.ones.lengths={32: 1.0}"]
         recipe += [f"stages.{name}.lengths={{48: 1.0}}" for name in ("full", "loose")]
         more = ["compile=false", "log_every=7", "save_minutes=0", "eval_items=1"]
         given = [f"training.recipe.{option}" for option in recipe]

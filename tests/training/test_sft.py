@@ -203,6 +203,11 @@ def test_a_state_that_is_none_is_one_line(tokenizer, tmp_path, content) -> None:
         trainer.resume()
 
 
+def test_a_microbatch_holds_a_row_of_every_length() -> None:
+    with pytest.raises(ConfigError, match="tokens_per_micro=47 holds no row of the longest canvas"):
+        replace(RECIPE, tokens_per_micro=47)
+
+
 def test_another_tokenizer_does_not_go_on(tokenizer, tmp_path) -> None:
     recipe = replace(RECIPE, total_steps=2)
     Trainer(SPEC, tokenizer, recipe, tmp_path).save()
