@@ -168,14 +168,17 @@ def computed(
         model = shape.eval().requires_grad_(False)
         ours = peak(lambda: _first_step(model, cache, dtype), model)
         plain = peak(lambda: _first_plain_step(model, cache), model)
-    # What a selection needs depends on its logits alone, which are small.
-    selection = peak(lambda: _selection(torch.zeros(1, BLOCK, spec.vocab_size, dtype=dtype)))
+    # What a selection needs depends on its logits alone, which are small; it is not the most where
+    # most rows are left, since many are scored in parts.
+    selection = max(
+        peak(partial(_selection, rows, spec.vocab_size, dtype)) for rows in range(1, BLOCK + 1)
+    )
     return max(ours, store + selection), store, plain
 
 
 @torch.inference_mode()
-def _selection(logits: Tensor) -> None:
-    scores.top_confidence(logits, "float64")
+def _selection(rows: int, vocabulary: int, dtype: torch.dtype) -> None:
+    scores.top_confidence(torch.zeros(1, rows, vocabulary, dtype=dtype), "float64")
 
 
 @torch.inference_mode()
