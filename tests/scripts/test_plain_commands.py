@@ -82,8 +82,9 @@ def test_nothing_to_say_is_success() -> None:
 
 @pytest.mark.parametrize("name", ["-m", "a program"])
 def test_ctrl_c_while_a_command_is_imported_ends_it_without_a_word(name: str) -> None:
-    code = f"import signal, sys; sys.argv = [{name!r}]; import scripts; "
-    code += "signal.raise_signal(signal.SIGINT)"
+    # A shell's background jobs, the tests among them, inherit that the signal is ignored.
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += f"sys.argv = [{name!r}]; import scripts; signal.raise_signal(signal.SIGINT)"
     ended = subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS.parent, capture_output=True)
     assert ended.returncode == -signal.SIGINT
     assert (b"KeyboardInterrupt" in ended.stderr) == (name != "-m")

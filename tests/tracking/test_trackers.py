@@ -306,7 +306,7 @@ def test_a_training_run_is_tracked_as_its_own_log_says(
             f"output={tmp_path}",
             *(f"training.spec.{name}={value}" for name, value in size.items()),
             *(f"training.recipe.{name}={value}" for name, value in recipe.items()),
-            *(f"+training.recipe.{name}={value}" for name, value in added.items()),
+            *(f"++training.recipe.{name}={value}" for name, value in added.items()),
         ],
         "train",
     )
