@@ -43,18 +43,15 @@ def accuracy(
     tokenizer: Tokenizer,
     task: GeneratedTask,
     samples: Sequence[Sample],
-    gen_length: int | None = None,
     batch_size: int = 64,
 ) -> dict[str, float]:
-    """Kind -> share of its samples answered correctly, in the order of `task.kinds`.
-
-    `gen_length`: masked positions of every sample; None = as many as its kind needs.
-    """
+    """Kind -> share of its samples answered correctly, in the order of `task.kinds`; each kind has
+    as many masked positions as it needs."""
     was_training = model.training
     model.eval()
     by_region: dict[int, list[Prompt]] = {}
     for s in samples:
-        region = gen_length or REGIONS.get(s.task, LISTS)
+        region = REGIONS.get(s.task, LISTS)
         prompt = Prompt(s.id, tuple(tokenizer.encode(chat_prompt(s.prompt)).ids), region)
         by_region.setdefault(region, []).append(prompt)
     parts: list[tuple[Sampler, list[Prompt]]] = []
