@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dllm.bench.caches import llada_8b
-from dllm.bench.naive import Cache, Kept, all_logits, decode, large, surest, threshold
+from dllm.bench.naive import LOOPS, Cache, Kept, Loop, all_logits, decode, large, surest
 from dllm.bench.sheet import Line, Sheet
 from dllm.cache.policy import CachePolicy
 from dllm.config import build, choices, compose
@@ -38,8 +38,10 @@ from dllm.step.canvas import Prompt
 VOCABULARIES = (2_048, 32_000, 126_464)
 PROMPT, GENERATION, BLOCK = 512, 256, 32
 """Of the canvas at LLaDA-8B's shape."""
-CACHES: tuple[Cache, ...] = ("none", "prefix", "dual")
-"""Those that the plain loops have."""
+PLAIN: dict[Cache, Loop] = {
+    loop.cache: loop for name, loop in LOOPS.items() if name.startswith("Fast-dLLM")
+}
+"""The plain loops by their caches."""
 MIB = 2**20
 
 
@@ -110,7 +112,7 @@ def _lines() -> Iterator[Line]:
     for vocabulary in VOCABULARIES:
         name = f"8x512, vocabulary {vocabulary:,}"
         yield from measured(name, *large(vocabulary))
-    for cache in CACHES:
+    for cache in PLAIN:
         yield _line(f"LLaDA-8B's shape, cache={cache}", *computed(llada_8b(), cache))
 
 
@@ -121,9 +123,9 @@ def measured(name: str, model: Transformer, prompts: Sequence[Prompt]) -> Iterat
     def ours(decoder: Decoder) -> None:
         list(decoder.decode(prompts))
 
-    def plain(cache: Cache) -> None:
+    def plain(loop: Loop) -> None:
         for prompt in prompts:
-            decode(model, prompt.tokens, prompt.gen_length, threshold, cache, torch.float64)
+            decode(model, prompt.tokens, prompt.gen_length, loop)
 
     for cache in choices("cache"):
         config = compose(["sampler=threshold", f"cache={cache}"])
@@ -137,7 +139,7 @@ def measured(name: str, model: Transformer, prompts: Sequence[Prompt]) -> Iterat
             f"{name}, cache={cache}",
             peak(partial(ours, decoder), model),
             _store(model.spec, slots, model.dtype) if policy.stores else 0,
-            peak(partial(plain, cache), model) if cache in CACHES else None,
+            peak(partial(plain, PLAIN[cache]), model) if cache in PLAIN else None,
         )
 
 

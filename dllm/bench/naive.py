@@ -1,9 +1,10 @@
 """The public decoding loops, written down plainly, and the engine against them on the same model.
 
 LLaDA's static schedule (arXiv 2502.09992), Fast-dLLM's threshold without a cache and with its
-prefix and dual caches (arXiv 2505.22618), LocalLeap (arXiv 2510.07081); one sequence, greedy. As in
-the published codes a forward gives the logits of every row that it feeds, and confidences are the
-softmax of all of them. What is compared is the loop: both sides run the same transformer, so that
+prefix and dual caches (arXiv 2505.22618), LocalLeap (arXiv 2510.07081), dInfer's threshold and its
+CreditDecoding (arXiv 2510.08666, 2510.06133); one sequence, greedy. As in the published codes a
+forward gives the logits of every row that it feeds, and confidences are the softmax of all of them,
+in dInfer of the block's. What is compared is the loop: both sides run the same transformer, so that
 modelling code slower than it adds nothing here.
 """
 
@@ -31,8 +32,25 @@ from dllm.step.canvas import Prompt
 
 BLOCK = 32
 Cache = Literal["none", "prefix", "dual"]
-Rule = Callable[[Float[Tensor, "rows"], Bool[Tensor, "rows"]], Bool[Tensor, "rows"]]
+Choice = Callable[[Float[Tensor, "rows"], Bool[Tensor, "rows"]], Bool[Tensor, "rows"]]
 """Rows to commit, of the confidences and the candidates."""
+Rule = Callable[
+    [Float[Tensor, "rows vocab"], Bool[Tensor, "rows"]],
+    tuple[Int[Tensor, "rows"], Bool[Tensor, "rows"]],
+]
+"""Each row's proposal and the rows to commit, of the logits and the candidates."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A published loop, and how the engine is told to do the same."""
+
+    options: list[str]
+    rule: Callable[[], Rule]
+    """Made for each block: a rule may remember."""
+    cache: Cache = "none"
+    of_block: bool = False
+    """The rule is given the logits of the block, not of every fed row."""
 
 
 def one(confidence: Tensor, candidates: Tensor) -> Tensor:
@@ -52,6 +70,52 @@ def localleap(confidence: Tensor, candidates: Tensor) -> Tensor:
     near = F.max_pool1d(anchors.float()[None, None], 9, 1, 4)[0, 0] > 0
     sure = confidence >= torch.where(near, 0.75, 0.9)
     return one(confidence, candidates) | (candidates & sure)
+
+
+def nearly(limit: float) -> Choice:
+    """dInfer: all from `limit`, or from almost the highest where none has it."""
+
+    def choose(confidence: Tensor, candidates: Tensor) -> Tensor:
+        highest = confidence.masked_fill(~candidates, -torch.inf).max()
+        return candidates & (confidence >= (highest - 1e-5).clamp(max=limit))
+
+    return choose
+
+
+def surest(
+    logits: Float[Tensor, "rows vocab"], dtype: torch.dtype
+) -> tuple[Int[Tensor, "rows"], Float[Tensor, "rows"]]:
+    """Each row's most likely token and its probability, by the softmax of all."""
+    tokens = logits.argmax(dim=-1)
+    p = logits.to(dtype).softmax(dim=-1)
+    return tokens, p.gather(-1, tokens[:, None])[:, 0]
+
+
+def confident(choose: Choice, dtype: torch.dtype = torch.float64) -> Callable[[], Rule]:
+    """Commits the most likely tokens, by their probability; `dtype`: of the softmax."""
+
+    def rule(logits: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        tokens, confidence = surest(logits, dtype)
+        return tokens, choose(confidence, candidates)
+
+    return lambda: rule
+
+
+class Credit:
+    """CreditDecoding in dInfer: every token's credit at every position of the block."""
+
+    def __init__(self) -> None:
+        self.credit: Tensor | None = None
+
+    def __call__(self, logits: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        logits = logits.float()
+        if self.credit is None:
+            self.credit = torch.zeros_like(logits)
+        tokens, confidence = surest(logits, torch.float32)
+        self.credit *= 0.8
+        self.credit[candidates, tokens[candidates]] += confidence[candidates] ** 0.2
+        tokens, confidence = surest(logits + 0.7 * self.credit.log1p(), torch.float32)
+        return tokens, nearly(0.8)(confidence, candidates)
 
 
 class Kept:
@@ -75,19 +139,14 @@ class Kept:
 
 @torch.inference_mode()
 def decode(
-    model: Transformer,
-    prompt: Sequence[int],
-    gen_length: int,
-    rule: Rule,
-    cache: Cache,
-    dtype: torch.dtype,
+    model: Transformer, prompt: Sequence[int], gen_length: int, loop: Loop
 ) -> tuple[list[int], int]:
-    """The answer and the forwards made; `dtype`: of the softmax."""
-    mask = model.spec.mask_id
+    """The answer and the forwards made."""
+    mask, cache = model.spec.mask_id, loop.cache
     x = torch.tensor([[*prompt, *[mask] * gen_length]], device=model.device)
     length, forwards = x.shape[1], 0
     for start in range(len(prompt), length, BLOCK):
-        end, kept = start + BLOCK, None
+        end, kept, rule = start + BLOCK, None, loop.rule()
         while (x[0, start:end] == mask).any():
             first, last = (0, length) if kept is None else (start, end)
             if cache == "prefix":
@@ -96,21 +155,13 @@ def decode(
                 kept = Kept(cache, start, end)
             logits = all_logits(model, x, first, last, None if kept is None else kept.exchange)
             forwards += 1
-            tokens, confidence = surest(logits, dtype)
+            if loop.of_block:
+                logits, first, last = logits[start - first : end - first], start, end
             row = torch.arange(first, last, device=x.device)
             candidates = (x[0, first:last] == mask) & (row < end)
-            commit = rule(confidence, candidates)
+            tokens, commit = rule(logits, candidates)
             x[0, first:last] = torch.where(commit, tokens, x[0, first:last])
     return x[0, len(prompt) :].tolist(), forwards
-
-
-def surest(
-    logits: Float[Tensor, "rows vocab"], dtype: torch.dtype
-) -> tuple[Int[Tensor, "rows"], Float[Tensor, "rows"]]:
-    """Each row's most likely token and its probability, by the softmax of all."""
-    tokens = logits.argmax(dim=-1)
-    p = logits.to(dtype).softmax(dim=-1)
-    return tokens, p.gather(-1, tokens[:, None])[:, 0]
 
 
 def all_logits(
@@ -124,12 +175,18 @@ def all_logits(
     return model.logits(model.hidden(x[:, first:last], positions, None, exchange))[0]
 
 
-LOOPS: dict[str, tuple[list[str], Rule, Cache, torch.dtype]] = {
-    "LLaDA, one token per step": (["sampler=low_confidence"], one, "none", torch.float32),
-    "Fast-dLLM threshold": (["sampler=threshold"], threshold, "none", torch.float64),
-    "Fast-dLLM prefix": (["sampler=threshold", "cache=prefix"], threshold, "prefix", torch.float64),
-    "Fast-dLLM dual": (["sampler=threshold", "cache=dual"], threshold, "dual", torch.float64),
-    "LocalLeap": (["sampler=localleap"], localleap, "none", torch.float64),
+LOOPS = {
+    "LLaDA, one token per step": Loop(["sampler=low_confidence"], confident(one, torch.float32)),
+    "Fast-dLLM threshold": Loop(["sampler=threshold"], confident(threshold)),
+    "Fast-dLLM prefix": Loop(
+        ["sampler=threshold", "cache=prefix"], confident(threshold), cache="prefix"
+    ),
+    "Fast-dLLM dual": Loop(["sampler=threshold", "cache=dual"], confident(threshold), cache="dual"),
+    "LocalLeap": Loop(["sampler=localleap"], confident(localleap)),
+    "dInfer threshold": Loop(
+        ["sampler=dinfer_threshold"], confident(nearly(0.9), torch.float32), of_block=True
+    ),
+    "dInfer CreditDecoding": Loop(["sampler=credit"], Credit, of_block=True),
 }
 
 
@@ -182,7 +239,8 @@ def sheet(names: Sequence[str]) -> Sheet:
             "tiny-llada: twelve of its tasks, generation 64. 8x512: random weights, 8 layers of "
             "512, a vocabulary of 126,464, prompt 128, generation 64.",
             "The aims at 8x512: 4 times for the threshold, LocalLeap and the static schedule, 3 "
-            "times for the prefix and the dual cache; on tiny-llada 1.1 times each.",
+            "times for the prefix and the dual cache and for dInfer's; on tiny-llada 1.1 times "
+            "each.",
         ],
         {"times faster": "{:.2f}", "forwards": "{:.0f}", "ms per forward": "{:.2f}"},
         "times faster",
@@ -201,13 +259,13 @@ def _lines(names: Sequence[str]) -> Iterator[Line]:
 def measure(model: Transformer, prompts: Sequence[Prompt], repeats: int = 9) -> Iterator[Against]:
     """Every loop in turn with the engine, once both have given the same tokens in the same number
     of forwards. Raises `RunError` where they do not."""
-    for name, (options, rule, cache, dtype) in LOOPS.items():
-        config = compose(options)
+    for name, loop in LOOPS.items():
+        config = compose(loop.options)
         sampler, policy = build(config.sampler, "sampler"), build(config.cache, "cache")
         decoder = Decoder(Predictor(model), sampler, policy)
 
-        def plain(rule: Rule = rule, cache: Cache = cache, dtype: torch.dtype = dtype) -> list:
-            return [decode(model, p.tokens, p.gen_length, rule, cache, dtype) for p in prompts]
+        def plain(loop: Loop = loop) -> list:
+            return [decode(model, p.tokens, p.gen_length, loop) for p in prompts]
 
         def ours(decoder: Decoder = decoder) -> list:
             return [(list(o.tokens), o.cost.nfe) for o in decoder.decode(prompts)]
@@ -215,6 +273,7 @@ def measure(model: Transformer, prompts: Sequence[Prompt], repeats: int = 9) -> 
         found, expected = ours(), plain()
         if found != expected:
             raise RunError(f"{name}: the engine and the plain loop do not decode the same")
+        forwards = sum(made for _, made in found)
         # One token per step makes so many forwards that a few pairs will do.
-        pairs = min(repeats, 3) if rule is one else repeats
-        yield Against(name, sum(made for _, made in found), alternate(plain, ours, pairs))
+        pairs = min(repeats, 3) if forwards == sum(p.gen_length for p in prompts) else repeats
+        yield Against(name, forwards, alternate(plain, ours, pairs))

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-import torch
 
 from dllm.bench import naive
 from dllm.errors import RunError
@@ -39,7 +38,7 @@ def test_every_plain_loop_decodes_what_the_engine_decodes(model: Transformer) ->
 def test_a_loop_that_decodes_otherwise_is_not_timed(
     model: Transformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wrong = (["sampler=threshold"], naive.one, "none", torch.float64)
+    wrong = naive.Loop(["sampler=threshold"], naive.confident(naive.one))
     monkeypatch.setattr(naive, "LOOPS", {"other": wrong})
     with pytest.raises(RunError, match="other: the engine and the plain loop"):
         next(naive.measure(model, PROMPTS))
