@@ -1,7 +1,8 @@
 """What a token costs on a long canvas, the refreshes of its block included.
 
-The first block is decoded to its end by threshold, on the model with LLaDA's vocabulary, once with
-a long generation region behind it and once with a short one.
+The first block is decoded to its end on the model with LLaDA's vocabulary, once with a long
+generation region behind it and once with a short one, by a fixed number of tokens per step: both
+make the same number of forwards.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,8 @@ from dllm.step.canvas import Prompt
 
 LENGTHS = 256, 2048
 """Of the generation."""
+TOKENS = 4
+"""Per step."""
 
 
 def sheet() -> Sheet:
@@ -29,9 +32,9 @@ def sheet() -> Sheet:
         "The cost of a token and the length of the canvas",
         [
             f"The first block of {BLOCK} at generation {long:,} against {short:,}, refresh and all "
-            "steps: threshold 0.9, prompt 128, batch 1, random weights, 8 layers of 512, a "
-            "vocabulary of 126,464, float32. The aim for the dual and the window cache: at most "
-            "1.5 times."
+            f"steps: {TOKENS} tokens per step, prompt 128, batch 1, random weights, 8 layers of "
+            "512, a vocabulary of 126,464, float32. The aim for the dual and the window cache: at "
+            "most 1.5 times."
         ],
         {
             "times dearer": "{:.2f}",
@@ -55,20 +58,27 @@ def _lines() -> Iterator[Line]:
 def measure(
     model: Transformer, tokens: Sequence[int], lengths: tuple[int, int], repeats: int = 3
 ) -> Iterator[tuple[str, Ratio]]:
-    """Every cache that goes with the model and plain threshold decoding."""
-    short, long = (Prompt(str(length), tuple(tokens), length) for length in lengths)
+    """Every cache that goes with the model and a fixed number of tokens per step."""
     for cache in choices("cache"):
-        config = compose(["sampler=threshold", f"cache={cache}"])
-        sampler, policy = build(config.sampler, "sampler"), build(config.cache, "cache")
-        setting = Setting(Predictor(model), sampler, policy)
+        settings = {length: setting(model, cache, length) for length in lengths}
         try:
-            setting.check_parts()
+            for parts in settings.values():
+                parts.check_parts()
         except ConfigError:
             continue
-        yield (
-            cache,
-            alternate(partial(block, setting, long), partial(block, setting, short), repeats),
+        short, long = (
+            partial(block, parts, Prompt(str(length), tuple(tokens), length))
+            for length, parts in settings.items()
         )
+        yield cache, alternate(long, short, repeats)
+
+
+def setting(model: Transformer, cache: str, length: int) -> Setting:
+    """`TOKENS` per step of a generation of this length."""
+    options = ["sampler=low_confidence", f"sampler.steps={length // TOKENS}", f"cache={cache}"]
+    config = compose(options)
+    sampler, policy = build(config.sampler, "sampler"), build(config.cache, "cache")
+    return Setting(Predictor(model), sampler, policy)
 
 
 def block(setting: Setting, prompt: Prompt) -> int:

@@ -168,10 +168,10 @@ def test_one_block_is_decoded_and_no_more() -> None:
     model, (prompt,) = small()
     found = dict(refresh.measure(model, prompt.tokens, (32, 64), repeats=1))
     assert {"none", "prefix", "dual", "window"} <= found.keys()
-    config = compose(["sampler=low_confidence"])
-    parts = [build(config[part], part) for part in ("sampler", "cache")]
-    setting = refresh.Setting(refresh.Predictor(model), *parts)
-    assert refresh.block(setting, replace(prompt, gen_length=96)) == refresh.BLOCK
+    for length in (32, 96):
+        setting = refresh.setting(model, "dual", length)
+        steps = refresh.block(setting, replace(prompt, gen_length=length))
+        assert steps == refresh.BLOCK // refresh.TOKENS
 
 
 def test_work_is_counted_by_rows(quick: None) -> None:
