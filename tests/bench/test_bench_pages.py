@@ -26,7 +26,6 @@ from dllm.bench import (
 )
 from dllm.bench.ratio import Ratio
 from dllm.bench.sheet import Line, Sheet, faster
-from dllm.config import build, compose
 from dllm.models.loading import dummy_model
 from dllm.models.transformer import Transformer
 from dllm.report.benches import write
