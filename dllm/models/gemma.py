@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from dllm.models.attention import attend
 from dllm.models.linear import Linear, product
 from dllm.models.moe import Experts, softmax_router
 from dllm.models.spec import ModelSpec, MoeSpec, WindowSpec
@@ -79,9 +80,7 @@ class GemmaAttention(nn.Module):
         v = normed(values, self.spec.norm_eps)
         if exchange is not None:
             k, v = exchange(layer, k, v)
-        group = self.heads // self.kv_heads
-        k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
+        out = attend(q, k, v, mask, scale=1.0)
         return self.o(out.transpose(1, 2).flatten(-2))
 
     def _heads(self, x: Tensor) -> Tensor:

@@ -15,16 +15,24 @@ class Linear(nn.Linear):
         return product(input, self.weight, self.bias)
 
 
+def has_kernel(device: torch.device) -> bool:
+    """Whether oneDNN's product is to be had: on the host, and it has no gradient."""
+    return (
+        device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and torch.backends.mkldnn.is_available()
+    )
+
+
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As torch's own [..., inputs] -> [..., outputs], but for the last bits of a float32 product
     that needs no gradient."""
     if (
         x.dtype == weight.dtype == torch.float32
-        and x.device.type == weight.device.type == "cpu"
+        and x.device == weight.device
         # For other strides it has a plain loop only, thousands of times slower.
         and (weight.is_contiguous() or weight.mT.is_contiguous())
-        and not torch.is_grad_enabled()  # the operation has none
-        and torch.backends.mkldnn.is_available()
+        and has_kernel(x.device)
     ):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)

@@ -6,15 +6,16 @@ gives other tokens. It knows tokens, positions and attention masks; caches and l
 in `dllm.forward.predictor`.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from dllm.models.attention import attend
 from dllm.models.linear import Linear, product
 from dllm.models.moe import Experts
 from dllm.models.spec import ModelSpec
@@ -144,12 +145,7 @@ class Attention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """The block's output [batch, rows, d_model] of the queries' rows."""
-        spec = self.spec
-        if spec.n_kv_heads != spec.n_heads:
-            # Repeated rather than enable_gqa: with a mask that option falls back to slow kernels.
-            group = spec.n_heads // spec.n_kv_heads
-            k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        out = attend(q, k, v, mask, 1 / math.sqrt(self.spec.head_dim))
         return self.o(out.transpose(1, 2).flatten(-2))
 
 

@@ -1,0 +1,70 @@
+"""Attention: torch's own, or head by head where that is faster.
+
+torch's attention on the host multiplies as its float32 products do (see `dllm.models.linear`). The
+products there make up for calling them once per key/value head where they are large, and all
+queries that read the same keys are multiplied at once, so that no keys are repeated.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dllm.models.linear import has_kernel, product
+
+
+WORTH = 2**22
+"""Multiplications of one product from which on it is worth a call of its own."""
+CHUNK = 2**19
+"""Scores at a time: they stay in the processor's cache."""
+
+
+def attend(
+    q: Float[Tensor, "batch heads rows head_dim"],
+    k: Float[Tensor, "batch kv_heads keys head_dim"],
+    v: Float[Tensor, "batch kv_heads keys head_dim"],
+    mask: Bool[Tensor, "..."] | None,
+    scale: float,
+) -> Float[Tensor, "batch heads rows head_dim"]:
+    """Mixed values; `mask` is broadcastable to [batch, 1, rows, keys], None = all is seen."""
+    if heads_pay(q, k):
+        return _by_heads(q, k, v, mask, scale)
+    group = q.shape[1] // k.shape[1]
+    if group > 1:
+        # Repeated rather than enable_gqa: with a mask that option falls back to slow kernels.
+        k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+
+
+def heads_pay(q: Tensor, k: Tensor) -> bool:
+    """Whether one product per key/value head is to be had and faster."""
+    work = q.shape[1] // k.shape[1] * q.shape[2] * k.shape[2] * k.shape[3]
+    return work >= WORTH and q.dtype in (torch.float32, torch.bfloat16) and has_kernel(q.device)
+
+
+def _by_heads(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """Computed in float32 and rounded once, at the end: torch's own rounds the weights as well."""
+    batch, heads, rows, width = q.shape
+    kv_heads, keys = k.shape[1:3]
+    group = heads // kv_heads
+    step = max(1, CHUNK // (group * keys))
+    out = q.new_empty(batch, rows, heads, width).transpose(1, 2)
+    if mask is not None:
+        mask = mask.expand(batch, 1, *mask.shape[-2:])
+    for entry in range(batch):
+        bias = None if mask is None else _bias(mask[entry, 0]).expand(rows, keys)
+        for head in range(kv_heads):
+            own = slice(head * group, (head + 1) * group)
+            read, mixed = (x[entry, head].float().contiguous() for x in (k, v))
+            for start in range(0, rows, step):
+                part = slice(start, start + step)
+                scores = product(q[entry, own, part].float() * scale, read)
+                if bias is not None:
+                    scores += bias[part]
+                out[entry, own, part] = product(scores.softmax(dim=-1), mixed.t())
+    return out
+
+
+def _bias(seen: Bool[Tensor, "rows keys"]) -> Float[Tensor, "rows keys"]:
+    """What is added to the scores. Not infinite: a row that sees nothing stays a number."""
+    return torch.zeros(seen.shape).masked_fill_(~seen, torch.finfo(torch.float32).min)

@@ -1,0 +1,107 @@
+"""Attention head by head gives what torch's own gives, in every shape that it is used for."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dllm.models import attention
+from dllm.models.attention import attend
+
+
+ROWS, KEYS = 40, 48
+
+
+@pytest.fixture
+def in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small shapes are worth it as well, and computed in several pieces."""
+    monkeypatch.setattr(attention, "WORTH", 0)
+    monkeypatch.setattr(attention, "CHUNK", 15 * KEYS)
+
+
+def drawn(dtype: torch.dtype, kv_heads: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((3, ROWS, 4, 16), (3, KEYS, kv_heads, 16), (3, KEYS, kv_heads, 16))
+    q, k, v = (torch.randn(s, generator=generator).to(dtype).transpose(1, 2) for s in shapes)
+    return q, k, v
+
+
+def seen(kind: str) -> Tensor | None:
+    generator = torch.Generator().manual_seed(1)
+    shapes = {"keys": (3, 1, 1, KEYS), "rows": (3, 1, ROWS, KEYS), "shared": (ROWS, KEYS)}
+    if kind == "all":
+        return None
+    mask = torch.rand(shapes[kind], generator=generator) < 0.5
+    mask[..., 0] = True
+    return mask
+
+
+def exact(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    wide = (x.double() for x in (q, k, v))
+    return F.scaled_dot_product_attention(*wide, attn_mask=mask, scale=0.3, enable_gqa=True)
+
+
+@pytest.mark.usefixtures("in_chunks")
+@pytest.mark.parametrize("kind", ["all", "keys", "rows", "shared"])
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+def test_attention_is_torchs_own(
+    kind: str, kv_heads: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    q, k, v = drawn(dtype, kv_heads)
+    with torch.inference_mode():
+        found = attend(q, k, v, seen(kind), 0.3)
+    assert found.dtype == dtype
+    right = exact(q, k, v, seen(kind))
+    torch.testing.assert_close(found.double(), right, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.usefixtures("in_chunks")
+def test_bfloat16_is_nearer_than_torchs_own() -> None:
+    q, k, v = (4 * x for x in drawn(torch.bfloat16, 4))
+
+    def error(x: Tensor) -> float:
+        return float((x.double() - exact(q, k, v)).square().mean())
+
+    with torch.inference_mode():
+        found = attend(q, k, v, None, 0.3)
+    assert error(found) <= error(F.scaled_dot_product_attention(q, k, v, scale=0.3))
+
+
+@pytest.mark.usefixtures("in_chunks")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_sequence_does_not_depend_on_its_batch(dtype: torch.dtype) -> None:
+    mask = seen("rows")
+    assert mask is not None
+    with torch.inference_mode():
+        together = attend(*drawn(dtype), mask, 0.3)
+        for entry in range(3):
+            q, k, v = (x[entry : entry + 1] for x in drawn(dtype))
+            alone = attend(q, k, v, mask[entry : entry + 1], 0.3)
+            assert torch.equal(alone[0], together[entry])
+
+
+@pytest.mark.usefixtures("in_chunks")
+def test_a_row_that_sees_nothing_stays_a_number() -> None:
+    with torch.inference_mode():
+        found = attend(*drawn(torch.float32), torch.zeros(ROWS, KEYS, dtype=torch.bool), 0.3)
+    assert found.isfinite().all()
+
+
+def test_few_scores_and_gradients_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def noted(q: Tensor, k: Tensor, v: Tensor, mask: None, scale: float) -> Tensor:
+        calls.append(1)
+        return q
+
+    monkeypatch.setattr(attention, "_by_heads", noted)
+    q, k, v = drawn(torch.float32)
+    with torch.inference_mode():
+        attend(q, k, v, None, 0.3)
+        assert not calls
+        monkeypatch.setattr(attention, "WORTH", 2 * ROWS * KEYS * 16)
+        attend(q, k, v, None, 0.3)
+        assert len(calls) == 1
+    attend(q.requires_grad_(), k, v, None, 0.3).sum().backward()
+    assert len(calls) == 1 and q.grad is not None
