@@ -1,21 +1,22 @@
 """How much of a bare matrix product's speed the transformer's layers reach, without cache and head.
 
-A layer's products are timed by themselves on inputs of the same shape, in turn with the layers that
-contain them: norms, rotation, attention and whatever else a layer does is what is missing to 100 %.
+A layer's products, those of queries with keys and of attention weights with values included, are
+timed by themselves on inputs of the same shape, in turn with the layers that contain them: norms,
+rotation, softmax and whatever else a layer does is what is missing to 100 %.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from dllm.bench.caches import SPEC, llada_8b
 from dllm.bench.machine import Machine, check_device, settle
 from dllm.bench.ratio import Ratio, alternate
 from dllm.bench.sheet import Line, Sheet
 from dllm.forward.graphs import WORTH, Graphs
+from dllm.models.attention import heads_pay
 from dllm.models.linear import product
 from dllm.models.loading import dummy_model
 from dllm.models.spec import ModelSpec
@@ -32,9 +33,9 @@ class Speed:
     rows: int
     dtype: torch.dtype
     timing: Ratio
-    """The layers over their bare products."""
+    """The layers over their bare products, attention's included."""
     flops: float
-    """Of the products, in one forward."""
+    """Of these products, in one forward."""
     bytes: float
     """Of the layers' weights, which one forward reads."""
 
@@ -43,8 +44,11 @@ def sheet(machine: Machine) -> Sheet:
     return Sheet(
         "The layers against bare matrix products of the same shapes",
         [
-            "All layers of a forward without cache and head, in turn with the products of their "
-            "weights alone: what is missing to 100 % are norms, rotation, attention and the rest. "
+            "All layers of a forward without cache and head, in turn with their matrix products "
+            "alone, by the fastest way that is used here: those with weights and, per head, of "
+            "queries with keys and of attention weights with values. What is missing to 100 % are "
+            "norms, rotation, softmax and the rest. In bfloat16 the layers compute attention in "
+            "float32 or with float32 sums, and are compared with products that round to bfloat16. "
             "16 layers of 512 on the host, LLaDA-8B's shape with random weights on a GPU, "
             "there also recorded and replayed (model.compile=graphs). The aim is 80 %. Weights: "
             "bytes of the weights that a forward reads, per second."
@@ -93,13 +97,14 @@ def measure(device: str = "cpu", repeats: int = 7) -> Iterator[Speed]:
         model = dummy_model(spec, dtype, device)
         weights = [p for p in model.layers.parameters() if p.dim() == 2]
         elements = sum(weight.numel() for weight in weights)
+        width = spec.n_layers * spec.n_heads * spec.head_dim
         for recorded, rows in itertools.product(
             (False, True) if device == "cuda" else (False,), ROWS
         ):
-            layers, products = _layers(model, rows, recorded), _products(weights, rows)
+            layers, products = _layers(model, rows, recorded), _products(model, rows)
             timing = alternate(layers, products, repeats)
-            work = 2.0 * rows * elements, elements * dtype.itemsize
-            yield Speed(recorded, rows, dtype, timing, *work)
+            flops = 2.0 * rows * (elements + 2 * rows * width)
+            yield Speed(recorded, rows, dtype, timing, flops, elements * dtype.itemsize)
 
 
 def _layers(model: Transformer, rows: int, recorded: bool) -> Callable[[], None]:
@@ -120,16 +125,33 @@ def _layers(model: Transformer, rows: int, recorded: bool) -> Callable[[], None]
     return run
 
 
-def _products(weights: Sequence[Tensor], rows: int) -> Callable[[], None]:
+def _products(model: Transformer, rows: int) -> Callable[[], None]:
+    spec, kind = model.spec, {"dtype": model.dtype, "device": model.device}
+    weights = [p for p in model.layers.parameters() if p.dim() == 2]
     inputs = {
-        width: torch.randn(rows, width, dtype=weights[0].dtype, device=weights[0].device)
-        for width in {weight.shape[1] for weight in weights}
+        width: torch.randn(rows, width, **kind) for width in {weight.shape[1] for weight in weights}
     }
+    # The queries that read the same keys are multiplied at once.
+    together = spec.n_heads // spec.n_kv_heads * rows
+    q = torch.randn(spec.n_kv_heads, together, spec.head_dim, **kind)
+    k, v = (torch.randn(spec.n_kv_heads, rows, spec.head_dim, **kind) for _ in range(2))
+    p = torch.randn(spec.n_kv_heads, together, rows, **kind)
+
+    def attention() -> None:
+        if heads_pay(q[None], k[None]):
+            for head in range(spec.n_kv_heads):
+                product(q[head], k[head])
+                product(p[head], v[head].t())
+        else:
+            torch.bmm(q, k.mT)
+            torch.bmm(p, v)
 
     @torch.inference_mode()
     def run() -> None:
         for weight in weights:
             product(inputs[weight.shape[1]], weight)
-        settle(weights[0].device.type)
+        for _ in range(spec.n_layers):
+            attention()
+        settle(model.device.type)
 
     return run
