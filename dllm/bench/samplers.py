@@ -102,8 +102,8 @@ def _step(sampler: Sampler, logits: torch.Tensor) -> Callable[[], object]:
 
     def decide() -> object:
         positions = sampler.plan(canvas, eligible, state).positions
-        candidates = np.take_along_axis(eligible, positions, axis=1)
-        view = View(canvas, torch.from_numpy(positions), logits, torch.from_numpy(candidates))
+        candidates = torch.from_numpy(np.take_along_axis(eligible, positions, axis=1))
+        view = View(canvas, torch.from_numpy(positions), logits, candidates)
         sampler.observe(view, state)
         decision = sampler.select(view, state)
         return to_host(decision, positions, candidates, not sampler.may_commit_nothing, None)

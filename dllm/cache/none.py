@@ -31,7 +31,7 @@ class NoCache:
             return [self._up_to_the_block(canvas, request)]
         width = canvas.width
         tokens, wanted, fed = canvas.tokens[:, :width], request.positions, canvas.length
-        slots = np.repeat(np.arange(width)[None], canvas.batch, axis=0)
+        slots = np.arange(width)[None].repeat(canvas.batch, axis=0)
         padded = bool((canvas.length < width).any())
         if padded:
             slots = np.where(slots < canvas.length[:, None], slots, -1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dllm.errors import ConfigError
 from dllm.step.canvas import Canvas
-from dllm.step.plan import ForwardKind, Plan, Request
+from dllm.step.plan import ForwardKind, Plan, Request, ragged
 
 
 CHANGED = ConfigError(
@@ -87,11 +87,3 @@ def feed(
         write=torch.from_numpy(kept) if kept.any() else "none",
         logits_for=None if wanted is None else torch.from_numpy(wanted),
     )
-
-
-def ragged(lists: Sequence[np.ndarray], fill: int) -> Int[np.ndarray, "entries width"]:
-    """The lists as rows of one array, padded on the right."""
-    out = np.full((len(lists), max(map(len, lists))), fill, dtype=np.int64)
-    for row, values in zip(out, lists, strict=True):
-        row[: len(values)] = values
-    return out

@@ -24,12 +24,12 @@ import torch
 from jaxtyping import Bool
 
 from dllm.cache.memory import PerSequence
-from dllm.cache.rows import ragged, rows_plan
+from dllm.cache.rows import rows_plan
 from dllm.errors import ConfigError
 from dllm.forward.store import KVStore
 from dllm.models.spec import AttentionKind, ModelSpec
 from dllm.step.canvas import Canvas
-from dllm.step.plan import ForwardKind, Need, Plan, Request
+from dllm.step.plan import ForwardKind, Need, Plan, Request, ragged
 
 
 Positions = Bool[np.ndarray, "canvas"]

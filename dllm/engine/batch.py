@@ -77,7 +77,7 @@ class Batch:
     def __init__(self, setting: Setting, capacity: int):
         self.setting, self.sampler, self.capacity = setting, setting.sampler, capacity
         self.spec = setting.predictor.spec
-        self.device = setting.predictor.model.device
+        self.device = setting.predictor.device
         noise = self.spec.vocab_size if self.spec.noise == "uniform" else 0
         self.canvas = Canvas.empty(capacity, self.spec.mask_id, self.spec.eos_ids, noise)
         self.state = SamplerState(setting.sampler.fields(), capacity, self.device)

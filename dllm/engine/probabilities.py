@@ -8,6 +8,7 @@ from jaxtyping import Int
 
 from dllm.step.decision import RowChanges
 from dllm.step.prediction import View
+from dllm.step.transfer import sent
 
 
 def committed_probabilities(
@@ -23,10 +24,11 @@ def committed_probabilities(
     """
     found: list[list[float | None]] = []
     of, at, tokens = [], [], []
-    logits, branches = view.logits[:, None], None
+    logits, branches, count = view.logits, None, 1
     if view.branches is not None and view.branch_logits is not None:
         logits, branches = view.branch_logits, view.branches.cpu().numpy()
-    _, count, width, vocab = logits.shape
+        count = branches.shape[1]
+    *_, width, vocab = logits.shape
     for b, changes in enumerate(rows):
         row_of = dict(zip(positions[b].tolist(), range(width), strict=True))
         commits = changes.commit_positions.tolist()
@@ -43,10 +45,9 @@ def committed_probabilities(
                 at.append((b * count + branch) * width + row_of[position])
                 tokens.append(token)
     if at:
-        read, token = view.positions.new_tensor((at, tokens))
+        read, token = sent(torch.from_numpy(np.array((at, tokens))), view.device)
         p = logits.reshape(-1, vocab).index_select(0, read).softmax(dim=-1, dtype=torch.float32)
-        chosen = p.gather(1, token[:, None])[:, 0].tolist()
-        for (b, n), value in zip(of, chosen, strict=True):
+        for (b, n), (value,) in zip(of, p.gather(1, token[:, None]).tolist(), strict=True):
             # Nine digits are a float32.
             found[b][n] = float(f"{value:.9g}")
     return found

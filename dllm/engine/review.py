@@ -183,9 +183,8 @@ class Hearing:
         if not sampler.fresh_draws:
             view.canvas.generators[0].set_state(self.drawn)
         decision = sampler.select(view, self.state)
-        positions, candidates = view.positions.cpu().numpy(), view.candidates.cpu().numpy()
-        given = None if view.given is None else view.given.cpu().numpy()
-        host = to_host(decision, positions, candidates, not sampler.may_commit_nothing, given)
+        positions, guard = view.positions.cpu().numpy(), not sampler.may_commit_nothing
+        host = to_host(decision, positions, view.candidates, guard, view.given)
         changes = host.rows[0]
         if sampler.fresh_draws or sampler.one_by_one:
             changes = self._with_accepted(changes)

@@ -89,7 +89,7 @@ class Row:
         opened = None
         if canvas.step_in_block[b] == 1:
             opened = int(canvas.block_start[b]) - start, int(canvas.block_end[b]) - start
-        edited = (changes.edit_positions - start).tolist()
+        edited = [at - start for at in changes.edit_positions.tolist()]
         self.trace.steps.append(
             Step(
                 kind=plan.kind_of(b),
@@ -98,13 +98,13 @@ class Row:
                 model=None if model == MODEL else model,
                 opened=opened,
                 spans=_spans(canvas, b, plan),
-                positions=(changes.commit_positions - start).tolist(),
+                positions=[at - start for at in changes.commit_positions.tolist()],
                 tokens=changes.commit_tokens.tolist(),
                 scores=changes.commit_scores.tolist(),
                 probabilities=probabilities,
                 forced=changes.forced,
                 seconds=self._now(),
-                remasked=(changes.remask_positions - start).tolist(),
+                remasked=[at - start for at in changes.remask_positions.tolist()],
                 edits=list(zip(edited, changes.edit_tokens.tolist(), strict=True)),
                 inserted=[(at - start, count) for at, count in changes.inserted],
                 tried=list(changes.tried),

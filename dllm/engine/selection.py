@@ -52,14 +52,13 @@ def sound(view: View) -> tuple[View, Int[np.ndarray, "broken"]]:
     if view.positions.shape[1] == 0:
         return view, none
     highest, token, candidates = fetched((*view.top, view.candidates))
-    endless, masks = ~np.isfinite(highest), token == view.canvas.mask_id
+    endless, masks = ~np.isfinite(highest), candidates & (token == view.canvas.mask_id)
     if view.branches is not None and view.branch_logits is not None:
         # Absent ones (-1) predict nothing, whatever their logits.
         bad = ~view.branch_logits.amax(dim=-1).isfinite() & (view.branches[..., :1] >= 0)
         endless |= bad.any(dim=1).cpu().numpy()
     endless &= candidates
-    masks &= candidates
-    if not (endless.any() or masks.any()):
+    if not (endless | masks).any():
         return view, none
     logits = view.logits.clone()
     hidden = sent(torch.from_numpy(masks), view.device)
@@ -84,8 +83,7 @@ def decide(
     canvas, guard = view.canvas, not sampler.may_commit_nothing
     drawn = [generator.get_state() for generator in canvas.generators]
     decision = sampler.select(view, state)
-    given = None if view.given is None else view.given.cpu().numpy()
-    host = to_host(decision, positions, view.candidates.cpu().numpy(), guard, given)
+    host = to_host(decision, positions, view.candidates, guard, view.given)
     settled = [
         Settlement(changes, {name: value[b : b + 1] for name, value in host.updates.items()})
         for b, changes in enumerate(host.rows)
@@ -94,8 +92,8 @@ def decide(
         b
         for b, changes in enumerate(host.rows)
         if reviewers[b] is not None
-        or canvas.mask_id in changes.commit_tokens
-        or canvas.mask_id in changes.edit_tokens
+        or canvas.mask_id in changes.commit_tokens.tolist()
+        or canvas.mask_id in changes.edit_tokens.tolist()
     ]
     if not heard:
         return host, settled

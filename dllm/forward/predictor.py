@@ -25,10 +25,13 @@ class Predictor:
     def __init__(self, model: Transformer):
         self.model = model
         self.spec = model.spec
+        self.device = model.device
         self._graphs = Graphs() if model.graphs else None
-        if model.device.type == "cpu":
+        self._machine = ACCELERATOR
+        if self.device.type == "cpu":
+            self._machine = CPU
             keep_freed_memory()
-        self._nothing = KVStore(self.spec, 0, 0, model.dtype, model.device)
+        self._nothing = KVStore(self.spec, 0, 0, model.dtype, self.device)
         """What a forward without a store meets."""
 
     @torch.inference_mode()
@@ -38,35 +41,36 @@ class Predictor:
         The LM head runs on the wanted rows only: no [canvas, vocab] tensor exists.
         """
         store = self._nothing if store is None else store
-        rows, valid = plan.slots[:, :0], None
-        if plan.logits_for is not None:
+        if plan.logits_for is None:
+            rows, valid = plan.slots[:, :0], None
+        else:
             rows, valid = self._sources(plan, plan.logits_for)
         if plan.taps is not None and plan.taps.confidence_of is not None:
             hidden = self._states(plan, store, None)
             plan.taps.confidence = self._confidence(plan, plan.taps.confidence_of, hidden)
             hidden = take(hidden, rows.to(hidden.device))
         else:
-            hidden = torch.cat([self._states(*part) for part in self._parts(plan, store, rows)])
+            parts = [self._states(*part) for part in self._parts(plan, store, rows)]
+            hidden = parts[0] if len(parts) == 1 else torch.cat(parts)
         return None if plan.logits_for is None else self._predicted(hidden, valid)
 
     def _parts(
         self, plan: Plan, store: KVStore, rows: Tensor
     ) -> list[tuple[Plan, KVStore, Tensor]]:
         """The forwards of a plan: each with its sequences' store and wanted rows."""
-        machine = CPU if self.model.device.type == "cpu" else ACCELERATOR
         # What is recomputed or tapped is told for all entries at once, and of several branches one
         # is stored after the forward.
         apart = plan.partial is None and plan.taps is None and len(plan.slots) == len(plan.fed)
-        if not apart or not (plan.padded or plan.slots.numel() > machine.most):
+        if not apart or not (plan.padded or plan.slots.numel() > self._machine.most):
             return [(plan, store, rows)]
         return [
             (plan.part(first, end, width), store.part(first, end), rows[first:end])
-            for first, end, width in groups(plan.slots.cpu().numpy(), machine)
+            for first, end, width in groups(plan.slots.numpy(), self._machine)
         ]
 
     def _states(self, plan: Plan, store: KVStore, wanted: Tensor | None) -> Tensor:
         """Final states of the wanted rows [entries, wanted], None = of all."""
-        device = self.model.device
+        device = self.device
         if wanted is not None:
             if not plan.slots.shape[1]:
                 shape = (*wanted.shape, self.spec.d_model)
@@ -103,7 +107,7 @@ class Predictor:
     def _replayed(self, fed: Plan, mask: Tensor | None, how: Replayed) -> Tensor:
         """Final states of all rows: how many are wanted changes from step to step."""
         given = [fed.tokens, fed.positions] + ([] if mask is None else [mask])
-        indices = [sent(index, self.model.device) for index in how.indices]
+        indices = [sent(index, self.device) for index in how.indices]
 
         def compute(inputs: Sequence[Tensor]) -> Tensor:
             tokens, positions, *rest = inputs
@@ -132,7 +136,8 @@ class Predictor:
         if plan.block is None:
             return None
         rows = plan.slots if plan.logits_for is None else plan.logits_for
-        rows = torch.from_numpy(self._rows(plan.slots.cpu().numpy(), rows.cpu().numpy()))
+        found, fed = self._rows(plan.slots.cpu().numpy(), rows.cpu().numpy())
+        rows = torch.from_numpy(np.where(fed, found, -1))
         slots, rows = sent(slots, plan.block.device), sent(rows, plan.block.device)
         return Reading(plan.block, slots.expand(len(plan.slots), -1), plan.conditioning, rows)
 
@@ -150,29 +155,29 @@ class Predictor:
     ) -> tuple[Int[Tensor, "entries wanted"], Bool[np.ndarray, "entries wanted"] | None]:
         """Fed row that predicts each wanted slot, any where none does; and where one does, None =
         everywhere."""
-        rows, valid = self._rows(plan.slots.cpu().numpy(), wanted.cpu().numpy()), None
-        fed = rows >= 0
-        if not fed.all():
-            rows, valid = np.maximum(rows, 0), fed
-        return torch.from_numpy(rows).to(wanted.device), valid
+        rows, fed = self._rows(plan.slots.numpy(), wanted.numpy())
+        if fed.all():
+            return torch.from_numpy(rows), None
+        return torch.from_numpy(np.where(fed, rows, 0)), fed
 
     def _rows(
         self, slots: Int[np.ndarray, "entries rows"], wanted: Int[np.ndarray, "entries wanted"]
-    ) -> Int[np.ndarray, "entries wanted"]:
-        """Fed row that predicts each wanted slot, -1 = none does."""
-        source = wanted - self.spec.logit_shift
+    ) -> tuple[Int[np.ndarray, "entries wanted"], Bool[np.ndarray, "entries wanted"]]:
+        """Fed row that predicts each wanted slot, and where there is one."""
+        source = wanted
         if self.spec.logit_shift:
             # Position 0 has no row before it and keeps its own (never decoded: it is prompt).
-            source = np.where(source >= 0, source, wanted)
-        count = slots.shape[1]
-        if count and (slots - slots[:, :1] == np.arange(count)).all():
+            source = np.where(wanted > 0, wanted - self.spec.logit_shift, wanted)
+        count, first = slots.shape[1], slots[:, :1]
+        if count and (slots - first == np.arange(count)).all():
             # One span without padding: rows are counted from its first slot.
-            row = source - slots[:, :1]
-            return np.where((row >= 0) & (row < count), row, -1)
+            rows = source - first
+            return rows, (rows >= 0) & (rows < count)
         entries = np.arange(len(slots))[:, None]
         last = max(slots.max(initial=0), wanted.max(initial=0)) + 1
         # Padding is slot -1, the last column: no row.
         index = np.full((len(slots), last + 1), -1)
         index[entries, slots] = np.arange(count)
         index[:, -1] = -1
-        return index[entries, source]
+        rows = index[entries, source]
+        return rows, rows >= 0

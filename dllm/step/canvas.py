@@ -232,7 +232,7 @@ class Canvas:
         start = max(self.block_start[row], self.prompt_length[row])
         # A block may reach beyond a sequence that is still growing.
         end = min(self.block_end[row], self.length[row])
-        return int((self.tokens[row, start:end] == self.mask_id).sum())
+        return np.count_nonzero(self.tokens[row, start:end] == self.mask_id)
 
     def generated(self, row: int) -> Int[np.ndarray, "generation"]:
         """Tokens of the generation region of one row."""
@@ -315,9 +315,9 @@ class Canvas:
         if self.noise is not None:
             undecided = self.tokens == self.mask_id
             return replace(self, tokens=np.where(undecided, self.noise, self.tokens))
-        foreign = self.tokens >= spec.vocab_size
-        if spec.mask_id == self.mask_id and not foreign.any():
+        if spec.mask_id == self.mask_id and self.tokens.max() < spec.vocab_size:
             return self
+        foreign = self.tokens >= spec.vocab_size
         masks = self.tokens == self.mask_id
         masks &= np.arange(self.capacity) >= self.prompt_length[:, None]
         tokens = np.where(masks, spec.mask_id, np.where(foreign, spec.pad_id, self.tokens))

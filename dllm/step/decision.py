@@ -111,9 +111,9 @@ NO_CHANGES = RowChanges(_NONE, _NONE, np.zeros(0), _NONE, _NONE, _NONE, forced=F
 def to_host(
     decision: Decision,
     positions: Int[np.ndarray, "batch rows"],
-    candidates: Bool[np.ndarray, "batch rows"],
+    candidates: Bool[Tensor, "batch rows"],
     guard: bool,
-    given: Bool[np.ndarray, "batch rows"] | None,
+    given: Bool[Tensor, "batch rows"] | None,
 ) -> HostDecision:
     """Brings a decision to the host, without remasks and edits of given rows, and enforces
     progress.
@@ -121,24 +121,24 @@ def to_host(
     With `guard`, a row that has candidates but does not commit more than it revokes gets its best
     candidates (highest score, then lowest position) committed as well: no loop can be endless.
     """
-    told = [name for name, part in vars(decision).items() if isinstance(part, Tensor)]
-    parts = fetched([*(getattr(decision, name) for name in told), *decision.marks.values()])
+    told = {name: part for name, part in vars(decision).items() if isinstance(part, Tensor)}
+    if given is not None:
+        told |= {name: told[name] & ~given for name in ("remask", "edit") if name in told}
+    open_rows, *parts = fetched([candidates, *told.values(), *decision.marks.values()])
     host = dict(zip(told, parts, strict=False))
     marked = dict(zip(decision.marks, parts[len(told) :], strict=True))
     commit, tokens, score = (host.pop(name) for name in ("commit", "tokens", "score"))
-    if given is not None:
-        host |= {name: host[name] & ~given for name in ("remask", "edit") if name in host}
     rows = []
     for b in range(len(positions)):
         chosen = commit[b].nonzero()[0]
         revoked = host["remask"][b].nonzero()[0] if "remask" in host else _NONE
         edited = host["edit"][b].nonzero()[0] if "edit" in host else _NONE
         forced = False
-        if guard and chosen.size <= revoked.size and candidates[b].any():
-            ranked = np.where(candidates[b] & ~commit[b], score[b], -np.inf)
+        if guard and chosen.size <= revoked.size and open_rows[b].any():
+            ranked = np.where(open_rows[b] & ~commit[b], score[b], -np.inf)
             missing = revoked.size - chosen.size + 1
             extra = np.argsort(-ranked, kind="stable")[:missing]
-            extra = extra[candidates[b][extra] & ~commit[b][extra]]
+            extra = extra[open_rows[b][extra] & ~commit[b][extra]]
             chosen = np.sort(np.concatenate((chosen, extra)))
             # Fewer candidates than revocations: only the least sure of these are revoked.
             weakest = np.argsort(score[b][revoked], kind="stable")[: chosen.size - 1]

@@ -4,6 +4,7 @@ A sampler states which positions it wants predicted; a cache policy turns that i
 explicit rows. The split keeps samplers free of caches and caches free of samplers.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal, Self
@@ -194,18 +195,24 @@ class Plan:
 
     def to(self, device: torch.device) -> Self:
         """The same plan with its tensors on `device`."""
+        if self.slots.device == device:
+            return self
         tensors = {
             name: sent(value, device)
             for name, value in vars(self).items()
             if isinstance(value, Tensor) and value.device != device
         }
-        return replace(self, **tensors) if tensors else self
+        return replace(self, **tensors)
 
 
 def pad_positions(wanted: Bool[np.ndarray, "batch canvas"]) -> Int[np.ndarray, "batch rows"]:
     """The True positions of each row, ascending, padded on the right with -1."""
-    counts = wanted.sum(axis=1)
-    out = np.full((len(wanted), int(counts.max(initial=0))), -1, dtype=np.int64)
-    for row, count in enumerate(counts):
-        out[row, :count] = wanted[row].nonzero()[0]
+    return ragged([row.nonzero()[0] for row in wanted], -1)
+
+
+def ragged(lists: Sequence[np.ndarray], fill: int) -> Int[np.ndarray, "entries width"]:
+    """The lists as rows of one array, padded on the right."""
+    out = np.full((len(lists), max(map(len, lists), default=0)), fill, dtype=np.int64)
+    for row, values in zip(out, lists, strict=True):
+        row[: len(values)] = values
     return out

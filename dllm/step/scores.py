@@ -24,7 +24,7 @@ _SPAN, _LARGE = 512, 2**13
 
 def cast(logits: Float[Tensor, "*axes vocab"], dtype: ConfDtype) -> Float[Tensor, "*axes vocab"]:
     """Logits in the dtype in which the softmax is taken; `model` leaves them."""
-    return logits if dtype == "model" else logits.to(_DTYPES[dtype])
+    return logits.to(_DTYPES.get(dtype, logits.dtype))
 
 
 def highest(
@@ -138,10 +138,10 @@ def _by_row(
     out. The softmax is torch's: the exponentials of `Tensor.exp` take 1.7 times as long on a
     processor that is not Intel's.
     """
-    of = cast(logits.new_empty(0), dtype)
+    of = _DTYPES.get(dtype, logits.dtype)
     vocab = logits.shape[-1]
     fitting = max(2, _BUFFER[logits.is_cpu] // (vocab * of.itemsize))
-    if logits[..., 0].numel() <= fitting:
+    if logits.numel() <= fitting * vocab:
         values = cast(logits, dtype)
         values = values.clone() if values is logits else values
         return read(values, values.softmax(dim=-1), *beside)
@@ -149,7 +149,7 @@ def _by_row(
     known = (~every[:, 0].isnan()).nonzero()[:, 0].cpu()
     # Shared out evenly: a row on its own would be summed in another order than beside others.
     parts = known.tensor_split(max(1, -(-len(known) // fitting)))
-    values, p = of.new_empty(2, len(parts[0]), vocab)
+    values, p = logits.new_empty(2, len(parts[0]), vocab, dtype=of)
     found: list[Tensor] = []
     for part in parts:
         n, first = len(part), int(part[0]) if len(part) else 0
@@ -158,7 +158,7 @@ def _by_row(
         values[:n].copy_(every[first : first + n] if stretch else every[part])
         torch.softmax(values[:n], dim=-1, out=p[:n])
         told = read(values[:n], p[:n], *(value[part] for value in rows))
-        found = found or [of.new_full((len(every),), torch.nan) for _ in told]
+        found = found or [one.new_full((len(every),), torch.nan) for one in told]
         for all_rows, own in zip(found, told, strict=True):
             all_rows[part] = own
     return tuple(all_rows.view(logits.shape[:-1]) for all_rows in found)

@@ -48,9 +48,7 @@ class Blocks:
         view = View(self.canvas, positions, logits, candidates)
         tau = self.rule.tau(score, view, self.state).tolist()
         commit = self.rule.choose(score, view, self.state)
-        decision = to_host(
-            _decision(commit, score), positions.numpy(), candidates.numpy(), False, None
-        )
+        decision = to_host(_decision(commit, score), positions.numpy(), candidates, False, None)
         self.rule.committed(self.canvas, decision, self.state)
         return tau, [set(row.nonzero().flatten().tolist()) for row in commit]
 

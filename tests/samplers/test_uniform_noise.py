@@ -175,7 +175,7 @@ def state_of(rule: Sampler, view: View) -> SamplerState:
 
 
 def apply(view: View, decision: Decision, state: SamplerState) -> None:
-    guard = to_host(decision, view.positions.numpy(), view.candidates.numpy(), False, None)
+    guard = to_host(decision, view.positions.numpy(), view.candidates, False, None)
     view.canvas.apply(guard)
     for name, value in decision.updates.items():
         state[name] = value

@@ -28,7 +28,7 @@ def test_a_decision_commits_edits_and_remasks_where_it_says() -> None:
         edit=torch.tensor([[False, True, False], [False] * 3]),
         remask=torch.tensor([[False, False, True], [False] * 3]),
     )
-    canvas.apply(to_host(decision, positions, np.ones((2, 3), dtype=bool), False, None))
+    canvas.apply(to_host(decision, positions, torch.ones(2, 3, dtype=torch.bool), False, None))
     assert canvas.generated(0).tolist() == [11, 12, MASK]
     assert canvas.generated(1).tolist() == [MASK, 15, 16]
     assert canvas.tokens[:, :3].tolist() == [[5, 6, 7]] * 2

@@ -21,7 +21,8 @@ def host(guard: bool = True, candidates: np.ndarray = ALL, **parts: torch.Tensor
         "tokens": torch.tensor([[20, 21, 22, 23]]),
         "score": torch.tensor([[0.25, 0.5, 0.5, 0.125]]),
     }
-    return to_host(Decision(**{**given, **parts}), POSITIONS, candidates, guard, None)
+    open_rows = torch.from_numpy(candidates)
+    return to_host(Decision(**{**given, **parts}), POSITIONS, open_rows, guard, None)
 
 
 def test_commits_are_absolute_positions_with_their_tokens_and_scores() -> None:
