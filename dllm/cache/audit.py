@@ -29,14 +29,14 @@ class Staleness:
 def staleness(plan: Plan, canvas: Canvas, store: KVStore) -> Staleness:
     """Of the real canvases, before the forward writes anything."""
     batch = canvas.batch
-    valid, token = store.valid.cpu().numpy(), store.token.cpu().numpy()
-    slots = plan.slots[:batch].cpu().numpy()
+    valid, token = store.valid.numpy(), store.token.numpy()
+    slots = plan.slots.numpy()[:batch]
     if plan.partial is not None:
         seen = valid & (np.arange(store.slots) < canvas.length[:, None])
         # The rows that each layer picks are taken for stale: they are not known in advance.
         slots = np.where(plan.partial.whole.cpu().numpy(), slots, -1)
     elif plan.visible is not None:
-        seen = valid & plan.visible[:batch].cpu().numpy()
+        seen = valid & plan.visible.numpy()[:batch]
     else:
         none = np.zeros(batch, dtype=np.int64)
         return Staleness(none, none)

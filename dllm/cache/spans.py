@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dllm.cache.rows import CHANGED
+from dllm.cache.rows import CHANGED, canvases
 from dllm.step.canvas import Canvas
 from dllm.step.plan import ForwardKind, Plan, Request
 
@@ -34,24 +34,22 @@ def span_plan(
     position 0. Raises `ConfigError` if a branch differs from its canvas where stored keys stand for
     it.
     """
-    tokens = canvas.tokens[:, None]
+    tokens = canvas.tokens if request is None else canvases(canvas, request)
     if request is not None and request.branches is not None:
         ahead = canvas.length if attention_block is None else end
         _check_branches(canvas, request.branches, start, end, ahead)
-        tokens = request.branches
-    batch, copies, _ = tokens.shape
+    entries = len(tokens)
+    copies = entries // canvas.batch
     count = end - start
     offset = np.arange(int(count.max(initial=0)))
     own = np.where(offset < count[:, None], start[:, None] + offset, -1)  # [batch, rows]
-    place = np.maximum(own, 0)
-    present = tokens[:, :, 0] >= 0  # [batch, copies]
-    # Entries: the first branch of each sequence, then the second of each, and so on.
-    fed = np.where(present.T[:, :, None], own[None], -1).reshape(batch * copies, -1)
-    every = np.arange(batch)[:, None]
-    rows = tokens[every, :, place].transpose(2, 0, 1).reshape(batch * copies, -1)
+    present = tokens[:, :1] >= 0
+    fed = np.where(present, _repeated(own, copies), -1)
+    place = np.maximum(fed, 0)
+    every = np.arange(entries)[:, None]
     kept: Literal["all", "none"] | Tensor = "all"
     if not isinstance(write, str):
-        flags = _repeated(write[every, place], copies) & (fed >= 0)
+        flags = _repeated(write, copies)[every, place] & (fed >= 0)
         kept = torch.from_numpy(flags) if flags.any() else "none"
     fed_slots = torch.from_numpy(fed)
     visible = np.arange(slots) < visible_to[:, None]
@@ -60,10 +58,10 @@ def span_plan(
         wanted = torch.from_numpy(_repeated(request.positions, copies))
     return Plan(
         kind=kinds[0] if len(set(kinds)) == 1 else tuple(kinds),
-        tokens=torch.from_numpy(np.maximum(rows, 0)),
-        positions=fed_slots.clamp(min=0),
+        tokens=torch.from_numpy(np.maximum(tokens[every, place], 0)),
+        positions=torch.from_numpy(place),
         slots=fed_slots,
-        fed=count * present.sum(axis=1),
+        fed=count * present.reshape(copies, -1).sum(axis=0),
         padded=bool((fed < 0).any()),
         visible=torch.from_numpy(_repeated(visible, copies)) if visible_to.any() else None,
         within=_within(fed_slots, start, end, attention_block),

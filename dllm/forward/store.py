@@ -11,6 +11,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Int
@@ -194,30 +195,34 @@ class KVStore:
     def open(self, plan: Plan) -> "Opened":
         """How the forward of a plan, still on the host, meets the store."""
         self._pending = None
-        stored, limit = self._visible(plan)
-        keep = _written(plan)
+        # numpy's indexing takes a fifth of the time.
+        slots = plan.slots.numpy()
+        fed = slots >= 0
+        stored, limit = self._visible(plan, slots, fed)
+        keep = None if plan.write == "none" else fed
+        if isinstance(plan.write, Tensor):
+            keep = fed & plan.write.numpy()
         if not limit and keep is None:
             alone = Replayed("alone", (), lambda indices: None)
             return Opened(None, _mask(_own(plan)), plan.slots, alone)
         if keep is None:
             return self._beside(plan, stored, limit, None)
         if len(plan.slots) > len(self.valid):
-            self._pending = _Pending(plan, keep)
+            self._pending = _Pending(plan, torch.from_numpy(keep))
             opened = self._beside(plan, stored, limit, self._pending.note)
             return replace(opened, replayed=None)
-        # numpy's indexing takes a fifth of the time.
-        entry, row = keep.numpy().nonzero()
-        slot = plan.slots.numpy()[entry, row]
+        entry, row = keep.nonzero()
+        slot = slots[entry, row]
         self.valid.numpy()[entry, slot] = True
         self.token.numpy()[entry, slot] = plan.tokens.numpy()[entry, row]
         # One sequence, all rows (the usual case): a plain copy along the slots.
-        plain = len(plan.slots) == 1 and len(slot) == plan.slots.shape[1]
+        plain = len(slots) == 1 and len(slot) == slots.shape[1]
         write = _Writer(self, tuple(map(torch.from_numpy, (entry, row, slot))), plain)
-        if limit and len(slot) == int((plan.slots >= 0).sum()):
-            return self._in_place(plan, stored, limit, write)
+        if limit and len(slot) == np.count_nonzero(fed):
+            stored[entry, slot] = True
+            return self._in_place(plan, stored, max(limit, int(slot.max()) + 1), write)
         return self._beside(plan, stored, limit, write)
 
-    @torch.inference_mode()
     def adopt(self, branches: Sequence[int]) -> None:
         """Keeps the rows that the last forward computed for one branch of each sequence; nothing
         where it had no branches or keeps none."""
@@ -236,14 +241,21 @@ class KVStore:
             self.keys[layer][at[0], :, at[1]] = k[at[2], :, at[3]]
             self.values[layer][at[0], :, at[1]] = v[at[2], :, at[3]]
 
-    def _beside(self, plan: Plan, stored: Tensor, limit: int, write: _Write | None) -> "Opened":
+    def _beside(
+        self,
+        plan: Plan,
+        stored: Bool[np.ndarray, "entries slots"],
+        limit: int,
+        write: _Write | None,
+    ) -> "Opened":
         """Keys are [stored slots | fed rows]; the rows that are kept are written besides."""
         own = _own(plan)
         if limit:
             entries, rows = plan.slots.shape
             if own is None:
-                own = stored.new_ones(1, 1, 1).expand(entries, rows, rows)
-            mask = torch.cat((stored[:, None, :limit].expand(entries, rows, limit), own), dim=-1)
+                own = torch.ones(1, 1, 1, dtype=torch.bool).expand(entries, rows, rows)
+            old = torch.from_numpy(stored[:, None, :limit])
+            mask = torch.cat((old.expand(entries, rows, limit), own), dim=-1)
             stored_slots = torch.arange(limit, device=plan.slots.device).expand(entries, limit)
             slots = torch.cat((stored_slots, plan.slots), dim=1)
         else:
@@ -265,20 +277,17 @@ class KVStore:
 
         return self._opened(exchange, write, _mask(mask), slots, limit)
 
-    def _in_place(self, plan: Plan, stored: Tensor, limit: int, write: _Write) -> "Opened":
+    def _in_place(
+        self, plan: Plan, seen: Bool[np.ndarray, "entries slots"], limit: int, write: _Write
+    ) -> "Opened":
         """Every fed row is kept: write first and attend to the slots themselves, so that a step
         copies its own rows only, not what is stored."""
-        limit = max(limit, int(plan.slots.max()) + 1)
-        own = _own(plan)
-        mask = stored[:, None, :limit]
-        entries, rows = plan.slots.shape
-        target = plan.slots.where(plan.slots >= 0, limit)
-        if own is None:
-            mask = F.pad(mask, (0, 1)).scatter(2, target[:, None], True)
-        else:
-            mask = F.pad(mask, (0, 1)).expand(entries, rows, limit + 1)
-            mask = mask.scatter(2, target[:, None].expand_as(own), own)
-        mask = mask[..., :limit]
+        mask = torch.from_numpy(seen[:, None, :limit])
+        own = None if plan.within == "full" else _own(plan)
+        if own is not None:
+            target = plan.slots.where(plan.slots >= 0, limit)[:, None].expand_as(own)
+            mask = F.pad(mask, (0, 1)).expand(*own.shape[:2], limit + 1).scatter(2, target, own)
+            mask = mask[..., :limit]
 
         def exchange(write: _Write, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
             write(layer, k, v)
@@ -317,28 +326,24 @@ class KVStore:
         """Tells this store's memory, and the part of it, from any other."""
         return self._number, self.keys[0].data_ptr() if self.keys else 0, len(self.valid)
 
-    def _visible(self, plan: Plan) -> tuple[Tensor, int]:
-        """Effective stored keys: visible, valid and not replaced by a fed row; and their upper
+    def _visible(
+        self,
+        plan: Plan,
+        slots: Int[np.ndarray, "entries rows"],
+        fed: Bool[np.ndarray, "entries rows"],
+    ) -> tuple[Bool[np.ndarray, "entries slots"], int]:
+        """Effective stored keys: visible, valid and not replaced by a `fed` row; and their upper
         bound."""
+        valid = self.valid.numpy()
         if plan.visible is None:
-            return self.valid, 0
-        valid = self.valid
-        if len(plan.slots) != len(valid):
-            valid = valid.repeat(len(plan.slots) // len(valid), 1)
-        stored = plan.visible & valid
-        if plan.padded:
-            fed = plan.slots.where(plan.slots >= 0, self.slots)
-            stored = F.pad(stored, (0, 1)).scatter_(1, fed, False)[:, :-1]
-        else:
-            stored.scatter_(1, plan.slots, False)
-        used = stored.any(dim=0).nonzero()
-        return stored, int(used[-1]) + 1 if len(used) else 0
-
-
-def _written(plan: Plan) -> Tensor | None:
-    if isinstance(plan.write, Tensor):
-        return plan.write & (plan.slots >= 0)
-    return plan.slots >= 0 if plan.write == "all" else None
+            return valid, 0
+        if len(slots) != len(valid):
+            valid = np.tile(valid, (len(slots) // len(valid), 1))
+        stored = plan.visible.numpy() & valid
+        entry, row = fed.nonzero()
+        stored[entry, slots[entry, row]] = False
+        used = stored.any(axis=0).nonzero()[0]
+        return stored, int(used[-1]) + 1 if used.size else 0
 
 
 def _own(plan: Plan) -> Tensor | None:

@@ -129,7 +129,7 @@ def to_host(
     marked = dict(zip(decision.marks, parts[len(told) :], strict=True))
     commit, tokens, score = (host.pop(name) for name in ("commit", "tokens", "score"))
     rows = []
-    for b in range(len(positions)):
+    for b, own in enumerate(positions):
         chosen = commit[b].nonzero()[0]
         revoked = host["remask"][b].nonzero()[0] if "remask" in host else _NONE
         edited = host["edit"][b].nonzero()[0] if "edit" in host else _NONE
@@ -146,15 +146,15 @@ def to_host(
             forced = True
         rows.append(
             RowChanges(
-                commit_positions=positions[b][chosen],
+                commit_positions=own[chosen],
                 commit_tokens=tokens[b][chosen],
                 commit_scores=score[b][chosen],
-                remask_positions=positions[b][revoked],
-                edit_positions=positions[b][edited],
-                edit_tokens=tokens[b][edited],
+                remask_positions=own[revoked] if revoked.size else _NONE,
+                edit_positions=own[edited] if edited.size else _NONE,
+                edit_tokens=tokens[b][edited] if edited.size else _NONE,
                 forced=forced,
-                marks={k: positions[b][rows_[b]] for k, rows_ in marked.items() if rows_[b].any()},
-                **_rarer({name: part[b] for name, part in host.items()}, positions[b], chosen),
+                marks={k: own[rows_[b]] for k, rows_ in marked.items() if rows_[b].any()},
+                **_rarer({name: part[b] for name, part in host.items()}, own, chosen),
             )
         )
     return HostDecision(tuple(rows), decision.updates)

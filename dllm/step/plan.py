@@ -152,7 +152,7 @@ class Plan:
     def spans_of(self, row: int) -> list[tuple[int, int]]:
         """The fed positions of one sequence as half-open spans, ascending; those that every layer
         computes where the layers differ."""
-        slots = self.slots[row].cpu().numpy()
+        slots = self.slots.numpy()[row]
         fed = slots >= 0 if self.partial is None else self.partial.whole[row].cpu().numpy()
         slots = np.sort(slots[fed])
         if slots.size and slots[-1] - slots[0] == slots.size - 1:
