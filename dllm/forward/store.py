@@ -342,7 +342,7 @@ class KVStore:
         stored = plan.visible.numpy() & valid
         entry, row = fed.nonzero()
         stored[entry, slots[entry, row]] = False
-        used = stored.any(axis=0).nonzero()[0]
+        used = np.flatnonzero(stored.any(axis=0))
         return stored, int(used[-1]) + 1 if used.size else 0
 
 

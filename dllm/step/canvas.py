@@ -232,7 +232,7 @@ class Canvas:
         start = max(self.block_start[row], self.prompt_length[row])
         # A block may reach beyond a sequence that is still growing.
         end = min(self.block_end[row], self.length[row])
-        return np.count_nonzero(self.tokens[row, start:end] == self.mask_id)
+        return int(np.count_nonzero(self.tokens[row, start:end] == self.mask_id))
 
     def generated(self, row: int) -> Int[np.ndarray, "generation"]:
         """Tokens of the generation region of one row."""
