@@ -97,7 +97,7 @@ class D3LLM(Sampler):
         inside = self._inside(view)
         stuck = ~(sure & inside).any(dim=1, keepdim=True)
         chosen = sure | (scores.best(score, view.candidates & inside) & stuck)
-        return chosen | scores.best(score, view.candidates) if self.everywhere else chosen
+        return scores.with_best(chosen, score, view.candidates) if self.everywhere else chosen
 
     def marks(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState

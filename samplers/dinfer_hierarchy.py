@@ -55,7 +55,7 @@ class DInferHierarchy(Unrolled):
             leading = leading & (score > current(self.low_threshold, view, score))
         if self.threshold is not None:
             leading = leading | (score > current(self.threshold, view, score))
-        return scores.best(score, candidates) | (candidates & leading)
+        return scores.with_best(leading, score, candidates)
 
 
 def segments(

@@ -33,7 +33,7 @@ class Threshold(Sampler):
     def choose(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
     ) -> Bool[Tensor, "batch rows"]:
-        return scores.best(score, view.candidates) | self.sure(score, view, state)
+        return scores.with_best(self.sure(score, view, state), score, view.candidates)
 
     def sure(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState

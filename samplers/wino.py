@@ -70,7 +70,7 @@ class Wino(Sampler):
         masks = view.candidates.sum(dim=1)
         cap = (masks * _SHARE).floor().long().clamp(min=_LEAST, max=_MOST)
         sure = view.candidates & (score > current(self.threshold, view, score))
-        return scores.best(score, view.candidates) | scores.top_k(score, sure, cap)
+        return scores.with_best(scores.top_k(score, sure, cap), score, view.candidates)
 
     def select(self, view: View, state: SamplerState) -> Decision:
         view = self.transform(view, state)

@@ -32,7 +32,7 @@ class NoCache:
         width = canvas.width
         tokens, wanted, fed = canvas.tokens[:, :width], request.positions, canvas.length
         slots = np.arange(width)[None].repeat(canvas.batch, axis=0)
-        padded = bool((canvas.length < width).any())
+        padded = bool(canvas.length.min() < width)
         if padded:
             slots = np.where(slots < canvas.length[:, None], slots, -1)
         if request.branches is not None:

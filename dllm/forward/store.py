@@ -256,7 +256,7 @@ class KVStore:
                 own = torch.ones(1, 1, 1, dtype=torch.bool).expand(entries, rows, rows)
             old = torch.from_numpy(stored[:, None, :limit])
             mask = torch.cat((old.expand(entries, rows, limit), own), dim=-1)
-            stored_slots = torch.arange(limit, device=plan.slots.device).expand(entries, limit)
+            stored_slots = torch.arange(limit).expand(entries, limit)
             slots = torch.cat((stored_slots, plan.slots), dim=1)
         else:
             mask, slots = own, plan.slots
@@ -293,7 +293,7 @@ class KVStore:
             write(layer, k, v)
             return self.keys[layer][:, :, :limit], self.values[layer][:, :, :limit]
 
-        slots = torch.arange(limit, device=plan.slots.device)[None]
+        slots = torch.from_numpy(np.arange(limit)[None])
         return self._opened(exchange, write, _mask(mask), slots, ("in place", limit))
 
     def _opened(
@@ -356,7 +356,7 @@ def _own(plan: Plan) -> Tensor | None:
         within = plan.within
     else:
         rows = plan.slots.shape[1]
-        within = torch.ones(1, rows, rows, dtype=torch.bool, device=plan.slots.device).tril()
+        within = torch.ones(1, rows, rows, dtype=torch.bool).tril()
     within = within.expand(len(plan.slots), -1, -1)
     return within if seen is None else within & seen
 

@@ -207,10 +207,19 @@ def best(
     score: Float[Tensor, "batch rows"], candidates: Bool[Tensor, "batch rows"]
 ) -> Bool[Tensor, "batch rows"]:
     """The single best candidate of each row; nothing where a row has no candidate."""
+    return with_best(torch.zeros_like(candidates), score, candidates)
+
+
+def with_best(
+    chosen: Bool[Tensor, "batch rows"],
+    score: Float[Tensor, "batch rows"],
+    candidates: Bool[Tensor, "batch rows"],
+) -> Bool[Tensor, "batch rows"]:
+    """The chosen candidates of each row, and its best one."""
     if score.shape[1] == 0:
         return candidates
     index = score.where(candidates, -torch.inf).argmax(dim=-1, keepdim=True)
-    return torch.zeros_like(candidates).scatter_(1, index, True) & candidates
+    return chosen.scatter(1, index, True) & candidates
 
 
 def at_least(
@@ -219,4 +228,4 @@ def at_least(
     threshold: float | Float[Tensor, "batch rows"],
 ) -> Bool[Tensor, "batch rows"]:
     """Fast-dLLM's threshold rule: the best candidate, and all with score >= threshold."""
-    return best(score, candidates) | (candidates & (score >= threshold))
+    return with_best(score >= threshold, score, candidates)
