@@ -23,7 +23,7 @@ from dllm.engine.considered import considered
 from dllm.engine.forwards import Forwards
 from dllm.engine.probabilities import committed_probabilities
 from dllm.engine.resizing import shorten
-from dllm.engine.row import Row
+from dllm.engine.row import Row, Ticket
 from dllm.engine.selection import decide, seen, sound
 from dllm.engine.setting import Setting
 from dllm.engine.settlement import Settlement
@@ -77,7 +77,7 @@ class Batch:
     def __init__(self, setting: Setting, capacity: int):
         self.setting, self.sampler, self.capacity = setting, setting.sampler, capacity
         self.spec = setting.predictor.spec
-        self.device = setting.predictor.device
+        self.device = setting.predictor.model.device
         noise = self.spec.vocab_size if self.spec.noise == "uniform" else 0
         self.canvas = Canvas.empty(capacity, self.spec.mask_id, self.spec.eos_ids, noise)
         self.state = SamplerState(setting.sampler.fields(), capacity, self.device)
@@ -90,19 +90,19 @@ class Batch:
         """Sequences that are not finished."""
         return sum(not row.finished for row in self.rows)
 
-    def enter(self, ticket: int, prompt: Prompt, layout: Layout) -> None:
+    def enter(self, ticket: Ticket, prompt: Prompt, layout: Layout) -> None:
         """A new sequence: in the row of a finished one, or in one more row."""
         gone = [b for b, row in enumerate(self.rows) if row.finished]
         self._place(gone[0] if gone else len(self.rows), ticket, prompt, layout)
 
-    def cancel(self, ticket: int) -> None:
+    def cancel(self, ticket: Ticket) -> None:
         """Ends a sequence without an outcome."""
         for b, row in enumerate(self.rows):
             if row.ticket == ticket and not row.finished:
                 row.finished = True
                 row.leave(self.canvas, b)
 
-    def trace(self, ticket: int) -> Trace | None:
+    def trace(self, ticket: Ticket) -> Trace | None:
         """The record of a sequence that is not finished."""
         live = (row for row in self.rows if row.ticket == ticket and not row.finished)
         return next((row.trace for row in live), None)
@@ -143,7 +143,7 @@ class Batch:
         self.rows = [self.rows[b] for b in kept]
 
     def _place(
-        self, b: int, ticket: int, prompt: Prompt, layout: Layout, earlier: Outcome | None = None
+        self, b: int, ticket: Ticket, prompt: Prompt, layout: Layout, earlier: Outcome | None = None
     ) -> None:
         name = f"{prompt.sample_id}/{prompt.phase}" if prompt.phase else prompt.sample_id
         digest = hashlib.sha256(f"{self.setting.seed}/{name}".encode()).digest()
@@ -173,7 +173,7 @@ class Batch:
     def _close(self, done: list[int]) -> None:
         self.forwards.close_blocks(self.canvas, self.rows, done)
 
-    def step(self) -> tuple[list[tuple[int, Written]], list[tuple[int, Outcome]]]:
+    def step(self) -> tuple[list[tuple[Ticket, Written]], list[tuple[Ticket, Outcome]]]:
         """One decision for every sequence: what it wrote, and the sequences that it finished, by
         ticket."""
         started = time.perf_counter()
@@ -293,7 +293,7 @@ class Batch:
             if not row.finished:
                 row.check_written(canvas, b)
 
-    def _finished(self) -> list[tuple[int, Outcome]]:
+    def _finished(self) -> list[tuple[Ticket, Outcome]]:
         """Reports finished sequences, or lets their next generation begin in their row."""
         now = time.perf_counter()
         reported = []

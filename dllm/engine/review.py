@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dllm.engine.resizing import shorten
-from dllm.engine.row import Row
+from dllm.engine.row import Row, Ticket
 from dllm.engine.settlement import Settlement
 from dllm.engine.writing import go_on, reshape, write
 from dllm.step.canvas import Canvas
@@ -287,7 +287,7 @@ class Hearing:
         sampler, state = self.sampler, self.state.take(0)
         record = Trace("", 0, canvas.mask_id, [Step(ForwardKind.STEP, 0, 0)])
         reopened = self.reopened + changes.rewritten * changes.remask_positions.size
-        row = Row(-1, canvas.prompts[0], 0.0, record, None, reopened=reopened)
+        row = Row(Ticket(-1), canvas.prompts[0], 0.0, record, None, reopened=reopened)
         drawn = canvas.generators[0].get_state()
         write(sampler, canvas, state, HostDecision((changes,), self.settlement.updates))
         reshape(self.eos, canvas, 0, row, changes)

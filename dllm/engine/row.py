@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field, replace
+from typing import NewType
 
 import numpy as np
 from jaxtyping import Bool
@@ -15,11 +16,15 @@ from dllm.step.plan import MODEL, Plan
 from dllm.step.trace import Considered, Review, Step, Trace
 
 
+Ticket = NewType("Ticket", int)
+"""A submitted prompt; counted up from 0."""
+
+
 @dataclass
 class Row:
     """Notes about the sequence in row `b` of the canvas; `b` may change between steps."""
 
-    ticket: int
+    ticket: Ticket
     """The session's name for it."""
     prompt: Prompt
     entered: float

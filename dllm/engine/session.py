@@ -13,19 +13,15 @@ positions.
 
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import NewType
 
 import torch
 
 from dllm.engine.batch import Batch, Written
+from dllm.engine.row import Ticket
 from dllm.engine.setting import Setting
 from dllm.step.canvas import Layout, Prompt
 from dllm.step.outcome import Outcome
 from dllm.step.trace import Trace
-
-
-Ticket = NewType("Ticket", int)
-"""A submitted prompt; counted up from 0."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +104,7 @@ class Session:
         if not self._batch.live:
             return Events((), ())
         written, finished = self._batch.step()
-        return Events(
-            tuple((Ticket(ticket), change) for ticket, change in written),
-            tuple((Ticket(ticket), outcome) for ticket, outcome in finished),
-        )
+        return Events(tuple(written), tuple(finished))
 
     def _enter(self) -> None:
         batch, limit = self._batch, self.setting.predictor.spec.max_positions

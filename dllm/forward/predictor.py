@@ -25,13 +25,13 @@ class Predictor:
     def __init__(self, model: Transformer):
         self.model = model
         self.spec = model.spec
-        self.device = model.device
+        self._device = model.device
         self._graphs = Graphs() if model.graphs else None
         self._machine = ACCELERATOR
-        if self.device.type == "cpu":
+        if self._device.type == "cpu":
             self._machine = CPU
             keep_freed_memory()
-        self._nothing = KVStore(self.spec, 0, 0, model.dtype, self.device)
+        self._nothing = KVStore(self.spec, 0, 0, model.dtype, self._device)
         """What a forward without a store meets."""
 
     @torch.inference_mode()
@@ -70,7 +70,7 @@ class Predictor:
 
     def _states(self, plan: Plan, store: KVStore, wanted: Tensor | None) -> Tensor:
         """Final states of the wanted rows [entries, wanted], None = of all."""
-        device = self.device
+        device = self._device
         if wanted is not None:
             if not plan.slots.shape[1]:
                 shape = (*wanted.shape, self.spec.d_model)
@@ -107,7 +107,7 @@ class Predictor:
     def _replayed(self, fed: Plan, mask: Tensor | None, how: Replayed) -> Tensor:
         """Final states of all rows: how many are wanted changes from step to step."""
         given = [fed.tokens, fed.positions] + ([] if mask is None else [mask])
-        indices = [sent(index, self.device) for index in how.indices]
+        indices = [sent(index, self._device) for index in how.indices]
 
         def compute(inputs: Sequence[Tensor]) -> Tensor:
             tokens, positions, *rest = inputs

@@ -8,7 +8,7 @@ import torch
 from tiny_decoding import EOS, MASK
 
 from dllm.engine.resizing import end_answer, fill_at_once, resize
-from dllm.engine.row import Row
+from dllm.engine.row import Row, Ticket
 from dllm.step.canvas import Canvas, Layout, Prompt
 from dllm.step.decision import RowChanges
 from dllm.step.eos import EosPolicy
@@ -30,7 +30,7 @@ def sequence(answer: list[int], limit: int = 10) -> tuple[Canvas, Row]:
         canvas.append(prompt, Layout(length, limit, length, 0), torch.Generator())
     canvas.tokens[1, 3:length] = answer
     trace = Trace("one", len(answer), MASK)
-    row = Row(ticket=0, prompt=prompt, entered=0.0, trace=trace, earlier=None)
+    row = Row(ticket=Ticket(0), prompt=prompt, entered=0.0, trace=trace, earlier=None)
     row.committed = sum(token != MASK for token in answer)
     step = Step(ForwardKind.STEP, 4, 0, positions=[0, 3], tokens=[WORD, WORD], scores=[0.5, 0.4])
     trace.steps.append(step)
