@@ -88,7 +88,7 @@ class Batch:
     @property
     def live(self) -> int:
         """Sequences that are not finished."""
-        return sum(not row.finished for row in self.rows)
+        return len([row for row in self.rows if not row.finished])
 
     def enter(self, ticket: Ticket, prompt: Prompt, layout: Layout) -> None:
         """A new sequence: in the row of a finished one, or in one more row."""

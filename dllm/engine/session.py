@@ -108,7 +108,7 @@ class Session:
 
     def _enter(self) -> None:
         batch, limit = self._batch, self.setting.predictor.spec.max_positions
-        if not batch.live and self._waiting and self._waiting[0].layout.capacity > batch.capacity:
+        if self._waiting and not batch.live and self._waiting[0].layout.capacity > batch.capacity:
             needed = max(entry.layout.capacity for entry in self._waiting)
             self._batch = batch = Batch(self.setting, max(needed, min(2 * batch.capacity, limit)))
         while self._waiting and batch.live < self.setting.batch_size:
