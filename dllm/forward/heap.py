@@ -6,6 +6,7 @@ of a forward).
 """
 
 import ctypes
+import os
 from functools import cache
 
 
@@ -17,9 +18,16 @@ LARGEST = 2**25
 """Bytes: allocations above are the system's own, as glibc limits it."""
 
 
+OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_")
+"""Variables by which the user tells the heap how much to keep."""
+
+
 @cache
 def keep_freed_memory() -> None:
-    """For the whole process; nothing where the C library is another."""
+    """For the whole process; nothing where the C library is another, or where the user has said in
+    the environment how its heap is to be."""
+    if os.environ.keys() & OWN or "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", ""):
+        return
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
