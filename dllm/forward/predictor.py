@@ -16,7 +16,7 @@ from dllm.forward.store import KVStore, Replayed
 from dllm.models.transformer import Reading, Transformer, take
 from dllm.step.plan import Plan
 from dllm.step.prediction import Prediction
-from dllm.step.transfer import sent
+from dllm.step.transfer import sent, sent_together
 
 
 class Predictor:
@@ -41,45 +41,56 @@ class Predictor:
         The LM head runs on the wanted rows only: no [canvas, vocab] tensor exists.
         """
         store = self._nothing if store is None else store
-        if plan.logits_for is None:
-            rows, valid = plan.slots[:, :0], None
-        else:
+        rows, valid = np.zeros((len(plan.slots), 0), dtype=np.int64), None
+        if plan.logits_for is not None:
             rows, valid = self._sources(plan, plan.logits_for)
         if plan.taps is not None and plan.taps.confidence_of is not None:
             hidden = self._states(plan, store, None)
             plan.taps.confidence = self._confidence(plan, plan.taps.confidence_of, hidden)
-            hidden = take(hidden, rows.to(hidden.device))
+            hidden = take(hidden, sent(torch.from_numpy(rows), hidden.device))
         else:
-            parts = [self._states(*part) for part in self._parts(plan, store, rows)]
-            hidden = parts[0] if len(parts) == 1 else torch.cat(parts)
+            hidden = self._wanted(plan, store, rows)
         return None if plan.logits_for is None else self._predicted(hidden, valid)
 
-    def _parts(
-        self, plan: Plan, store: KVStore, rows: Tensor
-    ) -> list[tuple[Plan, KVStore, Tensor]]:
-        """The forwards of a plan: each with its sequences' store and wanted rows."""
+    def _wanted(
+        self, plan: Plan, store: KVStore, rows: Int[np.ndarray, "entries wanted"]
+    ) -> Float[Tensor, "entries wanted d_model"]:
+        """Final states of the wanted rows, from as many forwards as the machine is told."""
+        slots = plan.slots.numpy()
         # What is recomputed or tapped is told for all entries at once, and of several branches one
         # is stored after the forward.
-        apart = plan.partial is None and plan.taps is None and len(plan.slots) == len(plan.fed)
-        if not apart or not (plan.padded or plan.slots.numel() > self._machine.most):
-            return [(plan, store, rows)]
-        return [
-            (plan.part(first, end, width), store.part(first, end), rows[first:end])
-            for first, end, width in groups(plan.slots.numpy(), self._machine)
-        ]
+        apart = plan.partial is None and plan.taps is None and len(slots) == len(plan.fed)
+        worth = apart and (plan.padded or slots.size > self._machine.most)
+        parts = groups(slots, self._machine) if worth else []
+        if len(parts) < 2:
+            return self._states(plan, store, rows)
+        found = torch.cat(
+            [
+                self._states(plan.part(entries, width), store.part(entries), rows[entries])
+                for entries, width in parts
+            ]
+        )
+        back = np.concatenate([entries for entries, _ in parts]).argsort()
+        return found[sent(torch.from_numpy(back), found.device)]
 
-    def _states(self, plan: Plan, store: KVStore, wanted: Tensor | None) -> Tensor:
-        """Final states of the wanted rows [entries, wanted], None = of all."""
-        device = self._device
+    def _states(
+        self, plan: Plan, store: KVStore, wanted: Int[np.ndarray, "entries wanted"] | None
+    ) -> Float[Tensor, "entries wanted d_model"]:
+        """Final states of the wanted rows, None = of all."""
+        device, slots = self._device, plan.slots.numpy()
+        if wanted is not None and not slots.shape[1]:
+            shape = (*wanted.shape, self.spec.d_model)
+            return torch.zeros(shape, dtype=self.model.dtype, device=device)
+        told = [plan.tokens.numpy(), plan.positions.numpy()]
         if wanted is not None:
-            if not plan.slots.shape[1]:
-                shape = (*wanted.shape, self.spec.d_model)
-                return torch.zeros(shape, dtype=self.model.dtype, device=device)
-            wanted = sent(wanted, device)
-        fed = plan.to(device)
+            told.append(wanted)
+        if plan.padded:
+            told.append(np.stack((slots >= 0).nonzero()))
+        tokens, positions, *rest = sent_together(told, device)
+        rows = None if wanted is None else rest.pop(0)
         if plan.partial is not None:
             run = PartialForward(plan, store, self.spec.d_model)
-            hidden = self.model.hidden(fed.tokens, fed.positions, run=run.layer, rows=wanted)
+            hidden = self.model.hidden(tokens, positions, run=run.layer, rows=rows)
             run.finish()
             return hidden
         opened = store.open(plan)
@@ -87,26 +98,26 @@ class Predictor:
         if self._graphs is not None and plan.taps is None and plan.block is None:
             how = opened.replayed
             if how is not None and not plan.padded:
-                hidden = self._replayed(fed, mask, how)
-                return hidden.clone() if wanted is None else take(hidden, wanted)
+                hidden = self._replayed(tokens, positions, mask, how)
+                return hidden.clone() if rows is None else take(hidden, rows)
         rollout = None
         if plan.taps is not None and plan.taps.rollout:
             rollout = AttentionRollout(plan, opened.exchange, mask)
         run = None if rollout is None else rollout.layer
-        reading = self._reading(fed, opened.slots)
-        real = None
-        if plan.padded:
-            real = sent((plan.slots >= 0).nonzero(), device).unbind(dim=1)
+        reading = self._reading(plan, opened.slots)
+        real = rest[0].unbind() if plan.padded else None
         hidden = self.model.hidden(
-            fed.tokens, fed.positions, mask, opened.exchange, run, reading, wanted, real
+            tokens, positions, mask, opened.exchange, run, reading, rows, real
         )
         if plan.taps is not None and rollout is not None:
             plan.taps.influence = rollout.influence()
         return hidden
 
-    def _replayed(self, fed: Plan, mask: Tensor | None, how: Replayed) -> Tensor:
+    def _replayed(
+        self, tokens: Tensor, positions: Tensor, mask: Tensor | None, how: Replayed
+    ) -> Tensor:
         """Final states of all rows: how many are wanted changes from step to step."""
-        given = [fed.tokens, fed.positions] + ([] if mask is None else [mask])
+        given = [tokens, positions] + ([] if mask is None else [mask])
         indices = [sent(index, self._device) for index in how.indices]
 
         def compute(inputs: Sequence[Tensor]) -> Tensor:
@@ -125,40 +136,43 @@ class Predictor:
         if valid is None:
             return Prediction(self.model.logits(states), None)
         # A row that was not computed has no logits, above all not those of another row.
-        entry, row = (sent(torch.from_numpy(index), states.device) for index in valid.nonzero())
-        known = self.model.logits(states[entry, row])
-        logits = known.new_full((*valid.shape, known.shape[-1]), torch.nan)
-        logits[entry, row] = known
+        known, lacking = sent_together(
+            [np.stack(rows.nonzero()) for rows in (valid, ~valid)], states.device
+        )
+        predicted = self.model.logits(states[known.unbind()])
+        logits = predicted.new_empty(*valid.shape, predicted.shape[-1])
+        logits[known.unbind()] = predicted
+        logits[lacking.unbind()] = torch.nan
         return Prediction(logits, sent(torch.from_numpy(valid), states.device))
 
-    def _reading(self, plan: Plan, slots: Tensor) -> Reading | None:
-        """What a model that tells the block from the rest must know; `slots`: of the keys."""
+    def _reading(self, plan: Plan, keys: Int[np.ndarray, "b k"]) -> Reading | None:
+        """What a model that tells the block from the rest must know; `keys`: their slots."""
         if plan.block is None:
             return None
-        rows = plan.slots if plan.logits_for is None else plan.logits_for
-        found, fed = self._rows(plan.slots.cpu().numpy(), rows.cpu().numpy())
-        rows = torch.from_numpy(np.where(fed, found, -1))
-        slots, rows = sent(slots, plan.block.device), sent(rows, plan.block.device)
-        return Reading(plan.block, slots.expand(len(plan.slots), -1), plan.conditioning, rows)
+        slots = plan.slots.numpy()
+        wanted = slots if plan.logits_for is None else plan.logits_for.numpy()
+        found, fed = self._rows(slots, wanted)
+        at, rows = sent_together([keys, np.where(fed, found, -1)], self._device)
+        given = plan.conditioning
+        given = None if given is None else given.to(self._device)
+        return Reading(sent(plan.block, self._device), at.expand(len(slots), -1), given, rows)
 
     def _confidence(self, plan: Plan, wanted: Tensor, hidden: Tensor) -> Tensor:
         """Highest probability of each wanted slot; a few rows at a time, since the logits of a
         whole canvas may not fit."""
         rows, valid = self._sources(plan, wanted)
-        picked = take(hidden, rows.to(hidden.device))
+        picked = take(hidden, sent(torch.from_numpy(rows), hidden.device))
         tops = [self.model.logits(part).softmax(-1).amax(-1) for part in picked.split(32, dim=1)]
         top = torch.cat(tops, dim=1)
         return top if valid is None else top * torch.from_numpy(valid).to(top.device)
 
     def _sources(
         self, plan: Plan, wanted: Int[Tensor, "entries wanted"]
-    ) -> tuple[Int[Tensor, "entries wanted"], Bool[np.ndarray, "entries wanted"] | None]:
+    ) -> tuple[Int[np.ndarray, "entries wanted"], Bool[np.ndarray, "entries wanted"] | None]:
         """Fed row that predicts each wanted slot, any where none does; and where one does, None =
         everywhere."""
         rows, fed = self._rows(plan.slots.numpy(), wanted.numpy())
-        if fed.all():
-            return torch.from_numpy(rows), None
-        return torch.from_numpy(np.where(fed, rows, 0)), fed
+        return (rows, None) if fed.all() else (np.where(fed, rows, 0), fed)
 
     def _rows(
         self, slots: Int[np.ndarray, "entries rows"], wanted: Int[np.ndarray, "entries wanted"]

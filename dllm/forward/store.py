@@ -13,7 +13,6 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -31,7 +30,7 @@ class _Pending:
     """Rows of a forward over branches."""
 
     plan: Plan
-    keep: Bool[Tensor, "entries rows"]
+    keep: Bool[np.ndarray, "entries rows"]
     """Those that stay if their entry's branch is adopted."""
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Keys and values of all fed rows by layer."""
@@ -48,7 +47,7 @@ class Opened:
     """For the layers; None = they attend to the fed rows alone."""
     mask: Bool[Tensor, "b 1 q k"] | None
     """Over the keys that the exchange returns; None = everything is visible."""
-    slots: Int[Tensor, "b k"]
+    slots: Int[np.ndarray, "b k"]
     """Slot of each of these keys, -1 = padding."""
     replayed: "Replayed | None" = None
     """How a recorded forward does the same; None = it can't."""
@@ -56,11 +55,12 @@ class Opened:
 
 @dataclass(frozen=True)
 class Replayed:
-    """An exchange whose indices are arguments."""
+    """An exchange whose indices are an argument."""
 
     fixed: Hashable
     """What it depends on besides them."""
     indices: tuple[Tensor, ...]
+    """At most one tensor."""
     bound: Callable[[Sequence[Tensor]], KeyValueExchange | None]
     """The exchange with these indices, on the layers' device."""
 
@@ -74,23 +74,23 @@ class _Writer:
     """Stores one layer's keys and values of the fed rows that are kept."""
 
     store: "KVStore"
-    indices: tuple[Tensor, ...]
-    """Entry, fed row and slot of each."""
+    indices: Int[Tensor, "4 kept"]
+    """Row of the store and slot, entry and fed row of each."""
     plain: bool
     """One entry, all of its rows."""
-    _placed: dict[torch.device, list[Tensor]] = field(default_factory=dict)
+    _placed: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict)
 
     def __call__(self, layer: int, k: Tensor, v: Tensor) -> None:
         keys, values = self.store.keys[layer], self.store.values[layer]
         if k.device not in self._placed:
-            self._placed[k.device] = [sent(index, k.device) for index in self.indices]
-        of, source, at = self._placed[k.device]
+            self._placed[k.device] = sent(self.indices, k.device).unbind()
+        of, at, entry, row = self._placed[k.device]
         if self.plain:
             keys.index_copy_(2, at, k)
             values.index_copy_(2, at, v)
         else:
-            keys[of, :, at] = k[of, :, source]
-            values[of, :, at] = v[of, :, source]
+            keys[of, :, at] = k[entry, :, row]
+            values[of, :, at] = v[entry, :, row]
 
 
 class KVStore:
@@ -125,6 +125,8 @@ class KVStore:
         self._token = torch.full((batch, slots), -1, dtype=torch.int64)
         self._pending: _Pending | None = None
         """What the last forward computed for several branches, until one is adopted."""
+        self._picked: np.ndarray | None = None
+        """Row of each entry of a forward; None = entry i's is row i."""
         self._use(batch)
 
     def _use(self, rows: int) -> None:
@@ -175,10 +177,13 @@ class KVStore:
                 notes[to] = notes[source]
         self._use(len(rows))
 
-    def part(self, first: int, end: int) -> "KVStore":
-        """The sequences [first, end) as a store of their own in the same memory, for one forward
-        without branches."""
-        own = copy(self)
+    def part(self, rows: Int[np.ndarray, "part"]) -> "KVStore":
+        """The sequences in `rows`, ascending, as a store of their own in the same memory, for one
+        forward without branches."""
+        own, first, end = copy(self), int(rows[0]), int(rows[-1]) + 1
+        if end - first > len(rows):
+            own._picked = rows
+            return own
         own.keys = [keys[first:end] for keys in self.keys]
         own.values = [values[first:end] for values in self.values]
         own.valid, own.token = self.valid[first:end], self.token[first:end]
@@ -198,27 +203,25 @@ class KVStore:
         # numpy's indexing takes a fifth of the time.
         slots = plan.slots.numpy()
         fed = slots >= 0
-        stored, limit = self._visible(plan, slots, fed)
+        stored, limit = self._visible(plan, fed)
         keep = None if plan.write == "none" else fed
         if isinstance(plan.write, Tensor):
             keep = fed & plan.write.numpy()
         if not limit and keep is None:
             alone = Replayed("alone", (), lambda indices: None)
-            return Opened(None, _mask(_own(plan)), plan.slots, alone)
+            return Opened(None, _mask(_own(plan)), slots, alone)
         if keep is None:
             return self._beside(plan, stored, limit, None)
         if len(plan.slots) > len(self.valid):
-            self._pending = _Pending(plan, torch.from_numpy(keep))
+            self._pending = _Pending(plan, keep)
             opened = self._beside(plan, stored, limit, self._pending.note)
             return replace(opened, replayed=None)
         entry, row = keep.nonzero()
-        slot = slots[entry, row]
-        self.valid.numpy()[entry, slot] = True
-        self.token.numpy()[entry, slot] = plan.tokens.numpy()[entry, row]
+        of, slot = entry if self._picked is None else self._picked[entry], slots[entry, row]
         # One sequence, all rows (the usual case): a plain copy along the slots.
-        plain = len(slots) == 1 and len(slot) == slots.shape[1]
-        write = _Writer(self, tuple(map(torch.from_numpy, (entry, row, slot))), plain)
-        if limit and len(slot) == np.count_nonzero(fed):
+        plain = len(slots) == 1 and slot.size == slots.shape[1]
+        write = self._writer(plan, (of, slot, entry, row), plain)
+        if limit and slot.size == np.count_nonzero(fed):
             stored[entry, slot] = True
             return self._in_place(plan, stored, max(limit, int(slot.max()) + 1), write)
         return self._beside(plan, stored, limit, write)
@@ -229,17 +232,35 @@ class KVStore:
         pending, self._pending = self._pending, None
         if pending is None:
             return
-        batch = len(self.valid)
-        chosen = torch.zeros(len(pending.plan.slots), dtype=torch.bool)
+        batch, slots = len(self.valid), pending.plan.slots.numpy()
+        chosen = np.zeros(len(slots), dtype=bool)
         chosen[[branch * batch + row for row, branch in enumerate(branches)]] = True
-        entry, row = (pending.keep & chosen[:, None]).nonzero(as_tuple=True)
-        slot, of = pending.plan.slots[entry, row], entry % batch
-        self.valid[of, slot] = True
-        self.token[of, slot] = pending.plan.tokens[entry, row]
+        entry, row = (pending.keep & chosen[:, None]).nonzero()
+        write = self._writer(pending.plan, (entry % batch, slots[entry, row], entry, row), False)
         for layer, (k, v) in pending.layers.items():
-            at = [sent(index, k.device) for index in (of, slot, entry, row)]
-            self.keys[layer][at[0], :, at[1]] = k[at[2], :, at[3]]
-            self.values[layer][at[0], :, at[1]] = v[at[2], :, at[3]]
+            write(layer, k, v)
+
+    def _writer(self, plan: Plan, indices: tuple[np.ndarray, ...], plain: bool) -> _Writer:
+        """Writes what is `indices` (as the writer's) of a plan; noted at once."""
+        of, slot, entry, row = indices
+        self.valid.numpy()[of, slot] = True
+        self.token.numpy()[of, slot] = plan.tokens.numpy()[entry, row]
+        return _Writer(self, torch.from_numpy(np.stack(indices)), plain)
+
+    def _stored(self, limit: int) -> Callable[[int], tuple[Tensor, Tensor]]:
+        """Reads a layer's keys and values below `limit` of every entry."""
+        picked = self._picked
+        if picked is None:
+            return lambda layer: (self.keys[layer][:, :, :limit], self.values[layer][:, :, :limit])
+        devices = {keys.device for keys in self.keys}
+        placed = {device: sent(torch.from_numpy(picked), device) for device in devices}
+
+        def read(layer: int) -> tuple[Tensor, Tensor]:
+            keys, values = self.keys[layer], self.values[layer]
+            rows = placed[keys.device]
+            return keys[:, :, :limit][rows], values[:, :, :limit][rows]
+
+        return read
 
     def _beside(
         self,
@@ -249,24 +270,22 @@ class KVStore:
         write: _Write | None,
     ) -> "Opened":
         """Keys are [stored slots | fed rows]; the rows that are kept are written besides."""
-        own = _own(plan)
+        mask, slots = _own(plan), plan.slots.numpy()
         if limit:
-            entries, rows = plan.slots.shape
-            if own is None:
-                own = torch.ones(1, 1, 1, dtype=torch.bool).expand(entries, rows, rows)
-            old = torch.from_numpy(stored[:, None, :limit])
-            mask = torch.cat((old.expand(entries, rows, limit), own), dim=-1)
-            stored_slots = torch.arange(limit).expand(entries, limit)
-            slots = torch.cat((stored_slots, plan.slots), dim=1)
-        else:
-            mask, slots = own, plan.slots
+            entries, rows = slots.shape
+            own = np.ones((1, 1, rows), dtype=bool) if mask is None else mask
+            queries = own.shape[1]
+            mask = np.empty((entries, queries, limit + rows), dtype=bool)
+            mask[..., :limit], mask[..., limit:] = stored[:, None, :limit], own
+            slots = np.hstack((np.tile(np.arange(limit), (entries, 1)), slots))
+        read = self._stored(limit)
 
         def exchange(
             write: _Write | None, layer: int, k: Tensor, v: Tensor
         ) -> tuple[Tensor, Tensor]:
             seen = (k, v)
             if limit:
-                old_k, old_v = self.keys[layer][:, :, :limit], self.values[layer][:, :, :limit]
+                old_k, old_v = read(layer)
                 if len(k) != len(old_k):
                     copies = len(k) // len(old_k)
                     old_k, old_v = old_k.repeat(copies, 1, 1, 1), old_v.repeat(copies, 1, 1, 1)
@@ -282,18 +301,24 @@ class KVStore:
     ) -> "Opened":
         """Every fed row is kept: write first and attend to the slots themselves, so that a step
         copies its own rows only, not what is stored."""
-        mask = torch.from_numpy(seen[:, None, :limit])
+        mask = seen[:, None, :limit]
         own = None if plan.within == "full" else _own(plan)
         if own is not None:
-            target = plan.slots.where(plan.slots >= 0, limit)[:, None].expand_as(own)
-            mask = F.pad(mask, (0, 1)).expand(*own.shape[:2], limit + 1).scatter(2, target, own)
+            entries, rows = plan.slots.shape
+            # Padding is slot -1, the last column, which no key has.
+            mask = np.empty((entries, rows, limit + 1), dtype=bool)
+            mask[..., :limit] = seen[:, None, :limit]
+            at = np.broadcast_to(plan.slots.numpy()[:, None], mask[..., :rows].shape)
+            np.put_along_axis(mask, at, own, axis=2)
             mask = mask[..., :limit]
+
+        read = self._stored(limit)
 
         def exchange(write: _Write, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
             write(layer, k, v)
-            return self.keys[layer][:, :, :limit], self.values[layer][:, :, :limit]
+            return read(layer)
 
-        slots = torch.from_numpy(np.arange(limit)[None])
+        slots = np.arange(limit)[None]
         return self._opened(exchange, write, _mask(mask), slots, ("in place", limit))
 
     def _opened(
@@ -301,25 +326,22 @@ class KVStore:
         exchange: Callable[..., tuple[Tensor, Tensor]],
         write: _Write | None,
         mask: Tensor | None,
-        slots: Tensor,
+        slots: Int[np.ndarray, "b k"],
         kind: Hashable,
     ) -> Opened:
         """`exchange` takes how to write, a layer's index, its keys and its values; `kind` tells
         which one it is."""
+        fixed: Hashable = (kind, self._place)
+        opened = Opened(partial(exchange, write), mask, slots)
+        if self._picked is not None:
+            return opened
         if not isinstance(write, _Writer):
-            indices, fixed = (), (kind, self._place)
-            return Opened(
-                partial(exchange, write),
-                mask,
-                slots,
-                Replayed(fixed, indices, lambda _: partial(exchange, write)),
-            )
+            return replace(opened, replayed=Replayed(fixed, (), lambda _: opened.exchange))
 
         def bound(indices: Sequence[Tensor]) -> KeyValueExchange:
-            return partial(exchange, replace(write, indices=tuple(indices), _placed={}))
+            return partial(exchange, replace(write, indices=indices[0], _placed={}))
 
-        fixed = (kind, self._place, write.plain)
-        return Opened(partial(exchange, write), mask, slots, Replayed(fixed, write.indices, bound))
+        return replace(opened, replayed=Replayed((fixed, write.plain), (write.indices,), bound))
 
     @property
     def _place(self) -> Hashable:
@@ -327,42 +349,38 @@ class KVStore:
         return self._number, self.keys[0].data_ptr() if self.keys else 0, len(self.valid)
 
     def _visible(
-        self,
-        plan: Plan,
-        slots: Int[np.ndarray, "entries rows"],
-        fed: Bool[np.ndarray, "entries rows"],
+        self, plan: Plan, fed: Bool[np.ndarray, "entries rows"]
     ) -> tuple[Bool[np.ndarray, "entries slots"], int]:
         """Effective stored keys: visible, valid and not replaced by a `fed` row; and their upper
         bound."""
         valid = self.valid.numpy()
+        if self._picked is not None:
+            valid = valid[self._picked]
         if plan.visible is None:
             return valid, 0
-        if len(slots) != len(valid):
-            valid = np.tile(valid, (len(slots) // len(valid), 1))
+        if len(fed) != len(valid):
+            valid = np.tile(valid, (len(fed) // len(valid), 1))
         stored = plan.visible.numpy() & valid
         entry, row = fed.nonzero()
-        stored[entry, slots[entry, row]] = False
+        stored[entry, plan.slots.numpy()[entry, row]] = False
         used = np.flatnonzero(stored.any(axis=0))
         return stored, int(used[-1]) + 1 if used.size else 0
 
 
-def _own(plan: Plan) -> Tensor | None:
-    """Which fed rows each fed row attends to [entries or 1, rows, rows]; None = all."""
-    seen = plan.slots[:, None, :] >= 0 if plan.padded else None
-    if plan.within == "full":
-        rows = plan.slots.shape[1]
-        return None if seen is None else seen.expand(-1, rows, -1)
+def _own(plan: Plan) -> Bool[np.ndarray, "b q rows"] | None:
+    """Which fed rows each fed row attends to [entries or 1, rows or 1, rows]; None = all."""
+    seen = plan.slots.numpy()[:, None] >= 0 if plan.padded else None
     if isinstance(plan.within, Tensor):
-        within = plan.within
+        within = plan.within.numpy()
+    elif plan.within == "causal":
+        within = np.tri(plan.slots.shape[1], dtype=bool)[None]
     else:
-        rows = plan.slots.shape[1]
-        within = torch.ones(1, rows, rows, dtype=torch.bool).tril()
-    within = within.expand(len(plan.slots), -1, -1)
+        return seen
     return within if seen is None else within & seen
 
 
-def _mask(mask: Tensor | None) -> Tensor | None:
+def _mask(mask: Bool[np.ndarray, "b q k"] | None) -> Tensor | None:
     """With an axis for the heads; None where nothing is hidden."""
     if mask is None or mask.all():
         return None
-    return mask[:, None]
+    return torch.from_numpy(mask)[:, None]

@@ -170,39 +170,35 @@ class Plan:
         fed = real.sum(dim=1).view(branches, -1).sum(dim=0).cpu().numpy()
         return replace(self, **tensors, fed=fed, padded=not bool(real.all()))
 
-    def part(self, first: int, end: int, rows: int) -> Self:
-        """The plan of the entries [first, end), one per sequence, of which `rows` rows hold all
-        that is fed."""
-        own = slice(first, end)
-        within = self.within
+    def part(self, entries: Int[np.ndarray, "part"], rows: int) -> Self:
+        """The plan of some entries, one per sequence, of which `rows` rows hold all that is fed."""
+
+        def cut(tensor: Tensor, *axes: slice) -> Tensor:
+            return torch.from_numpy(tensor.numpy()[(entries, *axes)])
+
+        own = slice(rows)
+        kinds = (self.kind_of(entry) for entry in entries)
+        slots, within = cut(self.slots, own), self.within
         if isinstance(within, Tensor):
-            within = within[own if len(within) > 1 else slice(None), :rows, :rows]
+            within = cut(within, own, own) if len(within) > 1 else within[:, own, own]
+        conditioning = self.conditioning
+        if conditioning is not None:
+            conditioning = conditioning[sent(torch.from_numpy(entries), conditioning.device)]
         return replace(
             self,
-            kind=self.kind[own] if isinstance(self.kind, tuple) else self.kind,
-            tokens=self.tokens[own, :rows],
-            positions=self.positions[own, :rows],
-            slots=self.slots[own, :rows],
-            fed=self.fed[own],
-            padded=bool((self.slots[own, :rows] < 0).any()),
-            visible=None if self.visible is None else self.visible[own],
+            kind=self.kind if isinstance(self.kind, ForwardKind) else tuple(kinds),
+            tokens=cut(self.tokens, own),
+            positions=cut(self.positions, own),
+            slots=slots,
+            fed=self.fed[entries],
+            padded=bool((slots.numpy() < 0).any()),
+            visible=None if self.visible is None else cut(self.visible),
             within=within,
-            write=self.write[own, :rows] if isinstance(self.write, Tensor) else self.write,
-            logits_for=None if self.logits_for is None else self.logits_for[own],
-            block=None if self.block is None else self.block[own, :rows],
-            conditioning=None if self.conditioning is None else self.conditioning[own],
+            write=cut(self.write, own) if isinstance(self.write, Tensor) else self.write,
+            logits_for=None if self.logits_for is None else cut(self.logits_for),
+            block=None if self.block is None else cut(self.block, own),
+            conditioning=conditioning,
         )
-
-    def to(self, device: torch.device) -> Self:
-        """The same plan with its tensors on `device`."""
-        if self.slots.device == device:
-            return self
-        tensors = {
-            name: sent(value, device)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor) and value.device != device
-        }
-        return replace(self, **tensors)
 
 
 def pad_positions(wanted: Bool[np.ndarray, "batch canvas"]) -> Int[np.ndarray, "batch rows"]:

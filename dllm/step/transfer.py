@@ -12,6 +12,15 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
+def sent_together(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:
+    """Whole numbers of the host on a device: to an accelerator in one copy."""
+    if device.type == "cpu":
+        return [torch.from_numpy(array) for array in arrays]
+    row = sent(torch.from_numpy(np.concatenate([array.ravel() for array in arrays])), device)
+    parts = row.split([array.size for array in arrays])
+    return [part.view(like.shape) for part, like in zip(parts, arrays, strict=True)]
+
+
 def fetched(tensors: Sequence[Tensor]) -> list[np.ndarray]:
     """The tensors as host arrays: bool, int64, or float64 for all floating types.
 

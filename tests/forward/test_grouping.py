@@ -22,31 +22,36 @@ def slots(*widths: int) -> np.ndarray:
     return np.where(index < np.array(widths)[:, None], index, -1)
 
 
+def found(fed: np.ndarray, forward: int, most: float = inf, picks: bool = False) -> list:
+    machine = Machine(forward=forward, most=most, picks=picks)
+    return [(entries.tolist(), rows) for entries, rows in groups(fed, machine)]
+
+
 def test_one_wide_sequence_does_not_pad_its_neighbours() -> None:
-    found = groups(slots(4, 4, 90, 4), Machine(forward=32, most=inf))
-    assert found == [(0, 2, 4), (2, 3, 90), (3, 4, 4)]
+    fed = slots(4, 4, 90, 4)
+    assert found(fed, 32) == [([0, 1], 4), ([2], 90), ([3], 4)]
+    assert found(fed, 32, picks=True) == [([0, 1, 3], 4), ([2], 90)]
 
 
 def test_padding_that_costs_less_than_a_forward_is_computed() -> None:
-    assert groups(slots(30, 4), Machine(forward=26, most=inf)) == [(0, 2, 30)]
-    assert groups(slots(30, 4), Machine(forward=25, most=inf)) == [(0, 1, 30), (1, 2, 4)]
+    assert found(slots(30, 4), 26) == [([0, 1], 30)]
+    assert found(slots(30, 4), 25) == [([0], 30), ([1], 4)]
+    assert found(slots(30, 4), 26, picks=True) == [([0, 1], 30)]
 
 
 def test_a_sequence_that_feeds_nothing_needs_no_forward() -> None:
-    found = groups(slots(0, 9, 0), Machine(forward=32, most=inf))
-    assert found == [(0, 1, 0), (1, 2, 9), (2, 3, 0)]
+    assert found(slots(0, 9, 0), 32) == [([0], 0), ([1], 9), ([2], 0)]
 
 
 def test_no_forward_has_more_rows_than_pay_but_that_of_one_sequence() -> None:
-    machine = Machine(forward=32, most=512)
-    found = groups(slots(*[100] * 7, 900), machine)
-    assert found[-1] == (7, 8, 900)
-    assert [(end - first) * width <= 512 for first, end, width in found[:-1]] == [True, True]
+    *others, last = found(slots(*[100] * 7, 900), 32, 512)
+    assert last == ([7], 900)
+    assert [len(entries) * rows <= 512 for entries, rows in others] == [True, True]
 
 
 def test_padding_inside_a_sequence_belongs_to_it() -> None:
     inside = np.array([[0, 1, -1, 5], [0, 1, -1, -1]])
-    assert groups(inside, Machine(forward=0, most=inf)) == [(0, 1, 4), (1, 2, 2)]
+    assert found(inside, 0) == [([0], 4), ([1], 2)]
 
 
 def decoded(model: Transformer, cache: str) -> dict[str, tuple[Any, int]]:
@@ -60,16 +65,26 @@ def decoded(model: Transformer, cache: str) -> dict[str, tuple[Any, int]]:
 @pytest.mark.parametrize("cache", ["none", "prefix", "dual", "window"])
 def test_tokens_do_not_depend_on_it(cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, found = random_model(), []
-    for machine in (Machine(forward=10**6, most=inf), Machine(forward=0, most=0)):
+    for machine in (
+        Machine(forward=10**6, most=inf, picks=False),
+        Machine(forward=0, most=0, picks=False),
+        Machine(forward=0, most=inf, picks=True),
+    ):
         monkeypatch.setattr(predictor, "CPU", machine)
         found.append(decoded(model, cache))
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
 
 
-def test_a_refresh_pads_its_neighbours_on_an_accelerator_only() -> None:
-    mixed = slots(*[32] * 7, 128, *[32] * 8)
-    assert groups(mixed, ACCELERATOR) == [(0, 16, 128)]
-    assert groups(mixed, CPU) == [(0, 7, 32), (7, 8, 128), (8, 16, 32)]
+def test_a_refresh_pads_the_others_on_an_accelerator_only() -> None:
+    def sizes(*widths: int) -> list[list[int]]:
+        return [
+            [entries.size for entries, _ in groups(slots(*widths), machine)]
+            for machine in (ACCELERATOR, CPU)
+        ]
+
+    assert sizes(*[32] * 7, 128, *[32] * 8) == [[16], [7, 1, 8]]
+    # One more forward is cheaper there, too: of all refreshes together.
+    assert sizes(*[32] * 7, 192, *[32] * 7, 192) == [[14, 2], [7, 1, 7, 1]]
 
 
 def test_an_accelerator_makes_fewer_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +96,7 @@ def test_an_accelerator_makes_fewer_forwards(monkeypatch: pytest.MonkeyPatch) ->
         return hidden(self, tokens, *arguments, **named)
 
     monkeypatch.setattr(Transformer, "hidden", counted)
-    monkeypatch.setattr(predictor, "CPU", Machine(forward=8, most=512))
+    monkeypatch.setattr(predictor, "CPU", Machine(forward=8, most=512, picks=False))
     made.append(0)
     here = decoded(model, "dual")
     made.append(0)

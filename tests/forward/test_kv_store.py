@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_decoding import SPEC, random_model
@@ -129,6 +130,25 @@ def test_padding_is_never_written() -> None:
     assert store.valid[0].nonzero().flatten().tolist() == [2, 5]
     assert store.token[0, [2, 5]].tolist() == canvas[0, [2, 5]].tolist()
     assert (store.token[0, [0, 1, 3, 4]] == -1).all()
+
+
+@pytest.mark.parametrize("write", ["none", "all"])
+def test_sequences_that_are_no_neighbours_meet_their_own_slots(write: str) -> None:
+    canvas = tokens(3)
+    store, own = refreshed(canvas), np.array([0, 2])
+    subset = torch.tensor([[3, 4], [5, 8]])
+    changed = (canvas + 1) % SPEC.vocab_size
+    for fed in (canvas, changed):
+        given = plan(fed[own], subset, visible=everywhere(2), write=write)
+        both = predict(given, store.part(own))
+        for entry, row in enumerate(own):
+            alone = plan(fed[[row]], subset[[entry]], visible=everywhere(), write=write)
+            other = refreshed(canvas[[row]])
+            expected = predict(alone, other)
+            torch.testing.assert_close(both[[entry]], expected, **CLOSE)
+            assert store.token[row].equal(other.token[0])
+            torch.testing.assert_close(store.keys[1][row], other.keys[1][0], **CLOSE)
+    assert store.token[1].equal(canvas[1])
 
 
 def test_rows_written_by_choice_and_seen_by_choice() -> None:
