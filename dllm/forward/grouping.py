@@ -27,9 +27,9 @@ class Machine:
 
 CPU = Machine(forward=32, most=512, picks=False)
 """Measured on 4 to 8 layers of 192 to 512: eight sequences of 32 rows take 0.6 to 0.7 of their time
-alone, of 80 rows 0.85 to 0.9, of 320 rows 1.1 to 1.3, their states no more in the core's cache. The
-forwards that picking saves there (`batch` bench's queue under dual, batch 16: 92 instead of 154)
-are worth 3 %, less than the copies cost."""
+alone, of 80 rows 0.85 to 0.9, of 320 rows 1.1 to 1.3, their states no more in the core's cache.
+Picking would save forwards (the `batch` bench's queue under dual at batch 16: 92 instead of 154)
+that are worth 3 % by this count; the copies take 7 % of a layer (14 sequences of 224 slots)."""
 ACCELERATOR = Machine(forward=1600, most=inf, picks=True)
 """Measured on an H200 with LLaDA-8B's shape (results/gpu/forward.md): 32, 64 and 384 rows take the
 same 18 ms, in which 530 rows are computed when there are 2,048; a row of padding, with attention's
