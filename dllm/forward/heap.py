@@ -14,8 +14,6 @@ TRIM_THRESHOLD, MMAP_MAX = -1, -4
 """Parameters of `mallopt`, as in glibc's malloc.h."""
 KEPT = 2**29
 """Bytes: so much unused memory stays with the process, besides what lies below memory in use."""
-
-
 OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_")
 """Variables by which the user tells the heap how much to keep."""
 
