@@ -198,7 +198,8 @@ _HINTS: Mapping[str, Any] = {
 def check_complete(config: DictConfig) -> None:
     """Resolves the configuration in place, `~` at the start of path options included.
 
-    Raises `ConfigError` for an interpolation of nothing and for a value still to be given (`???`).
+    Raises `ConfigError` for an interpolation of nothing, for a value still to be given (`???`) and
+    for an empty path, which would be the current folder.
     """
     _check_references(config)
     OmegaConf.resolve(config)
@@ -207,7 +208,7 @@ def check_complete(config: DictConfig) -> None:
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise ConfigError(f"{', '.join(missing)} must be given")
-    _expand_home(config)
+    _complete_paths(config)
 
 
 def _check_references(config: Any, prefix: str = "", resolved: bool = False) -> None:
@@ -240,15 +241,19 @@ def is_path(name: str) -> bool:
     return name in _PATHS or _PATH_LIKE.fullmatch(name) is not None
 
 
-def _expand_home(config: Any, name: str = "") -> None:
+def _complete_paths(config: Any, name: str = "") -> None:
     """Items of a list are called as the list."""
     keys = range(len(config)) if isinstance(config, ListConfig) else list(config)
     for key in keys:
-        value, called = config[key], name if isinstance(key, int) else str(key)
+        value = config[key]
+        full = name if isinstance(key, int) else f"{name}.{key}".removeprefix(".")
         if OmegaConf.is_config(value):
-            _expand_home(value, called)
-        elif isinstance(value, str) and is_path(called) and at_home(value):
-            config[key] = home(value)
+            _complete_paths(value, full)
+        elif isinstance(value, str) and is_path(full.rpartition(".")[2]):
+            if not value:
+                raise ConfigError(f"{full}= is empty")
+            if at_home(value):
+                config[key] = home(value)
 
 
 def at_home(text: str) -> bool:

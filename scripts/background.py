@@ -9,11 +9,11 @@ import json
 import sys
 
 from dllm.errors import ConfigError
-from scripts.command_line import COMMAND, user_path, writing
+from scripts.command_line import COMMAND, Parser, user_path, writing
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m scripts.background",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dllm.errors import ConfigError
-from scripts.command_line import COMMAND, user_path, writing
+from scripts.command_line import COMMAND, Parser, user_path, writing
 
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def main() -> int:
         f"  {name:12} {bench.meaning}{f' [{bench.takes}]' if bench.takes else ''}"
         for name, bench in BENCHES.items()
     ]
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m scripts.bench",
         description=__doc__,
         epilog="\n".join(["benches, in brackets what may follow the name:", *listed]),

@@ -8,12 +8,12 @@ import argparse
 import sys
 
 from dllm.errors import ConfigError
-from scripts.command_line import COMMAND, user_path, writing
+from scripts.command_line import COMMAND, Parser, user_path, writing
 
 
 def main(arguments: list[str] | None = None) -> int:
     """0: done; 2: something in the command to mend."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m scripts.bits",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

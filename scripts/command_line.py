@@ -4,6 +4,7 @@ Hydra prints several lines for a wrong option and exits with 1, as it does for a
 job has started its words are held back and given as one line with exit code 2.
 """
 
+import argparse
 import difflib
 import io
 import logging
@@ -14,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, NoReturn, TextIO, cast
 
 from hydra.errors import HydraException
 
@@ -278,8 +279,19 @@ def writing(option: str, path: Path) -> Iterator[None]:
         raise ConfigError(f"{option} {path} can't be written: {error.strerror}") from None
 
 
+class Parser(argparse.ArgumentParser):
+    """Of a command without Hydra: what is wrong with its arguments is one line and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {printable(message)}", file=sys.stderr)
+        sys.exit(2)
+
+
 def user_path(text: str) -> Path:
-    """A path option, `~` expanded: the shell leaves it as it is in `--flag=~/x`."""
+    """A path option, `~` expanded: the shell leaves it as it is in `--flag=~/x`. An empty one would
+    be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty")
     return Path(text).expanduser()
 
 

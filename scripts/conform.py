@@ -16,7 +16,7 @@ from itertools import chain
 from pathlib import Path
 
 from dllm.errors import ConfigError
-from scripts.command_line import COMMAND, user_path
+from scripts.command_line import COMMAND, Parser, user_path
 
 
 CHECKPOINTS = (Path("tests/golden/models"), Path("../shared/golden/models"))
@@ -25,7 +25,7 @@ DATA = Path("../shared/data/parallelbench")
 
 def main(arguments: list[str] | None = None) -> int:
     """0: all passed or skipped; 1: a difference; 2: something in the command to mend."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m scripts.conform",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -15,11 +15,11 @@ import time
 from collections import Counter
 
 from dllm.errors import ConfigError
-from scripts.command_line import COMMAND
+from scripts.command_line import COMMAND, Parser
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m scripts.fuzz", description=__doc__)
+    parser = Parser(prog="python -m scripts.fuzz", description=__doc__)
     parser.add_argument("--n", type=int, required=True, help="compositions, >= 1")
     parser.add_argument("--seed", type=int, required=True, help="of the draws")
     parser.add_argument("--reasons", action="store_true", help="show why cases were refused")

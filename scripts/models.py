@@ -8,11 +8,11 @@ Exit code 0: done; 2: something in the command, or a package, to mend.
 import argparse
 import sys
 
-from scripts.command_line import COMMAND, user_path
+from scripts.command_line import COMMAND, Parser, user_path
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m scripts.models", description="Pretrained models that come in packages."
     )
     commands = parser.add_subparsers(dest="command", required=True)

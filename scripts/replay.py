@@ -15,12 +15,12 @@ import sys
 from pathlib import Path
 
 from dllm.errors import ConfigError
-from scripts.command_line import COMMAND, user_path, writing
+from scripts.command_line import COMMAND, Parser, user_path, writing
 
 
 def main(arguments: list[str] | None = None) -> int:
     """0: done; 1: the recorded steps can't be repeated; 2: something in the command to mend."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m scripts.replay",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

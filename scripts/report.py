@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dllm.errors import ConfigError
-from scripts.command_line import COMMAND, user_path
+from scripts.command_line import COMMAND, Parser, user_path
 
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     """0: done; 1: a failure on the way; 2: something in the command to mend."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m scripts.report",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -148,6 +148,8 @@ class SweepComparison(Callback):
                 "-m asks for many runs, several processes decode one run together: start the sweep "
                 "with a launcher of Hydra's, hydra/launcher=..."
             )
+        if not config.hydra.sweep.dir:
+            raise ConfigError("hydra.sweep.dir= is empty")
         folder = Path(config.hydra.sweep.dir)
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from dllm.config import check_complete
-from scripts import background, bits, report
+from dllm.errors import ConfigError
+from scripts import background, bench, bits, conform, models, replay, report, run
 from scripts.command_line import user_path, with_home
 
 
@@ -67,3 +68,48 @@ def test_commands_name_the_folder_in_full(
     monkeypatch.setenv("HOME", str(tmp_path))
     assert main(arguments) == 2
     assert str(tmp_path / "odd") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        (bench, ["samplers", "random", "--out", ""]),
+        (background, ["a.txt", "--output="]),
+        (bits, ["runs", "--picture="]),
+        (conform, ["a.json", "--data="]),
+        (models, ["measure", "name", "--questions="]),
+        (replay, ["runs", "--output="]),
+        (report, ["runs", "runs", "--csv="]),
+        (report, ["schemas", ""]),
+    ],
+)
+def test_an_empty_path_is_one_line(
+    module, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr("sys.argv", ["", *arguments])
+    given = [] if module in (bench, models) else [arguments]
+    with pytest.raises(SystemExit) as stop:
+        module.main(*given)
+    said = capsys.readouterr()
+    assert (stop.value.code, said.out) == (2, "")
+    assert said.err.startswith("error: ") and said.err.endswith("is empty\n")
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["task.path", "model.adapter", "own.files", "output"])
+def test_an_empty_path_of_a_configuration(option: str) -> None:
+    config = OmegaConf.create({})
+    OmegaConf.update(config, option, ["a", ""] if option == "own.files" else "")
+    with pytest.raises(ConfigError, match=f"^{option}= is empty$"):
+        check_complete(config)
+
+
+def test_an_empty_folder_of_a_sweep(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["run", "-m", "seed=1,2", "hydra.sweep.dir="])
+    with pytest.raises(SystemExit) as stop:
+        run.main()
+    assert (stop.value.code, capsys.readouterr().err) == (2, "error: hydra.sweep.dir= is empty\n")
+    assert not list(tmp_path.iterdir())
