@@ -40,7 +40,7 @@ def samplers(given: Sequence[str], machine: "Machine") -> "Sheet":
     from dllm.bench import samplers as bench
     from dllm.config import choices
 
-    return bench.sheet(_named(given, choices("sampler")))
+    return bench.sheet(_known(given, choices("sampler")))
 
 
 def caches(given: Sequence[str], machine: "Machine") -> "Sheet":
@@ -58,7 +58,7 @@ def refresh(given: Sequence[str], machine: "Machine") -> "Sheet":
 def naive(given: Sequence[str], machine: "Machine") -> "Sheet":
     from dllm.bench import naive as bench
 
-    return bench.sheet(_named(given, bench.MODELS))
+    return bench.sheet(_known(given, bench.MODELS) or list(bench.MODELS))
 
 
 def forward(given: Sequence[str], machine: "Machine") -> "Sheet":
@@ -70,7 +70,7 @@ def forward(given: Sequence[str], machine: "Machine") -> "Sheet":
 def batch(given: Sequence[str], machine: "Machine") -> "Sheet":
     from dllm.bench import batch as bench
 
-    return bench.sheet(_named(given, bench.MODELS), machine)
+    return bench.sheet(_known(given, bench.MODELS) or list(bench.MODELS), machine)
 
 
 def startup(given: Sequence[str], machine: "Machine") -> "Sheet":
@@ -97,11 +97,11 @@ def constraints(given: Sequence[str], machine: "Machine") -> "Sheet":
     return bench.sheet()
 
 
-def _named(given: Sequence[str], known: Collection[str]) -> Sequence[str]:
-    """The names that were given, all where there are none."""
+def _known(given: Sequence[str], known: Collection[str]) -> Sequence[str]:
+    """The names that were given. Raises `ConfigError` for another one."""
     if unknown := [name for name in given if name not in known]:
         raise ConfigError(f"{unknown[0]} is not one of {', '.join(known)}")
-    return given or list(known)
+    return given
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,9 @@ class Bench:
 
 
 BENCHES = {
-    "loop": Bench(loop, "a step's own time beside the forward", "options of scripts.run", gpu=True),
+    "loop": Bench(
+        loop, "a step's own time beside the forward", "options of sampler, cache, eos", gpu=True
+    ),
     "selection": Bench(
         selection, "scores over a large vocabulary against one plain pass", gpu=True
     ),
@@ -173,17 +175,18 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.out is not None:
         with writing("--out", arguments.out):
             arguments.out.mkdir(parents=True, exist_ok=True)
-    lines, facts = [], reached.facts()
+    lines, facts, complete = [], reached.facts(), False
     try:
         for line in sheet.lines:
             lines.append(line)
             print(f"{name}: {sheet.told(line)}", flush=True)
+        complete = True
     finally:  # what was measured is kept, whatever ends it
         print(f"machine: {machine(facts)}")
         if arguments.out is not None and lines:
             command = f"python -m scripts.bench {shlex.join(sys.argv[1:])}"
             with writing("--out", arguments.out):
-                made = write(arguments.out, name, command, sheet, lines, facts)
+                made = write(arguments.out, name, command, sheet, lines, complete, facts)
             print("\n".join(map(str, made)))
 
 

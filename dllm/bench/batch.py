@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from inspect import signature
 from math import inf
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
-import torch
+from torch import Tensor
 
 from dllm.bench import lockstep
 from dllm.bench.machine import Machine, forget_peak, peak, settle
@@ -29,7 +30,7 @@ from dllm.engine.setting import Setting
 from dllm.errors import RunError
 from dllm.forward.predictor import Predictor
 from dllm.models.hub import open_model
-from dllm.models.transformer import Transformer
+from dllm.models.transformer import Layer, Transformer
 from dllm.step.canvas import Prompt
 
 
@@ -84,16 +85,17 @@ def sheet(names: Sequence[str], machine: Machine) -> Sheet:
         [
             f"{COUNT} prompts of {PROMPTS[0]} to {PROMPTS[1]} tokens with answers of "
             f"{BLOCKS[0]} to {BLOCKS[1]} blocks of {BLOCK}, all waiting at the start; threshold "
-            "0.9, or one token per step (low_confidence). Lock-step: padded on the left, a batch "
-            "is done when its longest answer is, logits of the block only. Tokens are compared "
-            "before a line is told. The aims: at least 1.4 times the lock-step at batch 16, and no "
-            "batch dearer per token than batch 1. Three pairs on tiny-llada, one on a larger "
-            "model. On a GPU small batches decode the first of the prompts only.",
+            "0.9, or one token per step (low_confidence). Lock-step: batches in the queue's order, "
+            "padded on the left, done when their longest answer is; the engine takes the longest "
+            "first. Tokens are compared before a line is told. The aims: at least 1.4 times the "
+            "lock-step at batch 16, and no batch dearer per token than batch 1. Three pairs on "
+            "tiny-llada, one on a larger model. On a GPU small batches decode the first of the "
+            "prompts only.",
             "First token: seconds from the start until a prompt's first token is written, on "
             "average over the prompts. Of bandwidth: bytes of weights that the forwards read, per "
             "second, over what a copy reads and writes; of product speed: operations of the "
-            "weights' products, padding included, without attention. Memory: the most that torch "
-            "held beyond the model, on a GPU.",
+            "products with weights that are started, padding included, attention's left out. "
+            "Memory: the most that torch held beyond the model, on a GPU.",
         ],
         {
             "times lock-step": "{:.2f}",
@@ -282,22 +284,35 @@ class Work:
 
 @contextmanager
 def counted(model: Transformer) -> Iterator[Work]:
-    """Adds up every call of the model's two forward methods."""
+    """Adds up the products that every call of the model's two forward methods starts."""
     work, size = Work(), model.dtype.itemsize
-    layers = sum(weight.numel() for weight in model.layers.parameters() if weight.dim() == 2)
     head = (model.embed if model.head is None else model.head).weight.numel()
-    hidden, logits = model.hidden, model.logits
+    layer = cast(Layer, model.layers[0])
+    of_keys, of_queries, of_rest = (
+        sum(weight.numel() for part in parts for weight in part.parameters() if weight.dim() == 2)
+        for parts in ((layer.attn.k, layer.attn.v), (layer.attn.q, layer.attn.o), (layer.mlp,))
+    )
+    hidden, logits, named_by = model.hidden, model.logits, signature(model.hidden)
 
     def add(weights: int, rows: int) -> None:
         work.flops += 2.0 * weights * rows
         work.bytes += weights * size
 
-    def fed(tokens: torch.Tensor, *arguments: Any, **named: Any) -> torch.Tensor:
+    def fed(tokens: Tensor, *arguments: Any, **named: Any) -> Tensor:
+        call = named_by.bind(tokens, *arguments, **named).arguments
+        rows, real = call.get("rows"), call.get("real")
+        every = tokens.numel()
+        wanted = every if rows is None else rows.numel()
         work.forwards += 1
-        add(layers, tokens.numel())
+        for index in range(len(model.layers)):
+            last = index == len(model.layers) - 1
+            own = every if real is None else len(real[0])
+            add(of_keys, every)
+            add(of_queries, wanted if last else every)
+            add(of_rest, wanted if last and rows is not None else own)
         return hidden(tokens, *arguments, **named)
 
-    def read(states: torch.Tensor) -> torch.Tensor:
+    def read(states: Tensor) -> Tensor:
         add(head, states.shape[:-1].numel())
         return logits(states)
 

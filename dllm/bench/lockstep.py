@@ -2,8 +2,9 @@
 
 The prompts are padded on the left so that all answers begin in the same column; every sequence of
 the batch goes through every step of every block until the last one has finished it, and the next
-batch begins when all are done. Logits are of the block's rows only, as the engine's: what is left
-between the two is the batching.
+batch begins when all are done. The last layer, the head and the scores are of the block's rows
+only, computed as the engine's, and nothing is masked where nothing is padded: what is left between
+the two is the batching, and with one sequence next to nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from dllm.bench.naive import BLOCK, Kept
 from dllm.models.transformer import Transformer
+from dllm.step import scores
 from dllm.step.canvas import Prompt
 
 
@@ -43,6 +45,7 @@ def decode(
         real[row, start:end] = True
         positions[row] -= start
     positions.clamp_(min=0)
+    mask = None if real.all() else real[:, None, None]
     for start in range(before, length, BLOCK):
         end, kept = start + BLOCK, None
         while (x[:, start:end] == spec.mask_id).any():
@@ -51,13 +54,15 @@ def decode(
                 last = length
             if kept is None and cache != "none":
                 kept = Kept(cache, start, end)
+            rows = torch.arange(start - first, end - first, device=device)
             hidden = model.hidden(
                 x[:, first:last],
                 positions[:, first:last],
-                real[:, None, None],
+                mask,
                 None if kept is None else kept.exchange,
+                rows=rows.expand(len(prompts), -1),
             )
-            logits = model.logits(hidden[:, start - first : end - first])
+            logits = model.logits(hidden)
             tokens, commit = _surest(logits, x[:, start:end] == spec.mask_id, least)
             x[:, start:end] = torch.where(commit, tokens, x[:, start:end])
             committed()
@@ -67,7 +72,8 @@ def decode(
 def _surest(logits: Tensor, candidates: Tensor, least: float) -> tuple[Tensor, Tensor]:
     """Proposed tokens, and which of them are committed: of each sequence the surest candidate and
     all from `least`."""
-    confidence, tokens = logits.double().softmax(dim=-1).max(dim=-1)
+    _, tokens = scores.highest(logits)
+    confidence = scores.top_confidence(logits, "float64")
     confidence.masked_fill_(~candidates, -torch.inf)
     best = torch.zeros_like(candidates).scatter_(1, confidence.argmax(1, keepdim=True), True)
     return tokens, candidates & (best | (confidence >= least))

@@ -13,10 +13,12 @@ from omegaconf import DictConfig
 
 from dllm.bench.machine import Machine, settle
 from dllm.bench.naive import MODELS, huge
+from dllm.bench.options import chosen
 from dllm.bench.ratio import Ratio, alternate
 from dllm.bench.sheet import Line, Sheet
 from dllm.config import build, compose
 from dllm.engine.loop import Decoder
+from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
 from dllm.models.transformer import Transformer
 from dllm.step.canvas import Prompt
@@ -27,7 +29,16 @@ VARIANTS = (["sampler=threshold"], ["sampler=localleap"], ["sampler=threshold", 
 """What is measured where no options are given."""
 
 
+PARTS = ("sampler", "cache", "eos")
+"""What may be chosen."""
+
+
 def sheet(options: Sequence[str], machine: Machine) -> Sheet:
+    if foreign := [key for key in chosen(options) if key not in PARTS]:
+        raise ConfigError(
+            f"{foreign[0]}: loop measures models and prompts of its own; given may be options of "
+            f"{', '.join(PARTS)}"
+        )
     return Sheet(
         "The loop's own time",
         [
@@ -52,7 +63,7 @@ def _lines(variants: Sequence[Sequence[str]], device: str) -> Iterator[Line]:
     for name, made in (MODELS if device == "cpu" else {"LLaDA-8B's shape": huge}).items():
         model, prompts = made()
         for options in variants:
-            timing, forwards = measure(model, prompts, compose([*options, "tracker=none"]))
+            timing, forwards = measure(model, prompts, compose(options))
             yield Line(
                 f"{name}: {' '.join(options)}",
                 {

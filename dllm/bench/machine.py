@@ -4,6 +4,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from dllm.bench.ratio import seconds
 from dllm.errors import ConfigError
+from dllm.models.linear import product
 from dllm.runs.environment import describe
 
 
@@ -26,7 +28,8 @@ class Machine:
 
     device: str
     flops: Mapping[torch.dtype, float]
-    """Operations per second of a matrix product, two per multiplication."""
+    """Operations per second of a large product with a weight, as the layers compute it; two per
+    multiplication."""
     bandwidth: float
     """Bytes per second that a copy reads and writes."""
     load: float | None
@@ -65,7 +68,7 @@ def measure(device: str = "cpu", repeats: int = 5) -> Machine:
         # Drawn: a GPU, bound by its power, computes faster with equal numbers.
         generator = torch.Generator(device).manual_seed(0)
         square = torch.randn(width, width, dtype=dtype, device=device, generator=generator)
-        flops[dtype] = 2.0 * width**3 / _fastest(lambda s=square: s @ s, device, repeats)
+        flops[dtype] = 2.0 * width**3 / _fastest(partial(product, square, square), device, repeats)
     source = torch.ones(COPIED[device] // 4, device=device)
     target = torch.empty_like(source)
     copied = _fastest(lambda: target.copy_(source), device, repeats)

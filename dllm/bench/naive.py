@@ -234,10 +234,11 @@ def sheet(names: Sequence[str]) -> Sheet:
     return Sheet(
         "The engine against the public loops, written down plainly",
         [
-            "One sequence, greedy, float32; the same tokens in the same number of forwards before "
-            "anything is timed. Both sides run the same transformer: what is compared is the loop. "
-            "tiny-llada: twelve of its tasks, generation 64. 8x512: random weights, 8 layers of "
-            "512, a vocabulary of 126,464, prompt 128, generation 64.",
+            "One sequence, greedy, float32, no trace kept (trace=false); the same tokens in the "
+            "same number of forwards before anything is timed. Both sides run the same "
+            "transformer: what is compared is the loop. tiny-llada: twelve of its tasks, "
+            "generation 64. 8x512: random weights, 8 layers of 512, a vocabulary of 126,464, "
+            "prompt 128, generation 64.",
             "The aims at 8x512: 4 times for the threshold, LocalLeap and the static schedule, 3 "
             "times for the prefix and the dual cache and for dInfer's; on tiny-llada 1.1 times "
             "each.",

@@ -4,16 +4,15 @@ Batch 1, one block of 32 masks, float32 logits given: what is timed is all betwe
 logits and the decision on the host. Both sides see the same logits; half of the positions are sure.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from dllm.bench.ratio import Ratio, alternate
+from dllm.bench.ratio import alternate
 from dllm.bench.sheet import Line, Sheet, faster
-from dllm.config import build, compose
+from dllm.config import build, choices, compose
 from dllm.engine.legality import needs
 from dllm.errors import ConfigError
 from dllm.step.canvas import Canvas, Layout, Prompt
@@ -26,57 +25,61 @@ from dllm.step.state import SamplerState
 VOCABULARY, BLOCK, PROMPT = 126_464, 32, 16
 MASK, EOS = 126_336, 126_081
 FAVOURITES = 1000, 100_000
-
-
-@dataclass(frozen=True)
-class Row:
-    """One rule in the table."""
-
-    name: str
-    timing: Ratio
+REPEATS = 15
 
 
 def sheet(names: Sequence[str]) -> Sheet:
+    """Of the named rules, of all that can be measured where none is named. Raises `ConfigError` for
+    a named one that can't."""
+    found: dict[str, Sampler] = {}
+    left_out: list[str] = []
+    for name in names or choices("sampler"):
+        try:
+            found[name] = _alone(name)
+        except ConfigError as error:
+            if names:
+                raise ConfigError(f"{name} is not measured: {error}") from None
+            left_out.append(name)
+    text = (
+        f"All between the model's logits and the decision on the host: batch 1, block {BLOCK}, "
+        f"vocabulary {VOCABULARY:,}, float32 logits given, half of the positions sure; each rule "
+        "in turn with plain threshold."
+    )
+    if left_out:
+        text += (
+            " Left out, since they lay out blocks of their own or decide by more than one forward "
+            f"of one canvas and model: {', '.join(left_out)}."
+        )
     return Sheet(
         "Decision time per step",
-        [
-            f"All between the model's logits and the decision on the host: batch 1, block {BLOCK}, "
-            f"vocabulary {VOCABULARY:,}, float32 logits given, half of the positions sure; each "
-            "rule in turn with plain threshold."
-        ],
+        [text],
         {"times threshold": "{:.2f}", "ms": "{:.1f}"},
         "times threshold",
-        _lines(names),
+        _lines(found),
     )
 
 
-def _lines(names: Sequence[str]) -> Iterator[Line]:
-    for row in measure(names):
-        yield faster(row.name, row.timing, "times threshold", ms=1e3 * row.timing.ours)
-
-
-def measure(names: Sequence[str], repeats: int = 15) -> Iterator[Row]:
-    """One row per sampler that decodes blocks of masks by what one canvas and one model say."""
+def _lines(samplers: Mapping[str, Sampler]) -> Iterator[Line]:
     logits = _logits()
-    reference = _step(_sampler("threshold"), logits)
-    for name in names:
-        try:
-            sampler = _sampler(name)
-            sampler.validate(BLOCK)
-        except ConfigError:
-            continue
-        further = needs(sampler) & {"reference", "hypotheses"}
-        if further or sampler.models or sampler.noise != "mask":
-            continue
-        timing = alternate(_step(sampler, logits), reference, repeats)
-        yield Row(name, timing)
+    reference = _step(_alone("threshold"), logits)
+    for name, sampler in samplers.items():
+        timing = alternate(_step(sampler, logits), reference, REPEATS)
+        yield faster(name, timing, "times threshold", ms=1e3 * timing.ours)
 
 
-def _sampler(name: str) -> Sampler:
+def _alone(name: str) -> Sampler:
+    """The rule. Raises `ConfigError` for one that does not decode blocks of masks by what one
+    canvas and one model say."""
     config = compose([f"sampler={name}"]).sampler
     if not isinstance(config.get("region"), DictConfig) or "block_length" not in config.region:
-        raise ConfigError(f"sampler={name} brings its own region")
-    return build(config, "sampler")
+        raise ConfigError(f"sampler={name} lays out blocks of its own")
+    sampler = build(config, "sampler")
+    sampler.validate(BLOCK)
+    if further := [*needs(sampler) & {"reference", "hypotheses"}, *sampler.models]:
+        raise ConfigError(f"sampler={name} needs {', '.join(sorted(further))}")
+    if sampler.noise != "mask":
+        raise ConfigError(f"sampler={name} decodes no masks")
+    return sampler
 
 
 def _logits() -> torch.Tensor:

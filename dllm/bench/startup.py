@@ -15,8 +15,9 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from dllm.bench.options import chosen
 from dllm.bench.sheet import Line, Sheet
-from dllm.errors import RunError
+from dllm.errors import ConfigError, RunError
 
 
 COMMAND = ("sampler=localleap",)
@@ -45,6 +46,8 @@ _CHILD = "from dllm.bench.startup import timed; timed()"
 
 
 def sheet(options: Sequence[str]) -> Sheet:
+    if foreign := [key for key in chosen(options) if key in ("tracker", "baseline", "output")]:
+        raise ConfigError(f"{foreign[0]}: startup measures with and without it; it can't be given")
     return Sheet(
         "Start-up",
         [

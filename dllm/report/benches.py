@@ -16,18 +16,25 @@ def write(
     command: str,
     sheet: Sheet,
     lines: Sequence[Line],
+    complete: bool,
     facts: dict[str, Any],
 ) -> list[Path]:
-    """NAME.md, .json, .png and .svg in the folder."""
+    """NAME.md, .json, .png and .svg in the folder; `complete`: the bench came to its end."""
     measured = [
         {"name": line.name, **line.values}
         | ({"smallest and largest": line.between} if line.between is not None else {})
         for line in lines
     ]
-    found = {"bench": name, "command": command, "machine": facts, "lines": measured}
+    found = {
+        "bench": name,
+        "command": command,
+        "complete": complete,
+        "machine": facts,
+        "lines": measured,
+    }
+    picture = _drawn(folder / name, sheet, lines)
     data = folder / f"{name}.json"
     data.write_text(json.dumps(found, indent=1) + "\n")
-    picture = _drawn(folder / name, sheet, lines)
     rows = [list(map(Entry, [line.name, *sheet.cells(line)])) for line in lines]
     columns = ["", *sheet.columns, "smallest to largest"]
     spanned = any(line.between is not None for line in lines)
@@ -35,7 +42,12 @@ def write(
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     told = [*sheet.text, f"Measured: {machine(facts)}."]
     if spanned:
-        told.append(f"The span is that of: {sheet.drawn}.")
+        told.append(
+            f"The span is that of: {sheet.drawn}, over the repetitions. Every column is a median "
+            "of its own: a ratio of pairs is not exactly the ratio of two columns beside it."
+        )
+    if not complete:
+        told.insert(0, f"Stopped before its end, after {len(lines)} lines.")
     document = Document(
         sheet.title, command, [Section("Figures", told, Table(columns, rows), picture)]
     )

@@ -180,6 +180,14 @@ def test_work_is_counted_by_rows(quick: None) -> None:
         model.logits(model.hidden(torch.zeros(2, 5, dtype=torch.int64))[:, :3])
     assert work.flops == 2 * (10 * layers + 6 * 9_000 * 32)
     assert work.bytes == 4 * (layers + 9_000 * 32)
+    tokens, wanted = torch.zeros(2, 5, dtype=torch.int64), torch.tensor([[3], [4]])
+    real = torch.ones(2, 5, dtype=torch.bool)
+    real[1, 4] = False
+    with batch.counted(model) as less:
+        model.hidden(tokens, rows=wanted, real=real.nonzero().unbind(1))
+    attention, rest = 4 * 32 * 32, 3 * 32 * 64
+    first, last = 10 * attention + 9 * rest, 10 * attention / 2 + 2 * (attention / 2 + rest)
+    assert less.flops == 2 * (first + last)
     with batch.counted(model) as nothing:
         pass
     assert nothing.flops == 0 and "hidden" not in vars(model)
@@ -202,6 +210,11 @@ def test_scores_that_are_not_exact_are_not_timed(
         (["memory", "x"], "x: memory takes no options"),
         (["naive", "--device", "cuda"], "--device=cuda: naive runs on the CPU"),
         (["imports", "--out", "/proc/none/x"], "--out /proc/none/x can't be written"),
+        (["loop", "sampler=random", "model=tiny-sdar"], "model: loop measures models and prompts"),
+        (["loop", "nosuch=3"], "nosuch is no option"),
+        (["startup", "tracker=none"], "tracker: startup measures with and without it"),
+        (["startup", "nosuch=3"], "nosuch is no option"),
+        (["samplers", "deer"], "deer is not measured: sampler=deer "),
     ],
 )
 def test_what_can_not_be_measured_is_one_line(
@@ -270,10 +283,14 @@ def test_a_line_shows_what_it_has_and_a_page_holds_no_markup(tmp_path: Path) -> 
         "three: ms 4",
     ]
     facts = {"commit": "abc", "product GFLOP/s": {"float32": 2.0}}
-    write(tmp_path, "t", "a command", sheet, kept, facts)
+    write(tmp_path, "t", "a command", sheet, kept, True, facts)
     page = (tmp_path / "t.md").read_text()
     assert "| one &#124; two | 0.50 | 3 | 0.40 to 0.60 |\n| three |  | 4 |  |" in page
     assert "Measured: commit abc; product GFLOP/s float32 2.0." in page
+    assert "Stopped" not in page
+    write(tmp_path, "t", "a command", sheet, kept, False, facts)
+    assert "Stopped before its end, after 2 lines." in (tmp_path / "t.md").read_text()
+    assert json.loads((tmp_path / "t.json").read_text())["complete"] is False
     found = json.loads((tmp_path / "t.json").read_text())["lines"]
     assert found == [
         {"name": "one | two", "times": 0.5, "ms": 3.0, "smallest and largest": [0.4, 0.6]},

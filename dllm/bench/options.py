@@ -1,0 +1,13 @@
+"""Options of `scripts.run` that a bench is given: what it would not heed is refused."""
+
+from collections.abc import Sequence
+
+from dllm.config import check_options, compose
+
+
+def chosen(options: Sequence[str]) -> list[str]:
+    """Top-level keys that the options change. Raises `ConfigError` for options that `scripts.run`
+    would refuse."""
+    default, config = compose(), compose(options)
+    check_options(config)
+    return [str(key) for key in config if config[key] != default.get(key)]
