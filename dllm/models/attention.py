@@ -13,7 +13,7 @@ from torch import Tensor
 from dllm.models.linear import has_kernel, product
 
 
-WORTH = 2**22
+WORTH = 2**21
 """Multiplications of one product from which on it is worth a call of its own."""
 CHUNK = 2**19
 """Scores at a time: they stay in the processor's cache."""
@@ -53,15 +53,17 @@ def _by_heads(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
         mask = mask.expand(batch, 1, *mask.shape[-2:])
     for entry in range(batch):
         bias = None if mask is None else _bias(mask[entry, 0]).expand(rows, keys)
+        queries, to = (
+            x.unflatten(0, (kv_heads, group)) for x in (q[entry].float() * scale, out[entry])
+        )
+        read, mixed = (x[entry].float().contiguous() for x in (k, v))
         for head in range(kv_heads):
-            own = slice(head * group, (head + 1) * group)
-            read, mixed = (x[entry, head].float().contiguous() for x in (k, v))
             for start in range(0, rows, step):
                 part = slice(start, start + step)
-                scores = product(q[entry, own, part].float() * scale, read)
+                scores = product(queries[head, :, part], read[head])
                 if bias is not None:
                     scores += bias[part]
-                out[entry, own, part] = product(scores.softmax(dim=-1), mixed.t())
+                to[head, :, part] = product(scores.softmax(dim=-1), mixed[head].t())
     return out
 
 

@@ -27,6 +27,7 @@ from dllm.models.transformer import (
     rotary_tables,
     rotate,
     take,
+    turning_tables,
 )
 
 
@@ -43,9 +44,7 @@ def spaced_tables(positions: Tensor, two: WindowSpec) -> tuple[Tensor, Tensor]:
     inverse = F.pad(
         1.0 / two.rope_theta ** (turning / two.head_dim), (0, (two.head_dim - two.rope_dim) // 2)
     )
-    angle = positions[:, None, :, None].float() * inverse
-    angle = torch.cat((angle, angle), dim=-1)
-    return angle.cos(), angle.sin()
+    return turning_tables(positions[:, None, :, None].float() * inverse)
 
 
 class GemmaAttention(nn.Module):

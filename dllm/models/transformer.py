@@ -63,16 +63,22 @@ class RMSNorm(nn.Module):
 
 
 def rotary_tables(positions: Tensor, spec: ModelSpec) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [batch, 1, rows, rotary_dim] in float32 of `positions` [batch, rows].
+    """Cosines and sines (see `turning_tables`), each [batch, 1, rows, rotary_dim] in float32, of
+    `positions` [batch, rows].
 
     Computed on the fly: a stored table would be cast along with the module, and bfloat16
     frequencies are off by radians at position 1,024.
     """
     exponent = torch.arange(0, spec.rotary_dim, 2, device=positions.device).float()
     inverse = 1.0 / spec.rope_theta ** (exponent / spec.rotary_dim)
-    angle = positions[:, None, :, None].float() * inverse
-    angle = torch.cat((angle, angle), dim=-1)
-    return angle.cos(), angle.sin()
+    return turning_tables(positions[:, None, :, None].float() * inverse)
+
+
+def turning_tables(angle: Tensor) -> tuple[Tensor, Tensor]:
+    """Factors of a head [..., 2 * pairs] and of the same with its halves exchanged; the sum is the
+    head turned by the angles [..., pairs]: cosines, and sines that are negative on the left."""
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, fp32: bool) -> Tensor:
@@ -83,8 +89,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, fp32: bool) -> Tensor:
         turned = turned.float()
     else:
         cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-    left, right = turned.chunk(2, dim=-1)
-    turned = (turned * cos + torch.cat((-right, left), dim=-1) * sin).to(x.dtype)
+    swapped = turned.roll(width // 2, dims=-1)
+    # Into what is new anyway: at many rows a pass over fresh memory is what counts.
+    turned = (turned * cos).add_(swapped.mul_(sin)).to(x.dtype)
     return torch.cat((turned, kept), dim=-1) if kept.shape[-1] else turned
 
 
