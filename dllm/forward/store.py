@@ -202,16 +202,15 @@ class KVStore:
         self._pending = None
         # numpy's indexing takes a fifth of the time.
         slots = plan.slots.numpy()
-        fed = slots >= 0
-        stored, limit = self._visible(plan, fed)
-        keep = None if plan.write == "none" else fed
-        if isinstance(plan.write, Tensor):
-            keep = fed & plan.write.numpy()
-        if not limit and keep is None:
+        stored, limit = self._visible(plan, slots)
+        if plan.write == "none":
+            if limit:
+                return self._beside(plan, stored, limit, None)
             alone = Replayed("alone", (), lambda indices: None)
             return Opened(None, _mask(_own(plan)), slots, alone)
-        if keep is None:
-            return self._beside(plan, stored, limit, None)
+        fed = keep = slots >= 0
+        if isinstance(plan.write, Tensor):
+            keep = fed & plan.write.numpy()
         if len(plan.slots) > len(self.valid):
             self._pending = _Pending(plan, keep)
             opened = self._beside(plan, stored, limit, self._pending.note)
@@ -349,20 +348,20 @@ class KVStore:
         return self._number, self.keys[0].data_ptr() if self.keys else 0, len(self.valid)
 
     def _visible(
-        self, plan: Plan, fed: Bool[np.ndarray, "entries rows"]
+        self, plan: Plan, slots: Int[np.ndarray, "entries rows"]
     ) -> tuple[Bool[np.ndarray, "entries slots"], int]:
-        """Effective stored keys: visible, valid and not replaced by a `fed` row; and their upper
+        """Effective stored keys: visible, valid and not replaced by a fed row; and their upper
         bound."""
         valid = self.valid.numpy()
         if self._picked is not None:
             valid = valid[self._picked]
         if plan.visible is None:
             return valid, 0
-        if len(fed) != len(valid):
-            valid = np.tile(valid, (len(fed) // len(valid), 1))
+        if len(slots) != len(valid):
+            valid = np.tile(valid, (len(slots) // len(valid), 1))
         stored = plan.visible.numpy() & valid
-        entry, row = fed.nonzero()
-        stored[entry, plan.slots.numpy()[entry, row]] = False
+        entry, row = (slots >= 0).nonzero()
+        stored[entry, slots[entry, row]] = False
         used = np.flatnonzero(stored.any(axis=0))
         return stored, int(used[-1]) + 1 if used.size else 0
 
