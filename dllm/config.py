@@ -373,11 +373,18 @@ def _check(config: Mapping[str, Any], option: str, allow_external: bool, kind: A
         if name in wanted - given and parameter.default is parameter.empty:
             raise ConfigError(f"{option}.{name} must be given")
     for name in sorted(given):
-        value = config[name]
-        if isinstance(value, DictConfig) and "_target_" in value:
-            _check(value, f"{option}.{name}", allow_external, hints[name])
-        elif not fits(_plain(value), hints[name]):
-            raise ConfigError(f"{option}.{name}={value!r} {_misfit(value, hints[name])}")
+        _check_field(config[name], f"{option}.{name}", allow_external, hints[name])
+
+
+def _check_field(value: Any, option: str, allow_external: bool, hint: Any) -> None:
+    """One part, parts by name, or a plain value."""
+    if isinstance(value, DictConfig) and "_target_" in value:
+        _check(value, option, allow_external, hint)
+    elif not fits(_plain(value), hint):
+        raise ConfigError(f"{option}={value!r} {_misfit(value, hint)}")
+    elif isinstance(value, DictConfig) and typing.get_origin(hint) is Mapping:
+        for name in value:
+            _check_field(value[name], f"{option}.{name}", allow_external, typing.get_args(hint)[1])
 
 
 def _is_a(cls: Any, kind: Any) -> bool:

@@ -15,6 +15,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from dllm.config import fits
 from dllm.errors import ConfigError
 from dllm.tasks.base import Sample, Split
 from dllm.tasks.suite import EmbeddedSuite
@@ -22,6 +23,7 @@ from dllm.training.vocabulary import EOS, MASK, chat_prompt
 
 
 MIN_NOISE = 1e-3  # LLaDA's floor of the mask probability; bounds the weight 1/t
+MAX_MISFITS = 10_000  # in a row, before a canvas is declared one that no sample fills: seconds
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,31 @@ class Stage:
         for length, share in self.lengths.items():
             if type(length) is not int or length < 1 or not share >= 0:
                 raise ConfigError(f"lengths.{length}={share} is no length >= 1 with a share >= 0")
+        if not any(self.lengths.values()):
+            raise ConfigError(f"lengths={dict(self.lengths)} gives no canvas length a share > 0")
+        if not 0 < self.until <= 1:
+            raise ConfigError(f"until={self.until} is outside (0, 1]")
+        if not 0 <= self.min_fill < 1:
+            # The end token after the response takes one place.
+            raise ConfigError(f"min_fill={self.min_fill} is outside [0, 1)")
+        try:
+            suite = EmbeddedSuite(max_items=self.max_items, largest_term=self.largest_term)
+        except ValueError as error:
+            name = "largest_term" if "term" in str(error) else "max_items"
+            given = f"{name}={getattr(self, name)}"
+            raise ConfigError(f"{given}: {str(error).removeprefix(given).strip()}") from None
+        check_weights("weights", self.weights, suite.kinds)
+        if not any(self.weights.get(kind, 1.0) for kind in suite.kinds):
+            raise ConfigError(f"weights={dict(self.weights)} leaves no kind to draw")
+
+
+def check_weights(option: str, weights: Mapping[str, float], kinds: Sequence[str]) -> None:
+    """Raises `ConfigError` for a kind that there is not or a weight that is none."""
+    for kind, weight in weights.items():
+        if kind not in kinds:
+            raise ConfigError(f"{option}.{kind}={weight} is no kind; there are {', '.join(kinds)}")
+        if not fits(weight, float) or weight < 0:
+            raise ConfigError(f"{option}.{kind}={weight} must be a number >= 0")
 
 
 @dataclass(frozen=True)
@@ -101,7 +128,7 @@ class BatchSource:
     def __init__(
         self,
         tokenizer: Tokenizer,
-        stages: Sequence[Stage],
+        stages: Mapping[str, Stage],
         total_steps: int,
         micros: int,
         tokens_per_micro: int,
@@ -109,15 +136,23 @@ class BatchSource:
         objective: Objective | None = None,
         questions: Questions | None = None,
     ) -> None:
-        """`questions`: drawn from in place of the embedded suite."""
+        """`questions`: drawn from in place of the embedded suite.
+
+        Raises `ConfigError` for a canvas that none of them fills.
+        """
         self.objective = objective or mask_responses
-        self.tokenizer, self.stages, self.total_steps = tokenizer, stages, total_steps
+        self.tokenizer, self.total_steps = tokenizer, total_steps
+        self._names, self.stages = list(stages), list(stages.values())
         self.micros, self.tokens_per_micro, self.seed = micros, tokens_per_micro, seed
         self.mask_id, self.eos_id = _id(tokenizer, MASK), _id(tokenizer, EOS)
         self._suites = [
             questions or EmbeddedSuite(max_items=stage.max_items, largest_term=stage.largest_term)
-            for stage in stages
+            for stage in self.stages
         ]
+        # Now, not when the stage begins, which may be hours later.
+        for number, stage in enumerate(self.stages):
+            for length in (length for length, share in stage.lengths.items() if share):
+                self._row(number, length, Random(0))
 
     def stage_at(self, step: int) -> int:
         share = step / self.total_steps
@@ -130,19 +165,33 @@ class BatchSource:
     def _micro(self, step: int, index: int) -> Batch:
         rng = Random(f"{self.seed}/{step}/{index}")
         number = self.stage_at(step)
+        lengths = self.stages[number].lengths
+        (length,) = rng.choices(list(lengths), list(lengths.values()))
+        rows = [self._row(number, length, rng) for _ in range(self.tokens_per_micro // length)]
+        generator = torch.Generator().manual_seed(rng.getrandbits(63))
+        tokens = torch.tensor([ids for ids, _ in rows])
+        prompts = torch.tensor([prompt for _, prompt in rows])
+        return self.objective(tokens, prompts, self.mask_id, generator)
+
+    def _row(self, number: int, length: int, rng: Random) -> tuple[list[int], int]:
+        """(ids of a whole canvas, length of the prompt) of a sample of stage `number`."""
         stage, suite = self.stages[number], self._suites[number]
-        (length,) = rng.choices(list(stage.lengths), list(stage.lengths.values()))
         weights = [stage.weights.get(kind, 1.0) for kind in suite.kinds]
-        rows: list[tuple[list[int], int, int]] = []
-        while len(rows) < self.tokens_per_micro // length:
+        if not any(weights):
+            raise ConfigError(
+                f"stages.{self._names[number]}.weights={dict(stage.weights)} leaves no kind to "
+                f"draw of {', '.join(suite.kinds)}"
+            )
+        for _ in range(MAX_MISFITS):
             (kind,) = rng.choices(suite.kinds, weights)
             row = self.encode(suite.draw_from("train", kind, rng), length)
             if row is not None and row[2] >= stage.min_fill * length:
-                rows.append(row)
-        generator = torch.Generator().manual_seed(rng.getrandbits(63))
-        tokens = torch.tensor([ids for ids, _, _ in rows])
-        prompts = torch.tensor([prompt for _, prompt, _ in rows])
-        return self.objective(tokens, prompts, self.mask_id, generator)
+                return row[0], row[1]
+        raise ConfigError(
+            f"stages.{self._names[number]}.lengths.{length}={stage.lengths[length]}: none of "
+            f"{MAX_MISFITS:,} samples fits such a canvas and fills min_fill={stage.min_fill} of "
+            "it; change lengths, weights or min_fill"
+        )
 
     def encode(self, sample: Sample, length: int) -> tuple[list[int], int, int] | None:
         """(ids of the whole canvas, length of the prompt, of all but EOS); None if no EOS fits."""

@@ -19,7 +19,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tokenizers import Tokenizer
 
-from dllm.config import build, compose, fingerprint
+from dllm.config import build, compose, fingerprint, full_paths
 from dllm.errors import ConfigError
 from dllm.metrics.statistics import wilson
 from dllm.models.config_reader import Overrides
@@ -79,7 +79,8 @@ def execute(config: DictConfig) -> None:
     try:
         ends = {"checkpoint": start}
         for name, sizes in extension.courses().items():
-            ends[name] = _train(extension, sizes, tokenizer, output / name, tracker)
+            with full_paths(config.extension, "extension"):
+                ends[name] = _train(extension, sizes, tokenizer, output / name, tracker)
         sizes = [trained, *extension.sizes]
         text = _table(extension, ends, sizes, tokenizer, _command(config))
     finally:
@@ -112,7 +113,8 @@ def _train(
         stage = folder / f"block-{size}"
         # Compiled for the model before; the compiler keeps a few variants and then gives up.
         torch.compiler.reset()
-        trainer = Trainer(replace(read_spec(start), block_size=size), tokenizer, recipe, stage)
+        spec = replace(read_spec(start), block_size=size)
+        trainer = Trainer(spec, tokenizer, recipe, stage)
         trainer.resume()
         with closing(MetricLog(stage / "metrics.jsonl", tracker, trainer.done)) as log:
             trainer.run(log)

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as FastTokenizer
 
-from dllm.config import build, fingerprint
+from dllm.config import build, fingerprint, full_paths
 from dllm.errors import ConfigError
 from dllm.models.hub import ModelOptions, open_model
 from dllm.models.json_file import read_object
@@ -97,7 +97,8 @@ def execute(config: DictConfig) -> None:
         trainer = None
         for name, recipe in alignment.stages.items():
             recipe = replace(recipe, start=str(weights))
-            trainer = Trainer(spec, tokenizer, recipe, output / name, recorded, data)
+            with full_paths(config.alignment.stages[name], f"alignment.stages.{name}"):
+                trainer = Trainer(spec, tokenizer, recipe, output / name, recorded, data)
             trainer.resume()
             if config.export is None:
                 metrics = output / name / "metrics.jsonl"

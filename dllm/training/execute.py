@@ -10,7 +10,7 @@ from typing import Any, cast, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from tokenizers import Tokenizer
 
-from dllm.config import build, fingerprint, fits
+from dllm.config import build, fingerprint, fits, full_paths
 from dllm.errors import ConfigError
 from dllm.models.families import family_named
 from dllm.models.hub import ModelOptions, open_model
@@ -34,7 +34,8 @@ def execute(config: DictConfig) -> None:
     spec, recipe = _spec(_plain(config.training.spec)), build(config.training.recipe, _RECIPE)
     tokenizer = Tokenizer.from_file(str(_existing(config.tokenizer)))
     _check_sizes(spec, recipe, tokenizer)
-    trainer = Trainer(spec, tokenizer, recipe, output)
+    with full_paths(config.training.recipe, _RECIPE):
+        trainer = Trainer(spec, tokenizer, recipe, output)
     resumed = trainer.resume()
     if config.export is not None:
         course = config.training.get("course", "as in the recipe")

@@ -83,6 +83,9 @@ class Recipe:
             ) from None
         if not self.stages:
             raise ConfigError("recipe.stages={} names nothing to train on")
+        shares = [stage.until for stage in self.stages.values()]
+        if shares != sorted(set(shares)) or shares[-1] != 1:
+            raise ConfigError(f"recipe.stages: until={shares} must ascend to 1")
         longest = max(length for stage in self.stages.values() for length in stage.lengths)
         if self.tokens_per_micro < longest:
             raise ConfigError(
@@ -112,7 +115,7 @@ class Trainer:
         self.optimizers = Optimizers(self.model, recipe.rates)
         self.source = BatchSource(
             tokenizer,
-            list(recipe.stages.values()),
+            recipe.stages,
             recipe.total_steps,
             recipe.micros,
             recipe.tokens_per_micro,

@@ -3,16 +3,19 @@
 import dataclasses
 import re
 
+import pytest
 import torch
 
+from dllm.errors import ConfigError
 from dllm.tasks.base import content_id, split_of
+from dllm.tasks.suite import EmbeddedSuite
 from dllm.training.batches import MIN_NOISE, Batch, BatchSource, Stage, mask_responses
 
 
-STAGES = [
-    Stage(until=0.5, lengths={32: 1.0}, max_items=4, weights={"sort": 0.0}),
-    Stage(until=1.0, lengths={48: 0.5, 64: 0.5}, min_fill=0.5),
-]
+STAGES = {
+    "short": Stage(until=0.5, lengths={32: 1.0}, max_items=4, weights={"sort": 0.0}),
+    "long": Stage(until=1.0, lengths={48: 0.5, 64: 0.5}, min_fill=0.5),
+}
 
 
 def source(tokenizer, seed: int = 0) -> BatchSource:
@@ -99,7 +102,7 @@ def test_a_stage_bounds_lists_and_terms(tokenizer) -> None:
     stage = Stage(
         until=1.0, lengths={64: 1.0}, max_items=4, largest_term=1, weights={"arithmetic": 20.0}
     )
-    drawn = BatchSource(tokenizer, [stage], 1, micros=4, tokens_per_micro=1280, seed=0)
+    drawn = BatchSource(tokenizer, {"all": stage}, 1, micros=4, tokens_per_micro=1280, seed=0)
     prompts = [
         tokenizer.decode(ids[1 : ids.index(3)])
         for batch in drawn.step(0)
@@ -110,3 +113,42 @@ def test_a_stage_bounds_lists_and_terms(tokenizer) -> None:
     assert sums and lists
     assert all(set(re.findall(r"[+-](\d+)", prompt)) == {"1"} for prompt in sums)
     assert all(len(prompt.split()) <= 5 for prompt in lists)
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ({"min_fill": 0.99}, "lengths.32=0.5: none of 10,000 samples fits .* fills min_fill=0.99"),
+        ({"lengths": {32: 0.5, 6: 0.5}}, "lengths.6=0.5: none of 10,000 samples fits"),
+    ],
+)
+def test_a_canvas_that_nothing_fills_is_one_line_before_the_first_step(
+    tokenizer, stage, words: str
+) -> None:
+    late = Stage(**{"until": 1.0, "lengths": {32: 0.5}, **stage})
+    stages = {"first": Stage(until=0.5, lengths={32: 1.0}), "late": late}
+    with pytest.raises(ConfigError, match=f"^stages.late.{words}"):
+        BatchSource(tokenizer, stages, 4, micros=1, tokens_per_micro=64, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ({"min_fill": 1.0}, r"^min_fill=1.0 is outside \[0, 1\)"),
+        ({"min_fill": 2}, r"^min_fill=2 is outside"),
+        ({"min_fill": -0.1}, r"^min_fill=-0.1 is outside"),
+        ({"until": 0}, r"^until=0 is outside \(0, 1\]"),
+        ({"until": 1.5}, r"^until=1.5 is outside"),
+        ({"until": float("nan")}, r"^until=nan is outside"),
+        ({"lengths": {32: 0}}, r"^lengths=\{32: 0\} gives no canvas length a share"),
+        ({"weights": {"nosuch": 5}}, r"^weights.nosuch=5 is no kind; there are copy, "),
+        ({"weights": {"json": -5}}, r"^weights.json=-5 must be a number >= 0"),
+        ({"weights": {"json": "x"}}, r"^weights.json=x must be a number >= 0"),
+        ({"weights": dict.fromkeys(EmbeddedSuite().kinds, 0)}, r"leaves no kind to draw"),
+        ({"max_items": 99}, r"^max_items=99: items 3 to 99: must lie in 2 to 15"),
+        ({"largest_term": 0}, r"^largest_term=0: is outside 1..50"),
+    ],
+)
+def test_a_stage_that_cannot_be_is_one_line(stage, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Stage(**{"until": 1.0, "lengths": {32: 1.0}, **stage})

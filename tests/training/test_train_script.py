@@ -85,6 +85,11 @@ def test_a_wrong_option_names_itself() -> None:
             "training.recipe.device=gpu0: no such device here; cpu, or",
         ),
         ("training.recipe.workers=-1", "training.recipe.workers=-1 must be >= 0"),
+        (
+            "training.recipe.stages.full.min_fill=0.99",
+            "training.recipe.stages.full.lengths.32=0.15: none of 10,000 samples fits",
+        ),
+        ("training.recipe.stages.full.until=abc", "stages.full.until='abc' is not of type float"),
         ("training.spec.max_positions=64", "max_positions=64 is less than the recipe's longest"),
     ],
 )
