@@ -181,13 +181,13 @@ def _run(arguments: argparse.Namespace) -> None:
             lines.append(line)
             print(f"{name}: {sheet.told(line)}", flush=True)
         complete = True
-    finally:  # what was measured is kept, whatever ends it
-        print(f"machine: {machine(facts)}")
+    finally:  # what was measured is kept, whatever ends it: that nobody reads on, too
+        made = []
         if arguments.out is not None and lines:
             command = f"python -m scripts.bench {shlex.join(sys.argv[1:])}"
             with writing("--out", arguments.out):
                 made = write(arguments.out, name, command, sheet, lines, complete, facts)
-            print("\n".join(map(str, made)))
+        print("\n".join([f"machine: {machine(facts)}", *map(str, made)]))
 
 
 if __name__ == "__main__":

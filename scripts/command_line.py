@@ -13,7 +13,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
@@ -175,6 +175,8 @@ class CommandLine:
             return code
         except stopping.Stopped as stop:
             self.failed(stop.code, str(stop))
+            with suppress(Unheard):  # Python's own last flush would tell
+                sys.stdout.flush()
             return stop.code
         except Unheard as end:
             self._unheard(end)

@@ -1,7 +1,8 @@
 """Decode a task and compare with one token per step: `python -m scripts.run sampler=localleap`.
 
 Exit code 0: done; 1: a failure during the run, of a sample too; 2: something in the command to
-mend; 130 and 143: stopped by Ctrl-C and by SIGTERM, once what was begun is finished.
+mend; 130, 143 and 129: stopped by Ctrl-C, by SIGTERM and by a closed terminal (not under nohup),
+once what was begun is finished.
 In a sweep (`-m`) every job runs, one table closes it, and the code is the worst of the jobs'.
 """
 

@@ -1,13 +1,17 @@
 """Every bench by its command, at sizes that take no time: lines, page, refusals."""
 
 import json
+import os
 import re
-from collections.abc import Callable, Iterator
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from forked import forked
 
 from dllm.bench import (
     batch,
@@ -132,6 +136,31 @@ def test_every_bench_writes_its_page(
         assert parts == [part for part in startup.PARTS if part != "W&B started"]
         seconds = [line["alone, s"] for line in data["lines"] if "alone, s" in line]
         assert seconds == sorted(seconds)
+
+
+def test_a_closed_terminal_leaves_the_page(
+    quick: None, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def closed(lines: Iterable[Line]) -> Iterator[Line]:
+        yield next(iter(lines))
+        reader, writer = os.pipe()
+        os.close(reader)
+        os.dup2(writer, 1)
+        signal.raise_signal(signal.SIGHUP)
+
+    def measured() -> int:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nobody's nohup
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] - as a terminal's
+        whole = samplers.sheet
+        monkeypatch.setattr(
+            samplers, "sheet", lambda names: replace(s := whole(names), lines=closed(s.lines))
+        )
+        return command("samplers", "threshold", "--out", str(tmp_path))
+
+    code, said = forked(measured, tmp_path / "said").ended()
+    assert "Traceback" not in said
+    assert code == 1  # nobody was told
+    assert json.loads((tmp_path / "samplers.json").read_text())["lines"]
 
 
 def test_batches_are_compared_only_where_they_decode_the_same(

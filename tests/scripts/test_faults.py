@@ -57,13 +57,14 @@ def after_each_sample(happens: Callable[[int], None]) -> None:
     RunFolder.append = kept  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_finishes_what_is_begun(
     number: signal.Signals, checkpoint: Path, tmp_path: Path, undisturbed
 ) -> None:
     given = small(checkpoint, tmp_path)
 
     def stopped() -> None:
+        signal.signal(number, signal.SIG_DFL)  # nobody's nohup
         after_each_sample(lambda count: os.kill(os.getpid(), number) if count == 1 else None)
         main(given)
 

@@ -74,6 +74,16 @@ def test_stdout_that_takes_no_more_is_no_file(closed: bool, tmp_path: Path) -> N
     assert (code, said) == (1, words)
 
 
+def test_stopped_with_words_that_stdout_does_not_take(tmp_path: Path) -> None:
+    def stopped() -> None:
+        print("progress")
+        os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+        signal.raise_signal(signal.SIGTERM)
+
+    code, said = forked(lambda: CommandLine().plain(stopped), tmp_path / "said").ended()
+    assert (code, said) == (143, "error: stopped by SIGTERM\n")
+
+
 def test_nothing_to_say_is_success() -> None:
     with warnings.catch_warnings():
         assert CommandLine().plain(lambda: None) == 0
