@@ -8,6 +8,7 @@ saved state: the same command goes on after a kill.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from dllm.errors import ConfigError
 from dllm.models.adapter import Adapted, AdapterSpec, save_adapter
 from dllm.models.tokenizers import Tokenizer
 from dllm.models.transformer import Transformer
+from dllm.runs.identity import network_hash
 from dllm.tasks.base import Split
 from dllm.tasks.natural import NaturalTasks
 from dllm.training.checkpoints import load_state, recipe_facts, save_state
@@ -105,15 +107,17 @@ class Rows:
         base: Transformer,
         tokenizer: Tokenizer,
         data: AnswerData,
+        asked: Sequence[str],
         split: Split,
         cache: Path,
         multiple: int,
     ) -> None:
+        """asked: the data's questions"""
         self.tokenizer, self.data, self.multiple = tokenizer, data, multiple
         self.split: Split = split
         self.longest, self.eos = data.longest_answer, base.spec.eos_ids[0]
         self.tasks = NaturalTasks([kind for kind in data.kinds if kind != "questions"] or None)
-        self.asked = questions(Path(data.questions), tokenizer, data.longest_question, data.count)
+        self.asked = asked
         self.answered = answers(base, tokenizer, self.asked, cache, self.longest, batch=128)
 
     def draw(self, rng: Random) -> Row:
@@ -149,12 +153,24 @@ def questions(path: Path, tokenizer: Tokenizer, longest: int, count: int) -> lis
 
 class Trainer:
     def __init__(
-        self, base: Transformer, tokenizer: Tokenizer, recipe: Adaptation, folder: Path
+        self,
+        base: Transformer,
+        tokenizer: Tokenizer,
+        recipe: Adaptation,
+        folder: Path,
+        trains: bool = True,
     ) -> None:
-        self.recipe, self.folder = recipe, folder
+        """trains: goes on with the folder's state, does not only look at it, which may be by other
+        code"""
+        self.recipe, self.folder, data = recipe, folder, recipe.data
+        asked = questions(Path(data.questions), tokenizer, data.longest_question, data.count)
+        told = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+        self._facts = recipe_facts(recipe, questions=told, base_weights=network_hash(base))
+        # Before the questions are answered, which may take hours.
+        self._state = load_state(folder, self._facts, trains)
         multiple = max(stage.block for stage in recipe.stages.values())
         cache = folder / "answers.jsonl"
-        self.rows = Rows(base, tokenizer, recipe.data, "train", cache, multiple)
+        self.rows = Rows(base, tokenizer, data, asked, "train", cache, multiple)
         self.model = Adapted(base, recipe.adapter, recipe.seed)
         self.learnt = self.model.tensors()
         self.optimizer = torch.optim.AdamW(
@@ -173,7 +189,7 @@ class Trainer:
 
     def resume(self) -> bool:
         """Continues from the folder's saved state, if it has one."""
-        state = load_state(self.folder, recipe_facts(self.recipe))
+        state, self._state = self._state, None
         if state is None:
             return False
         for name, tensor in state["adapter"].items():
@@ -190,7 +206,7 @@ class Trainer:
             "step": self.done,
             "totals": self.totals,
             "window": self.window,
-            "recipe": recipe_facts(self.recipe),
+            "recipe": self._facts,
         }
         # The state comes last: it is what tells that a step is done, the adapter included.
         save_adapter(self.folder / "adapter", self.recipe.adapter, self.learnt)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,6 +14,7 @@ import torch
 
 from dllm.errors import ConfigError, RunError
 from dllm.runs.checkpoint import file_hash
+from dllm.runs.identity import code_of
 
 
 NAME = "state.pt"
@@ -41,10 +45,11 @@ def _write(state: dict[str, Any], file: BinaryIO) -> None:
         raise error.__context__ or error from None
 
 
-def load_state(folder: Path, recipe: dict[str, str]) -> dict[str, Any] | None:
+def load_state(folder: Path, recipe: dict[str, str], trains: bool = True) -> dict[str, Any] | None:
     """The last saved state, None where there is none.
 
-    Raises `ConfigError` if it is one of another recipe: to go on with it would be neither of both.
+    Raises `ConfigError` if it is one of another recipe: to go on with it would be neither of both;
+    and, where it is to go on (`trains`), if it was made by other code.
     """
     path = folder / NAME
     if not path.is_file():
@@ -52,10 +57,17 @@ def load_state(folder: Path, recipe: dict[str, str]) -> dict[str, Any] | None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         made, step = state["recipe"], state["step"]
+        edited = _edited(made.get(_CODE), recipe.get(_CODE)) if trains else []
     except Exception:  # damaged bytes: the reader fails in any way
         raise ConfigError(f"{path} is damaged: remove it or choose another folder") from None
     # What a state does not tell was no part of recipes when it was saved.
-    for name in sorted(made):
+    if edited:
+        more = f" and {len(edited) - 3} more" if len(edited) > 3 else ""
+        raise ConfigError(
+            f"output={folder} holds a training by other code, edited since: "
+            f"{', '.join(edited[:3])}{more}: choose another folder"
+        )
+    for name in sorted(made.keys() - {_CODE}):
         if made[name] != recipe.get(name):
             raise ConfigError(
                 f"output={folder} holds a training with {name}={made[name]}, this one has "
@@ -106,7 +118,33 @@ def start_mark(start: str | None) -> str | None:
     return file_hash(path) if path.is_file() else None
 
 
-def recipe_facts(recipe: Any, **more: Any) -> dict[str, str]:
-    """What determines the result of a training, as text."""
+_CODE = "code"
+
+
+def recipe_facts(recipe: Any, modules: Iterable[str] = (), **more: Any) -> dict[str, str]:
+    """What determines the result of a training, as text: options, whatever `more` tells of the
+    data, and the code of the recipe's classes, of `modules` and of all that they import."""
     facts = {k: v for k, v in asdict(recipe).items() if k not in _REPORTING} | more
-    return {name: repr(value) for name, value in facts.items()}
+    code = _code(tuple(sorted({*_modules(recipe), *modules})))
+    return {**{name: repr(value) for name, value in facts.items()}, _CODE: code}
+
+
+def _modules(part: Any) -> Iterator[str]:
+    """Modules of the classes that a recipe is made of."""
+    if is_dataclass(part):
+        yield type(part).__module__
+        part = vars(part)
+    if isinstance(part, Mapping):
+        for value in part.values():
+            yield from _modules(value)
+
+
+@cache  # what this process executes, it has imported
+def _code(modules: Sequence[str]) -> str:
+    return json.dumps({name: file_hash(path) for name, path in code_of(modules).items()})
+
+
+def _edited(made: str | None, ours: str | None) -> list[str]:
+    """Names of the modules that differ; of a state that tells none, none."""
+    before, now = json.loads(made or "{}"), json.loads(ours or "{}")
+    return sorted(name for name in before if before[name] != now.get(name))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dllm.models.tokenizers import Tokenizer
 from dllm.models.transformer import Layer, Transformer
+from dllm.runs.identity import network_hash
 
 
 def answers(
@@ -30,7 +31,8 @@ def answers(
 ) -> list[list[int]]:
     """Token ids per question, without the end token; an answer of `longest` tokens was cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    done = _kept(path, longest)
+    mark = network_hash(model)
+    done = _kept(path, longest, mark)
     # The same batches whatever is done: an answer can depend on its neighbours by rounding.
     asked = sorted(set(questions), key=lambda question: (len(question), question))
     with path.open("a") as file:
@@ -43,23 +45,28 @@ def answers(
                 if question in done:
                     continue
                 done[question] = ids
-                file.write(
-                    json.dumps({"question": question, "longest": longest, "ids": ids}) + "\n"
-                )
+                line = {"question": question, "longest": longest, "model": mark, "ids": ids}
+                file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
             print(f"answers {start + len(part)} of {len(asked)}", flush=True)
     return [done[question] for question in questions]
 
 
-def _kept(path: Path, longest: int) -> dict[str, list[int]]:
-    """What is done; the half line that a kill can leave is dropped from the file."""
+def _kept(path: Path, longest: int, mark: str) -> dict[str, list[int]]:
+    """What is done, by the same weights if a line tells them; the half line that a kill can leave
+    is dropped from the file."""
     lines = path.read_text().splitlines() if path.is_file() else []
     found = [json.loads(line) for line in lines if line.endswith("}")]
     partial = path.with_suffix(".partial")
     partial.write_text("".join(json.dumps(line) + "\n" for line in found))
     os.replace(partial, path)
-    return {line["question"]: line["ids"] for line in found if line["longest"] == longest}
+    ours = (longest, mark)
+    return {
+        line["question"]: line["ids"]
+        for line in found
+        if (line["longest"], line.get("model", mark)) == ours
+    }
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ saved there, with its card.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -63,6 +64,12 @@ class Recorded:
     def kinds(self) -> Sequence[str]:
         return tuple(self.samples)
 
+    @property
+    def mark(self) -> str:
+        """Hash of questions and answers, 16 hex digits."""
+        told = [(s.id, s.prompt, s.answer) for part in self.samples.values() for s in part]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
     def draw_from(self, split: Split, kind: str, rng: Random) -> Sample:
         assert split == "train", "nothing else is recorded"
         return rng.choice(self.samples[kind])
@@ -93,13 +100,14 @@ def execute(config: DictConfig) -> None:
     try:
         recorded = record(alignment, output / f"answers-{alignment.verifier}.jsonl")
         data = {name: getattr(alignment, name) for name in ("verifier", "questions", "longest")}
+        data["recorded"] = recorded.mark
         weights = start
         trainer = None
         for name, recipe in alignment.stages.items():
             recipe = replace(recipe, start=str(weights))
             with full_paths(config.alignment.stages[name], f"alignment.stages.{name}"):
                 trainer = Trainer(spec, tokenizer, recipe, output / name, recorded, data)
-            trainer.resume()
+            trainer.resume(trains=config.export is None)
             if config.export is None:
                 metrics = output / name / "metrics.jsonl"
                 with closing(MetricLog(metrics, tracker, trainer.done)) as log:

@@ -36,7 +36,7 @@ def execute(config: DictConfig) -> None:
     _check_sizes(spec, recipe, tokenizer)
     with full_paths(config.training.recipe, _RECIPE):
         trainer = Trainer(spec, tokenizer, recipe, output)
-    resumed = trainer.resume()
+    resumed = trainer.resume(trains=config.export is None)
     if config.export is not None:
         course = config.training.get("course", "as in the recipe")
         facts = {"steps": trainer.done, "machine": config.machine, "command": config.command}
@@ -57,7 +57,7 @@ def adapt(config: DictConfig) -> None:
     recipe: Adaptation = build(config.training.recipe, "training.recipe")
     # Its weights are stored in bfloat16; what is learnt is float32.
     model, tokenizer = open_model(ModelOptions(name=config.training.base, dtype="bfloat16"))
-    trainer = AdapterTrainer(model, tokenizer, recipe, output)
+    trainer = AdapterTrainer(model, tokenizer, recipe, output, trains=export_to is None)
     resumed = trainer.resume()
     if export_to is not None:
         course = config.training.get("course", "as in the recipe")

@@ -33,13 +33,18 @@ from dllm.forward.predictor import Predictor
 from dllm.models.hub import checkpoint_folder, open_model
 from dllm.models.loading import save_model
 from dllm.models.transformer import Transformer
-from dllm.runs.checkpoint import Checkpoint
+from dllm.runs.checkpoint import Checkpoint, file_hash
+from dllm.runs.identity import named_files, targets
 from dllm.step.canvas import Prompt
 from dllm.step.eos import first_eos
 from dllm.step.outcome import Outcome
 from dllm.tracking.tracker import RunInfo
 from dllm.training.checkpoints import Course, recipe_facts
 from dllm.training.metric_log import MetricLog
+
+
+_MODEL = ("model.path", "model.adapter")
+"""Folders of which is told on their own."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +146,10 @@ class RedundancyTuning:
         output, parts = Path(config.output), ("sampler", "cache", "task", "gen_length")
         facts = recipe_facts(
             self.recipe,
+            modules=targets(config),
             total_steps=self.recipe.iterations,
             model=Checkpoint(self.options).contents,
+            files={option: file_hash(path) for option, path in named_files(config, _MODEL)},
             **{name: _plain(config)[name] for name in parts},
         )
         self.collected, self.course = Course(output / "trajectories", facts), Course(output, facts)

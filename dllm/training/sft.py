@@ -146,9 +146,10 @@ class Trainer:
             for replica in self._replicas
         ]
 
-    def resume(self) -> bool:
-        """Continues from the folder's saved state, if it has one."""
-        state = load_state(self.folder, self._facts)
+    def resume(self, trains: bool = True) -> bool:
+        """Continues from the folder's saved state, if it has one; not `trains`: only looks at it,
+        which may be by other code."""
+        state = load_state(self.folder, self._facts, trains)
         if state is None:
             return False
         self.model.load_state_dict(state["model"])

@@ -94,6 +94,33 @@ def test_training_goes_on_to_the_same_adapter(
     assert rest.totals["tokens"] == whole.totals["tokens"]
 
 
+def test_a_training_on_other_questions_or_another_base_does_not_go_on(
+    tiny_llama: Path, recipe: Adaptation, questions: Path, tmp_path: Path
+) -> None:
+    trainer = Trainer(*opened(tiny_llama), recipe, tmp_path / "run")
+    trainer.step()
+    trainer.save()
+    answered = (tmp_path / "run" / "answers.jsonl").read_bytes()
+    base, tokenizer = opened(tiny_llama)
+    base.embed.weight.data.mul_(2)
+    with pytest.raises(ConfigError, match="holds a training with base_weights="):
+        Trainer(base, tokenizer, recipe, tmp_path / "run")
+    questions.write_text(questions.read_text().replace("?", "!"))
+    with pytest.raises(ConfigError, match="holds a training with questions="):
+        Trainer(*opened(tiny_llama), recipe, tmp_path / "run")
+    assert (tmp_path / "run" / "answers.jsonl").read_bytes() == answered, "nothing is answered"
+
+
+def test_answers_of_other_weights_are_given_anew(tiny_llama: Path, tmp_path: Path) -> None:
+    model, tokenizer = opened(tiny_llama)
+    path = tmp_path / "answers.jsonl"
+    answers(model, tokenizer, ["a"], path, longest=3, batch=2)
+    model.embed.weight.data.mul_(2)
+    answers(model, tokenizer, ["a"], path, longest=3, batch=2)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(lines) == 2 and lines[0]["model"] != lines[1]["model"]
+
+
 def test_a_finished_training_writes_its_adapter_again(
     tiny_llama: Path, recipe: Adaptation, tmp_path: Path
 ) -> None:

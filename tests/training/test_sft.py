@@ -1,5 +1,6 @@
 """Training: learns, resumes to the bit, updates as configured."""
 
+import json
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,8 +13,9 @@ from tokenizers import Tokenizer
 from dllm.errors import ConfigError, RunError
 from dllm.models.loading import load_model
 from dllm.models.transformer import Transformer
-from dllm.training import sft
+from dllm.training import checkpoints, sft
 from dllm.training.batches import Stage
+from dllm.training.block_noise import BlockNoise
 from dllm.training.checkpoints import NAME, load_state, recipe_facts, save_state
 from dllm.training.optimizers import Optimizers, Rates, initialise
 from dllm.training.sft import Recipe, Trainer
@@ -215,6 +217,25 @@ def test_another_tokenizer_does_not_go_on(tokenizer, tmp_path) -> None:
     other.add_tokens(["one more"])
     with pytest.raises(ConfigError, match="holds a training with tokenizer="):
         Trainer(SPEC, other, recipe, tmp_path).resume()
+
+
+def test_edited_code_does_not_go_on_but_is_looked_at(tokenizer, tmp_path, monkeypatch) -> None:
+    recipe = replace(RECIPE, total_steps=2)
+    Trainer(SPEC, tokenizer, recipe, tmp_path).save()
+    code = json.loads(recipe_facts(recipe)["code"])
+    assert {"dllm.training.sft", "dllm.training.batches", "dllm.tasks.listops"} <= code.keys()
+    edited = json.dumps({**code, "dllm.tasks.listops": "another"})
+    monkeypatch.setattr(checkpoints, "_code", lambda modules: edited)
+    trainer = Trainer(SPEC, tokenizer, recipe, tmp_path)
+    words = f"output={tmp_path} holds a training by other code, edited since: dllm.tasks.listops: "
+    with pytest.raises(ConfigError, match=words):
+        trainer.resume()
+    assert trainer.resume(trains=False)
+
+
+def test_the_code_of_an_objective_is_the_recipe_s() -> None:
+    facts = recipe_facts(replace(RECIPE, objective=BlockNoise()))
+    assert "dllm.training.block_noise" in json.loads(facts["code"])
 
 
 def test_microbatches_side_by_side_give_the_gradient_of_one_batch(tokenizer, tmp_path) -> None:
