@@ -83,7 +83,8 @@ def load(model: str, **options: Any) -> Checkpoint:
     """A model by its name in `conf/model`, or a checkpoint's folder; `options` are those of the
     `model` group (`dtype="bfloat16"`, `device="cuda"`).
 
-    Raises `ConfigError` for an unknown name and for a folder that can't be read.
+    Raises `ConfigError` for an unknown name, for a folder that can't be read and for a device that
+    is not here.
     """
     if not isinstance(model, str) or not model:
         raise ConfigError(f"model={model!r} is no name and no folder")
@@ -99,7 +100,9 @@ def load(model: str, **options: Any) -> Checkpoint:
     config = _composed({"model": model}, named)
     built = build(config.model, "model")
     assert isinstance(built, ModelOptions)
-    return Checkpoint(built)
+    checkpoint = Checkpoint(built)
+    checkpoint.check_here()
+    return checkpoint
 
 
 def generate(

@@ -56,6 +56,7 @@ def _fill(config: DictConfig) -> None:
 
     samples = build(config.task, "task").samples("train", config.limit, config.seed)
     checkpoint = Checkpoint(build(config.model, "model"))
+    checkpoint.check_here()
     tokenizer = checkpoint.tokenizer
     facts = {
         "model": model_signature(checkpoint.spec),

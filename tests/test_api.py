@@ -250,6 +250,10 @@ def test_models_that_are_none(tmp_path: Path) -> None:
         dllm.load(str(tmp_path))
     with pytest.raises(ConfigError, match=r"model\.dtype"):
         dllm.load("tiny-llada", dtype="float8")
+    with pytest.raises(ConfigError, match=r"model\.device=meta computes nothing"):
+        dllm.load("tiny-llada", device="meta")
+    with pytest.raises(ConfigError, match=r"model\.device=cuda:99 is not available"):
+        dllm.load("tiny-llada", device="cuda:99")
 
 
 def test_a_folder_is_a_model(checkpoint: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dllm.config import check_complete, compose
+from dllm.errors import ConfigError
 from dllm.report.plan import plan, published_row
 from dllm.runs.execute import execute
 from dllm.runs.parts import build_parts
@@ -130,6 +131,32 @@ def test_the_plan_says_what_is_not_ready(tmp_path: Path) -> None:
     options = ["experiment=localleap/gsm8k_llada", f"task.path={tmp_path / 'nowhere.jsonl'}"]
     lines = "\n".join(plan(compose(options), "localleap"))
     assert "not ready: task.path=" in lines
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("model.device=meta", "model.device=meta computes nothing; use cpu, cuda, cuda:N or auto"),
+        ("model.device=gpu0", "model.device=gpu0 computes nothing; use cpu, cuda"),
+        ("model.compile=graphs", "model.compile=graphs records what one GPU computes, not"),
+    ],
+)
+def test_the_plan_refuses_what_the_run_refuses(option: str, words: str, tmp_path: Path) -> None:
+    config = compose([f"output={tmp_path / 'runs'}", option])
+    for refused in (lambda: plan(config, "localleap"), lambda: execute(config, "localleap")):
+        with pytest.raises(ConfigError, match=words):
+            refused()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_device_that_is_elsewhere(tmp_path: Path) -> None:
+    config = compose([f"output={tmp_path / 'runs'}", "model.device=cuda:99"])
+    assert "not ready      model.device=cuda:99 is not" in "\n".join(plan(config, "localleap"))
+    with pytest.raises(ConfigError, match=r"model\.device=cuda:99 is not available .*; use cpu"):
+        execute(config, "localleap")
+    assert not (tmp_path / "runs").exists()
+    config = compose(["executor=ray", "model.device=cuda:99"])
+    assert "not ready" not in "\n".join(plan(config, "localleap"))
 
 
 def test_the_plan_names_every_model_and_what_can_not_be(tmp_path: Path) -> None:

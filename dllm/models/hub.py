@@ -62,6 +62,18 @@ class ModelOptions:
     adapter: str | None = None
     """Folder of a low-rank adapter; without it, `path` and `hub`, one may be embedded as `name`."""
 
+    def __post_init__(self) -> None:
+        if self.device != "auto" and not _computing(self.device):
+            raise ConfigError(
+                f"model.device={self.device} computes nothing; use cpu, cuda, cuda:N or auto"
+            )
+        if self.compile is not None and not self.device.startswith("cuda"):
+            raise ConfigError(
+                f"model.compile={self.compile} records what one GPU computes, not "
+                f"model.device={self.device}; set model.device=cuda or cuda:N, or "
+                "model.compile=null"
+            )
+
     @property
     def torch_dtype(self) -> torch.dtype:
         return getattr(torch, self.dtype)
@@ -84,7 +96,6 @@ def open_model(options: ModelOptions | Mapping[str, Any]) -> tuple[Transformer, 
     options = _options(options)
     folder = checkpoint_folder(options)
     spec = folder_spec(options, folder)
-    _check_compile(options, spec)
     # The tokenizer first: a wrong folder should not cost minutes of loading.
     tokenizer = open_tokenizer(options, spec, folder)
     if options.random is not None:
@@ -107,21 +118,12 @@ def open_model(options: ModelOptions | Mapping[str, Any]) -> tuple[Transformer, 
     return model, tokenizer
 
 
-def _check_compile(options: ModelOptions, spec: ModelSpec) -> None:
-    """Raises `ConfigError` where forwards can't be recorded."""
-    if options.compile is None:
-        return
-    asked = f"model.compile={options.compile}"
-    if not options.device.startswith("cuda"):
-        raise ConfigError(
-            f"{asked} records what one GPU computes, not model.device={options.device}; set "
-            "model.device=cuda or cuda:N, or model.compile=null"
-        )
-    if spec.moe is not None or spec.noise != "mask":
-        why = "chooses its experts" if spec.moe is not None else "reads the block"
-        raise ConfigError(
-            f"{asked}: the {spec.family} model {why} anew in each forward; set model.compile=null"
-        )
+def _computing(device: str) -> bool:
+    """Whether torch has a device of that name that holds values, here or elsewhere."""
+    try:
+        return torch.device(device).type != "meta"
+    except RuntimeError:
+        return False
 
 
 def open_tokenizer(options: ModelOptions, spec: ModelSpec, folder: Path) -> Tokenizer:
@@ -160,11 +162,18 @@ def folder_spec(options: ModelOptions, folder: Path) -> ModelSpec:
 
 
 def _checked(spec: ModelSpec, options: ModelOptions) -> ModelSpec:
-    """Refuses a block size that the model has no use for."""
+    """Refuses a block size that the model has no use for, and recording what differs from forward
+    to forward."""
     if options.block_size is not None and spec.block_size is None:
         raise ConfigError(
             f"model.block_size={options.block_size}: {options.name} has {spec.attention} "
             "attention, which knows no blocks"
+        )
+    if options.compile is not None and (spec.moe is not None or spec.noise != "mask"):
+        why = "chooses its experts" if spec.moe is not None else "reads the block"
+        raise ConfigError(
+            f"model.compile={options.compile}: the {spec.family} model {why} anew in each forward; "
+            "set model.compile=null"
         )
     return spec
 

@@ -36,6 +36,18 @@ class Placing:
         return model
 
 
+def unavailable(device: str) -> str | None:
+    """Why a model can't compute on `model.device` here; None = it can, and "auto" always."""
+    try:
+        if device != "auto":
+            # Some (meta) hold tensors without values.
+            float(torch.ones(1, device=device).sum())
+    except (RuntimeError, AssertionError, ImportError) as error:
+        why = str(error).splitlines()[0]
+        return f"model.device={device} is not available ({why}); use cpu, cuda, cuda:N or auto"
+    return None
+
+
 def place(
     model: Transformer,
     dtype: torch.dtype,
@@ -48,15 +60,9 @@ def place(
     through a layer. `max_memory` is accelerate's own argument.
     """
     if str(device) != "auto":
-        try:
-            found = torch.device(device)
-            torch.empty(0, device=found)
-        except (RuntimeError, AssertionError) as error:
-            first = str(error).splitlines()[0]
-            raise ConfigError(
-                f"model.device={device} is not available ({first}); use cpu, cuda, cuda:N or auto"
-            ) from None
-        return Placing({"": found})
+        if (why := unavailable(str(device))) is not None:
+            raise ConfigError(why)
+        return Placing({"": torch.device(device)})
     from accelerate import infer_auto_device_map
 
     found_map = infer_auto_device_map(

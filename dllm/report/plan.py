@@ -1,6 +1,6 @@
 """What a run would do, what it needs, and which published figure it stands beside (`--dry`)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -9,8 +9,10 @@ from dllm import config as configuration
 from dllm.engine.legality import refusals
 from dllm.errors import ConfigError
 from dllm.models.hub import ModelOptions, open_spec
+from dllm.models.placement import unavailable
 from dllm.models.sizes import sizes
 from dllm.report.published import FOLDER, MARKS, PublishedRow, publications
+from dllm.runs.executor import Executor
 from dllm.runs.labels import label
 from dllm.runs.others import options_of
 from dllm.runs.parts import Parts, build_parts
@@ -38,6 +40,7 @@ def plan(config: DictConfig, name: str) -> list[str]:
         f"batch_size={config.batch_size}",
         *(f"needs model    {_model(options)}" for options in (parts.model, *others)),
         *_refusals(parts, config.batch_size),
+        *(f"not ready      {why}" for why in _lacking(config, (parts.model, *others))),
         f"needs data     {_data(parts.task, config.limit)}",
         *_published(config.published),
     ]
@@ -65,6 +68,14 @@ def _refusals(parts: Parts, batch_size: int) -> Iterator[str]:
     for reason in refusals(parts.sampler, parts.cache, open_spec(options), batch_size):
         if "needs a tokenizer" not in reason:  # it comes with the checkpoint
             yield f"not ready      {reason}"
+
+
+def _lacking(config: DictConfig, models: Sequence[ModelOptions]) -> Iterator[str]:
+    """Devices that are not here; what an executor finds elsewhere is not known."""
+    executor = configuration.build(config.executor, "executor", config.allow_external, Executor)
+    if executor.here:
+        devices = dict.fromkeys(options.device for options in models)
+        yield from (why for device in devices if (why := unavailable(device)) is not None)
 
 
 def _data(task: Task, limit: int | None) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
 from dllm.models.adapter import beside
 from dllm.models.hub import (
@@ -18,6 +19,7 @@ from dllm.models.hub import (
     open_model,
     open_tokenizer,
 )
+from dllm.models.placement import unavailable
 from dllm.models.shape import shape_only
 
 
@@ -37,6 +39,12 @@ class Checkpoint:
         self.tokenizer = open_tokenizer(options, self.spec, self.folder)
 
         self._base: Checkpoint | None = None
+
+    def check_here(self) -> None:
+        """Raises `ConfigError` where this machine lacks the model's device: a model that is loaded
+        elsewhere need not be asked."""
+        if (why := unavailable(self.options.device)) is not None:
+            raise ConfigError(why)
 
     def share(self, other: "Checkpoint") -> None:
         """Uses the weights of `other` once this model is loaded, where it is `other` with an

@@ -43,6 +43,9 @@ def execute(
     beside_it = [option for option in swept if shared(option)]
     with _executor(config, ranks) as executor:
         ranks.join(config.model.device)
+        if executor.here:
+            for model in (checkpoint, *run.others.values()):
+                model.check_here()
         baseline = control = None
         if config.baseline:
             base = baseline_of(config, checkpoint.spec)

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dllm.errors import ConfigError
 from dllm.models.loading import load_model, save_model
+from dllm.models.placement import unavailable
 from dllm.models.spec import ModelSpec
 from dllm.models.transformer import Transformer
 from dllm.tasks.suite import EmbeddedSuite
@@ -75,12 +76,10 @@ class Recipe:
         for name in ("workers", "save_minutes", "eval_minutes"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"recipe.{name}={getattr(self, name)} must be >= 0")
-        try:
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError):
+        if self.device == "auto" or unavailable(self.device) is not None:
             raise ConfigError(
                 f"recipe.device={self.device}: no such device here; cpu, or cuda with a GPU"
-            ) from None
+            )
         if not self.stages:
             raise ConfigError("recipe.stages={} names nothing to train on")
         shares = [stage.until for stage in self.stages.values()]

@@ -8,7 +8,7 @@ from tiny_checkpoints import tiny_model, write_checkpoint
 
 from dllm.errors import ConfigError
 from dllm.models.loading import load_model
-from dllm.models.placement import Placing, place
+from dllm.models.placement import Placing, place, unavailable
 from dllm.models.transformer import Transformer
 
 
@@ -24,6 +24,14 @@ def test_one_device() -> None:
     placing = place(tiny_model("llada"), torch.float32, "cpu")
     assert placing.device_of("layers.1.attn.q.weight") == CPU
     assert placing.devices == {"": CPU}
+
+
+@pytest.mark.parametrize("device", ["meta", "cuda:99", "hpu", "gpu0", ""])
+def test_a_device_that_computes_nothing_here(device: str) -> None:
+    said = unavailable(device)
+    assert said is not None and "\n" not in said
+    assert said.startswith(f"model.device={device} is not available (")
+    assert unavailable("cpu") is None and unavailable("auto") is None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="auto would choose the GPU")

@@ -77,7 +77,11 @@ def test_command_line(tmp_path: Path) -> None:
     done = inspect("model=llada-8b-instruct", "batches=[2]", "lengths=[1024]")
     assert done.returncode == 0, done.stderr
     assert "8,015,581,184" in done.stdout and "1.00 GiB" in done.stdout
-    failed = inspect("model=checkpoint", "model.path=nowhere")
-    assert failed.returncode == 2
-    assert failed.stderr.strip() == "error: model.path=nowhere is not a folder"
+    for options, words in (
+        (["model=checkpoint", "model.path=nowhere"], "model.path=nowhere is not a folder"),
+        (["model.compile=graphs"], "model.compile=graphs records what one GPU computes, not"),
+    ):
+        failed = inspect(*options)
+        assert failed.returncode == 2
+        assert failed.stderr.startswith(f"error: {words}") and failed.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []  # leaves nothing behind

@@ -70,7 +70,7 @@ def test_batches_drawn_by_processes_give_the_same_losses_to_the_bit(tokenizer, t
 
 
 def test_where_it_computes_is_no_part_of_a_recipe_s_identity() -> None:
-    moved = replace(RECIPE, device="meta", workers=3)
+    moved = replace(RECIPE, device="cpu:0", workers=3)
     assert recipe_facts(moved) == recipe_facts(RECIPE)
 
 
@@ -78,6 +78,8 @@ def test_where_it_computes_is_no_part_of_a_recipe_s_identity() -> None:
     ("option", "value", "words"),
     [
         ("device", "gpu0", "recipe.device=gpu0: no such device here; cpu, or cuda with a GPU"),
+        ("device", "meta", "recipe.device=meta: no such device here; cpu, or cuda with a GPU"),
+        ("device", "auto", "recipe.device=auto: no such device here; cpu, or cuda with a GPU"),
         ("device", "cuda:99", "recipe.device=cuda:99: no such device here; cpu, or cuda with a"),
         ("workers", -1, "recipe.workers=-1 must be >= 0"),
     ],
