@@ -67,6 +67,7 @@ class Deer(Sampler):
     conf_dtype: scores.ConfDtype = field(init=False, default="float64")
 
     models: ClassVar[frozenset[str]] = frozenset({"verifier"})
+    commits_ahead: ClassVar[bool] = False
     plans_commits: ClassVar[bool] = True
     fresh_draws: ClassVar[bool] = True
 
@@ -121,7 +122,7 @@ class Deer(Sampler):
                 )
 
     def check_other(self, name: str, other: ModelSpec, own: ModelSpec) -> None:
-        if other.attention != "causal" or other.logit_shift != 1:
+        if not other.autoregressive:
             raise ConfigError(
                 f"sampler.{name}={self.verifier} must predict the next token under causal "
                 f"attention; its attention is {other.attention} with a shift of "

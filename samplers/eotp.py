@@ -39,6 +39,7 @@ class EndOfTextPrediction(Wrapper):
         super().__post_init__()
         free_length(self.base)
         object.__setattr__(self, "decides_length", True)
+        object.__setattr__(self, "commits_ahead", True)
 
     def check_model(self, spec: ModelSpec) -> None:
         super().check_model(spec)

@@ -28,6 +28,7 @@ class LeftToRight(Sampler):
     def __post_init__(self) -> None:
         if self.threshold is not None:
             in_unit_interval("threshold", self.threshold)
+        object.__setattr__(self, "commits_ahead", self.threshold is not None)
 
     def choose(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState

@@ -37,6 +37,7 @@ class PromptLookup(Sampler):
     conf_dtype: scores.ConfDtype = field(init=False, default="float64")
 
     needs: ClassVar[frozenset[Need]] = frozenset({"hypotheses"})
+    commits_ahead: ClassVar[bool] = False
     fresh_draws: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -46,7 +47,7 @@ class PromptLookup(Sampler):
 
     def check_model(self, spec: ModelSpec) -> None:
         super().check_model(spec)
-        if spec.attention != "causal" or spec.logit_shift != 1:
+        if not spec.autoregressive:
             raise ConfigError(
                 "sampler=prompt_lookup verifies by next tokens under causal attention; the model's "
                 f"attention is {spec.attention} with a shift of {spec.logit_shift} (a causal model "

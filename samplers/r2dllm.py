@@ -58,6 +58,7 @@ class R2DLLM(Wrapper):
     def __post_init__(self) -> None:
         super().__post_init__()
         free_commits(self.base)
+        object.__setattr__(self, "commits_ahead", True)
         in_unit_interval("spatial_threshold", self.spatial_threshold)
         in_unit_interval("temporal_threshold", self.temporal_threshold)
         for name, low in (

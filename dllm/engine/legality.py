@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from dllm.cache.policy import CachePolicy
 from dllm.errors import ConfigError
-from dllm.models.spec import ModelSpec, Noise
+from dllm.models.spec import NO_MASK, ModelSpec, Noise
 from dllm.step.plan import MODEL, Need
 from dllm.step.sampler import Sampler
 
@@ -52,6 +52,11 @@ def refusals(
     sampler: Sampler, cache: CachePolicy, spec: ModelSpec, batch_size: int = 1
 ) -> list[str]:
     """One line per reason why these parts can't decode together; empty = they can."""
+    if spec.mask_id == NO_MASK and spec.noise == "mask":
+        return [
+            "the model is autoregressive, it has no mask token: it only verifies drafts "
+            "(model.mask_id=ID of a token that no text holds lets sampler=left_to_right decode)"
+        ]
     rule, policy = type(sampler).__name__, type(cache).__name__
     wanted = needs(sampler)
     found = []
@@ -65,6 +70,11 @@ def refusals(
         found.append(
             f"sampler={rule} decodes canvases of {_NOISE[sampler.noise]}; those of the "
             f"{spec.family} model are of {_NOISE[spec.noise]}"
+        )
+    if spec.autoregressive and sampler.commits_ahead:
+        found.append(
+            f"sampler={rule} predicts behind masks, which an autoregressive model has never read; "
+            "use sampler=left_to_right with sampler.threshold=null"
         )
     # With causal blocks what is stored never changes; under full attention it ages.
     if "fresh_logits" in wanted and cache.stores and spec.attention == "full":

@@ -150,6 +150,11 @@ class ModelSpec:
             raise ConfigError(f"model.mask_id={self.mask_id} is an end token, too (eos_ids)")
 
     @property
+    def autoregressive(self) -> bool:
+        """Whether it predicts the next token of a text, so that no mask was ever fed to it."""
+        return self.attention == "causal" and self.logit_shift == 1
+
+    @property
     def rotary_dim(self) -> int:
         return self.rope_dim or self.head_dim
 

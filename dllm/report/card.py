@@ -37,7 +37,7 @@ def _architecture(spec: ModelSpec) -> Iterator[str]:
         kind += (
             f": blocks of {spec.block_size} from the prompt's end read all before and themselves"
         )
-    elif spec.attention == "causal" and spec.mask_id != NO_MASK:
+    elif spec.attention == "causal" and not spec.autoregressive:
         kind += " over physical order: decided tokens first, then masks"
     logits = "row i predicts position i"
     if spec.logit_shift:

@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from dllm.config import build, compose
 from dllm.engine.legality import refusals
 from dllm.errors import ConfigError
-from dllm.models.spec import NO_MASK, ModelSpec
+from dllm.models.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,7 @@ def supported(group: str, spec: ModelSpec) -> Iterator[Support]:
     """Every option of `conf/<group>`, ascending: samplers without a cache, caches under the
     baseline."""
     for option, parts in parts_of(group):
-        if spec.mask_id == NO_MASK and spec.noise == "mask":
-            found = ["the model is autoregressive, it has no mask token: it only verifies drafts"]
-        elif isinstance(parts, ConfigError):
+        if isinstance(parts, ConfigError):
             found = [f"needs options: {parts}"]
         else:
             found = refusals(*parts, spec)

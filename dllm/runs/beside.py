@@ -11,13 +11,15 @@ from dllm.models.spec import ModelSpec
 from dllm.step.sampler import Sampler
 
 
-BASELINE = "low_confidence"
-"""Sampler of the baseline."""
+def baseline_name(spec: ModelSpec) -> str:
+    """Sampler of the model's baseline: the most confident position first, or what comes next where
+    the model predicts nothing else."""
+    return "left_to_right" if spec.autoregressive else "low_confidence"
 
 
 def baseline_of(config: DictConfig, spec: ModelSpec) -> DictConfig:
-    """The same run with one token per step, most confident first, and no cache: same checkpoint,
-    samples, canvas, blocks and end of the answer, so that the ratio is the method's alone.
+    """The same run with one token per step and no cache: same checkpoint, samples, canvas, blocks
+    and end of the answer, so that the ratio is the method's alone.
 
     Raises `ConfigError` for a model that can't decode so.
     """
@@ -27,7 +29,9 @@ def baseline_of(config: DictConfig, spec: ModelSpec) -> DictConfig:
             f"{config.model.name} lacks; use baseline=false"
         )
     base = config.copy()
-    default = configuration.compose([f"sampler={BASELINE}", "cache=none", "constraint=none"])
+    default = configuration.compose(
+        [f"sampler={baseline_name(spec)}", "cache=none", "constraint=none"]
+    )
     for name in ("sampler", "cache", "constraint"):
         base[name] = default[name]
     base.overwrite = False
@@ -69,7 +73,7 @@ def _placed() -> frozenset[str]:
 
 
 def _region(name: str) -> DictConfig:
-    options = [f"sampler={BASELINE}", f"sampler/region={name}"]
+    options = ["sampler=low_confidence", f"sampler/region={name}"]
     return configuration.compose(options).sampler.region
 
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from dllm import config as configuration
 from dllm.errors import ConfigError
-from dllm.runs.beside import BASELINE, baseline_of, control_of, shared
+from dllm.runs.beside import baseline_name, baseline_of, control_of, shared
 from dllm.runs.checkpoint import Checkpoint
 from dllm.runs.executor import Executor
 from dllm.runs.folder import point_latest
@@ -54,7 +54,12 @@ def execute(
             else:
                 run.check()
                 baseline = Run(
-                    base, BASELINE, build_parts(base), checkpoint, beside_it, "baseline"
+                    base,
+                    baseline_name(checkpoint.spec),
+                    build_parts(base),
+                    checkpoint,
+                    beside_it,
+                    "baseline",
                 ).complete(executor, ranks, group, exhibits)
         beside = control_of(config, sampler_name, parts.sampler)
         if beside is not None:

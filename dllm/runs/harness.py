@@ -22,6 +22,7 @@ from dllm.engine.loop import Decoder
 from dllm.engine.setting import DoesNotFit
 from dllm.errors import ConfigError
 from dllm.models.chat import Message
+from dllm.runs.beside import baseline_name
 from dllm.runs.checkpoint import Checkpoint
 from dllm.runs.decoding import decoder, fitting
 from dllm.runs.grading import answer_tokens
@@ -206,8 +207,9 @@ class DllmModel(LM):
         return f"a text of {size} tokens exceeds the model's {positions} positions"
 
     def _greedy_decoder(self) -> Decoder:
-        """One token per step, the most confident first."""
-        options = ["sampler=low_confidence", "sampler.region.block_length=null", "cache=none"]
+        """One token per step, as the baseline."""
+        rule = baseline_name(self.model.spec)
+        options = [f"sampler={rule}", "sampler.region.block_length=null", "cache=none"]
         if self.model.spec.attention == "block_causal":
             options[1] = "sampler/region=aligned"
         config = configuration.compose(options)

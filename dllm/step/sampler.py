@@ -118,6 +118,9 @@ class Sampler:
     """The authors define the rule for one sequence at a time."""
     models: ClassVar[frozenset[str]] = frozenset()
     """Names of the models that it asks for besides the one whose canvas is decoded."""
+    commits_ahead: ClassVar[bool] = True
+    """Positions are committed from what was predicted with masks before them. False: only the first
+    mask is, and what a model has verified behind it."""
     may_commit_nothing: ClassVar[bool] = False
     """The rule bounds its own steps (`max_steps`); the progress guard stays out."""
     decides_length: ClassVar[bool] = False

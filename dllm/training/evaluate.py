@@ -29,7 +29,7 @@ LISTS = 24
 def one_per_step(spec: ModelSpec, gen_length: int) -> Sampler:
     """Most confident first in one block; in the attention's own blocks where it has some; from left
     to right where the model predicts the next token."""
-    if spec.attention == "causal" and spec.logit_shift:
+    if spec.autoregressive:
         options = ["sampler=left_to_right", "sampler.region.block_length=null"]
         return build(compose(options).sampler, "sampler")
     region = "aligned" if spec.attention == "block_causal" else "fixed"

@@ -107,7 +107,7 @@ def measure(folder: Path, items: int) -> dict[str, float]:
 
 def kind_of(spec: ModelSpec) -> str:
     """Its attention, or that it predicts the next token."""
-    return AUTOREGRESSIVE if spec.attention == "causal" and spec.logit_shift else spec.attention
+    return AUTOREGRESSIVE if spec.autoregressive else spec.attention
 
 
 def table(scores: dict[str, float], allowance: float) -> str:

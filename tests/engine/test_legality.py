@@ -12,8 +12,10 @@ from dllm.config import build, compose
 from dllm.engine.legality import needs, other_refusals, refusals
 from dllm.engine.setting import Setting
 from dllm.errors import ConfigError
+from dllm.models.spec import NO_MASK
 from dllm.step.canvas import Prompt
 from dllm.step.sampler import Sampler
+from samplers.parts.wrapping import Wrapper
 
 
 def cache(name: str):
@@ -172,6 +174,51 @@ def test_canvases_of_the_other_kind() -> None:
         "the llada model are of masks"
     ) in refusals(noise, NoCache(), SPEC)
     assert refusals(noise, NoCache(), NOISE) == []
+
+
+AUTOREGRESSIVE = replace(SPEC, attention="causal", logit_shift=1)
+
+
+def test_a_model_without_a_mask_token_decodes_under_no_rule() -> None:
+    without = replace(AUTOREGRESSIVE, mask_id=NO_MASK)
+    for name in ("random", "threshold", "left_to_right", "deer", "prompt_lookup"):
+        (reason,) = refusals(built(f"sampler={name}"), NoCache(), without)
+        assert reason.startswith("the model is autoregressive, it has no mask token")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["sampler=low_confidence"],
+        ["sampler=threshold"],
+        ["sampler=ar"],
+        ["sampler=wedlm"],
+        ["sampler=ete"],
+        ["sampler=r2dllm"],
+        ["sampler=freedave"],
+        ["sampler=eotp"],
+    ],
+)
+def test_an_autoregressive_model_reads_no_masks(options: list[str]) -> None:
+    rule = built(*options)
+    assert (
+        f"sampler={type(rule).__name__} predicts behind masks, which an autoregressive model has "
+        "never read; use sampler=left_to_right with sampler.threshold=null"
+    ) in refusals(rule, NoCache(), AUTOREGRESSIVE)
+
+
+@pytest.mark.parametrize("name", ["left_to_right", "prompt_lookup", "deer", "opening"])
+def test_what_an_autoregressive_model_verifies_or_says_next(name: str) -> None:
+    rule = built(f"sampler={name}")
+    if isinstance(rule, Wrapper):
+        rule = replace(rule, base=built("sampler=left_to_right"))
+    assert refusals(rule, cache("causal"), AUTOREGRESSIVE) == []
+
+
+@pytest.mark.parametrize("wrapper", ["eotp", "r2dllm"])
+def test_what_a_wrapper_commits_beside_its_base_lies_ahead(wrapper: str) -> None:
+    rule = replace(built(f"sampler={wrapper}"), base=built("sampler=left_to_right"))
+    assert any("behind masks" in r for r in refusals(rule, NoCache(), AUTOREGRESSIVE))
 
 
 def test_models_beside_the_canvas_s() -> None:

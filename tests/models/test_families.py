@@ -5,7 +5,7 @@ import torch
 from tiny_checkpoints import CONFIGS
 
 from dllm.errors import ConfigError
-from dllm.models.config_reader import CheckpointConfig
+from dllm.models.config_reader import CheckpointConfig, Overrides
 from dllm.models.families import FAMILIES, family_named, recognise
 from dllm.models.loading import spec_from_config
 from dllm.models.presets import PRESETS, preset_config
@@ -123,6 +123,8 @@ def test_attention_and_alignment() -> None:
     assert shifted == {"dream", "fast_dllm_v2", "autoregressive", "llama"}
     assert kinds["llada2"].block_size == 32 and kinds["fast_dllm_v2"].block_size == 8
     assert kinds["autoregressive"].mask_id == NO_MASK
+    for name in ("autoregressive", "llama"):
+        assert spec_from_config(CONFIGS[name], Overrides(mask_id=3)).mask_id == 3
 
 
 def test_wedlm_norms_follow_the_tensors() -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from tiny_decoding import MASK, SPEC
 
+from dllm.api import generate, load
 from dllm.config import compose, fingerprint
 from dllm.errors import ConfigError
+from dllm.models.hub import EMBEDDED
 from dllm.models.spec import ModelSpec
 from dllm.runs.beside import baseline_of
 from dllm.runs.execute import execute
@@ -16,6 +18,7 @@ from dllm.runs.folder import RunFolder
 
 
 BLOCKS = replace(SPEC, attention="block_causal", block_size=4)
+BLOCK = "sampler.region.block_length"
 ALIGNED = {"block_length": None, "untrained": "refuse", "overhang": "cut"}
 
 
@@ -50,6 +53,37 @@ def test_blocks_of_the_model(sampler: str) -> None:
 def test_beside_itself_one_token_per_step_is_the_same_run(region: str, spec: ModelSpec) -> None:
     config = compose(["sampler=low_confidence", f"sampler/region={region}", "eos=cut"])
     assert fingerprint(baseline_of(config, spec)) == fingerprint(config)
+
+
+def test_an_autoregressive_model_s_baseline_goes_from_left_to_right() -> None:
+    """It has never read a mask, so that no other position can be the surer one."""
+    spec = replace(SPEC, attention="causal", logit_shift=1)
+    config = compose(["sampler=prompt_lookup", "cache=causal"])
+    base = baseline_of(config, spec)
+    assert base.sampler == compose(["sampler=left_to_right", f"{BLOCK}=null"]).sampler
+    plain = compose(["sampler=left_to_right"])
+    assert fingerprint(baseline_of(plain, spec)) == fingerprint(plain)
+
+
+@pytest.mark.parametrize("mask_id", [None, 0])
+def test_a_run_of_an_autoregressive_model_keeps_to_the_rule_asked_for(
+    mask_id: int | None, options: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """tiny-ar by its folder, without a mask token and with one."""
+    masks = "null" if mask_id is None else mask_id
+    model = [f"model.path={EMBEDDED / 'tiny-ar'}", f"model.mask_id={masks}"]
+    words = "it has no mask token" if mask_id is None else "use sampler=left_to_right"
+    with pytest.raises(ConfigError, match=words):
+        execute(compose(options("sampler=random", *model)), "random")
+    assert not (tmp_path / "runs").exists()
+    checkpoint = load(str(EMBEDDED / "tiny-ar"), mask_id=mask_id, device="cpu")
+    with pytest.raises(ConfigError, match=words):
+        generate(checkpoint, ["copy: Ada"], "random")
+    if mask_id is not None:
+        own = ["sampler=left_to_right", "cache=causal", *model, "limit=2"]
+        folder, summary = execute(compose(options(*own)), "left_to_right")
+        assert summary["versus_baseline"]["agreement"] == 1
+        assert (folder.parent / summary["baseline"]["fingerprint"]).is_dir()
 
 
 def test_blocks_of_the_rule_inside() -> None:

@@ -1,6 +1,7 @@
 """Autoregressive Qwen2 and Qwen3 models, used to verify drafts and to grow answers token by token.
 
-Format of Qwen/Qwen2.5-*, Qwen/Qwen3-*. They have no mask token.
+Format of Qwen/Qwen2.5-*, Qwen/Qwen3-*. They have no mask token; an unused id may
+be given as one (`model.mask_id`), as of a Llama model.
 """
 
 from typing import Any
@@ -25,11 +26,12 @@ def read(config: CheckpointConfig) -> ModelSpec:
             f"{config.source}: attention_bias={config['attention_bias']}, "
             f"{'Qwen2' if qwen2 else 'Qwen3'} needs {qwen2}"
         )
+    given = config.overrides.mask_id
     return ModelSpec(
         family="autoregressive",
         **fields,
         d_ff=config.count("intermediate_size"),
-        mask_id=NO_MASK,
+        mask_id=NO_MASK if given is None else given,
         eos_ids=eos_ids,
         pad_id=config.pad_id(eos_ids),
         qkv_bias=qwen2,
