@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from dllm.cache.policy import CachePolicy
 from dllm.errors import ConfigError
 from dllm.models.spec import NO_MASK, ModelSpec, Noise
+from dllm.step.canvas import Prompt
 from dllm.step.plan import MODEL, Need
 from dllm.step.sampler import Sampler
 
@@ -109,6 +110,21 @@ def refusals(
         sampler.check_model(spec)
     except ConfigError as error:
         found.append(str(error))
+    return found
+
+
+def misfits(
+    sampler: Sampler, cache: CachePolicy, spec: ModelSpec, gen_length: int, batch_size: int = 1
+) -> list[str]:
+    """`refusals`, or else why the sampler can't lay out `gen_length` positions for the model. Its
+    texts are token ids already."""
+    found = refusals(sampler, cache, spec, batch_size)
+    if not found:
+        try:
+            sampler.validate(gen_length)
+            sampler.layout(Prompt("", (spec.pad_id,), gen_length), spec)
+        except ConfigError as error:
+            found.append(str(error))
     return found
 
 

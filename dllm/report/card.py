@@ -6,7 +6,7 @@ from dllm.errors import ConfigError
 from dllm.models.hub import ModelOptions, open_spec
 from dllm.models.sizes import memory, sizes
 from dllm.models.spec import NO_MASK, ModelSpec
-from dllm.report.support import supported
+from dllm.report.support import here, supported
 
 
 def describe(
@@ -22,9 +22,10 @@ def describe(
     yield from _architecture(spec)
     yield from _sizes(spec)
     yield from _memory(spec, options, batches, lengths, rows)
+    own = here(options)
     for group in ("sampler", "cache"):
         yield f"{group}s"
-        for entry in supported(group, spec):
+        for entry in supported(group, spec, own):
             reasons = "; ".join(entry.refusals)
             yield f"  {entry.option:<24}{'no: ' + reasons if reasons else 'yes'}"
 

@@ -7,15 +7,11 @@ import re
 from pathlib import Path
 
 from dllm.config import build, choices, compose
-from dllm.engine.legality import refusals
 from dllm.errors import ConfigError
-from dllm.models.hub import EMBEDDED, open_spec
+from dllm.models.hub import open_spec
 from dllm.models.spec import ModelSpec
-from dllm.models.tokenizers import load_tokenizer
 from dllm.report.document import plain
-from dllm.report.support import parts_of
-from dllm.step.canvas import Prompt
-from dllm.step.sampler import Sampler
+from dllm.report.support import parts_of, unfit
 
 
 PAGE = Path("docs/legal.md")
@@ -41,7 +37,7 @@ command, and `python -m scripts.fuzz --n 2000 --seed 1` tries random ones."""
 def page() -> str:
     reasons: dict[str, int] = {}
     lines = [_HEAD]
-    caches, tokenizer = choices("cache"), load_tokenizer(EMBEDDED / "tiny-llada")
+    caches = choices("cache")
     policies = [build(compose([f"cache={name}"]).cache, "cache") for name in caches]
     for model in MODELS:
         spec = open_spec(build(compose([f"model={model}"]).model, "model"))
@@ -52,9 +48,7 @@ def page() -> str:
             for policy in policies:
                 found = [str(parts)] if isinstance(parts, ConfigError) else []
                 if not isinstance(parts, ConfigError):
-                    # Texts of options as some tokenizer reads them: no pair depends on which.
-                    sampler = parts[0].with_tokenizer(tokenizer)
-                    found = refusals(sampler, policy, spec) or _laid_out(sampler, spec)
+                    found = unfit(parts[0], policy, spec, None)
                 numbers = [reasons.setdefault(_general(r), len(reasons) + 1) for r in found]
                 cells.append(", ".join(map(str, dict.fromkeys(numbers))) or "+")
             lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -67,15 +61,6 @@ def _kind(spec: ModelSpec) -> str:
     shift = ", shifted logits" if spec.logit_shift else ""
     noise = "" if spec.noise == "mask" else f", {spec.noise} noise"
     return f"{spec.attention.replace('_', '-')} attention{shift}{noise}"
-
-
-def _laid_out(sampler: Sampler, spec: ModelSpec) -> list[str]:
-    try:
-        sampler.validate(64)
-        sampler.layout(Prompt("", (spec.pad_id,), 64), spec)
-    except ConfigError as error:
-        return [str(error)]
-    return []
 
 
 def _general(reason: str) -> str:

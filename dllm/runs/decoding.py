@@ -10,7 +10,7 @@ from dataclasses import replace
 from omegaconf import DictConfig
 
 from dllm import config as configuration
-from dllm.engine.legality import refusals
+from dllm.engine.legality import misfits
 from dllm.engine.loop import Decoder
 from dllm.engine.sequential import one_by_one
 from dllm.engine.setting import DoesNotFit
@@ -34,11 +34,10 @@ def fitting(config: DictConfig, parts: Parts, checkpoint: Checkpoint) -> Sampler
     Raises `ConfigError` if the parts can't decode together: nobody waits for a model or a baseline
     to be told.
     """
-    spec = checkpoint.spec
     with configuration.full_paths(config.sampler, "sampler"):
-        parts.sampler.validate(config.gen_length)
         sampler = parts.sampler.with_tokenizer(checkpoint.tokenizer)
-        reasons = refusals(sampler, parts.cache, spec, config.batch_size)
+        length, batch_size = config.gen_length, config.batch_size
+        reasons = misfits(sampler, parts.cache, checkpoint.spec, length, batch_size)
         if config.score_sequential and not config.trace:
             reasons.append("score_sequential=true writes into the traces; use trace=true")
         if config.score_sequential and sampler.models:
@@ -48,7 +47,6 @@ def fitting(config: DictConfig, parts: Parts, checkpoint: Checkpoint) -> Sampler
             )
         if reasons:
             raise ConfigError("; ".join(reasons))
-        sampler.layout(Prompt("", (spec.pad_id,), config.gen_length), spec)
     return sampler
 
 

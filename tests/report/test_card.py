@@ -8,12 +8,17 @@ from pathlib import Path
 import pytest
 from tiny_checkpoints import CONFIGS
 
+from dllm.config import build, compose
 from dllm.errors import ConfigError
 from dllm.models.hub import ModelOptions
 from dllm.models.loading import spec_from_config
 from dllm.models.presets import preset_config
 from dllm.report.card import describe
 from dllm.report.support import supported
+from dllm.runs.checkpoint import Checkpoint
+from dllm.runs.decoding import fitting
+from dllm.runs.others import others
+from dllm.runs.parts import build_parts
 
 
 def card(tmp_path: Path, family: str, **arguments) -> str:
@@ -59,8 +64,22 @@ def test_every_sampler_and_cache_is_listed() -> None:
     spec = spec_from_config(preset_config("llada-8b"))
     root = Path(__file__).parents[2] / "conf"
     for group in ("sampler", "cache"):
-        listed = [entry.option for entry in supported(group, spec)]
+        listed = [entry.option for entry in supported(group, spec, None)]
         assert listed == sorted(path.stem for path in (root / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", ["tiny-llada", "tiny-sdar", "tiny-wedlm", "tiny-ar"])
+def test_what_is_listed_is_what_a_run_refuses(name: str) -> None:
+    given = [f"model={name}", "batch_size=1", "baseline=false"]
+    checkpoint = Checkpoint(build(compose(given).model, "model"))
+    for entry in supported("sampler", checkpoint.spec, checkpoint):
+        config = compose([*given, f"sampler={entry.option}"])
+        try:
+            others(config, fitting(config, build_parts(config), checkpoint), checkpoint)
+        except ConfigError:
+            assert entry.refusals, entry
+        else:
+            assert not entry.refusals, entry
 
 
 @pytest.mark.parametrize("arguments", [{"batches": []}, {"lengths": [0]}, {"rows": 0}])
