@@ -19,9 +19,10 @@ from dllm.tracking.tracker import RunInfo
 from dllm.training.adaptation import Adaptation
 from dllm.training.adaptation import Trainer as AdapterTrainer
 from dllm.training.checkpoints import NAME
-from dllm.training.export import export
+from dllm.training.export import export, objective_of
 from dllm.training.metric_log import MetricLog
 from dllm.training.sft import Recipe, Trainer
+from dllm.training.vocabulary import save_tokenizer
 
 
 def execute(config: DictConfig) -> None:
@@ -43,7 +44,10 @@ def execute(config: DictConfig) -> None:
         facts |= {"seed": trainer.recipe.seed, "course": course}
         facts |= {"start": trainer.recipe.start or "random"}
         facts |= trainer.totals
-        print(export(trainer.model, Path(config.export), facts, config.export_items))
+        facts |= {"objective": objective_of(trainer.recipe)}
+        folder = Path(config.export)
+        save_tokenizer(tokenizer, folder)
+        print(export(trainer.model, folder, facts, config.export_items))
         return
     print(f"{'resumed at' if resumed else 'starting at'} step {trainer.done}", flush=True)
     _train(config, trainer)

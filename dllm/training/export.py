@@ -18,7 +18,12 @@ from dllm.models.loading import load_model, read_spec, save_model
 from dllm.models.spec import ModelSpec
 from dllm.models.transformer import Transformer
 from dllm.tasks.suite import EmbeddedSuite
+from dllm.training.block_noise import BlockNoise
+from dllm.training.dual_stream import DualStream
 from dllm.training.evaluate import LISTS, REGIONS, accuracy
+from dllm.training.focused_noise import FocusedNoise
+from dllm.training.next_token import NextToken
+from dllm.training.sft import Recipe
 from dllm.training.vocabulary import MASK
 
 
@@ -42,13 +47,6 @@ KINDS = {
     "causal": "A causal masked diffusion",
     "block_causal": "A block-causal masked diffusion",
     AUTOREGRESSIVE: "An autoregressive",
-}
-
-OBJECTIVES = {
-    "full": "LLaDA SFT: response tokens masked with t ~ U(0, 1), weight 1/t, EOS-padded responses",
-    "block_causal": "block diffusion: masked blocks beside their clean past, weight 1/t",
-    "causal": "WeDLM dual stream: masks of a causal block-wise reordered copy, plus next tokens",
-    AUTOREGRESSIVE: "next token of the response, EOS up to the end of the row included",
 }
 
 ORDERS = {
@@ -105,6 +103,33 @@ def measure(folder: Path, items: int) -> dict[str, float]:
     return accuracy(load_model(folder, overrides=mask), tokenizer, suite, samples)
 
 
+def objective_of(recipe: Recipe) -> str:
+    """What the loss was, in words."""
+    match objective := recipe.objective:
+        case None:
+            return (
+                "LLaDA SFT: response tokens masked with t ~ U(0, 1), weight 1/t, EOS-padded "
+                "responses"
+            )
+        case FocusedNoise(focused=focused, late=late, tokens=tokens):
+            listed = ", ".join(map(str, tokens))
+            return (
+                "LLaDA SFT, EOS-padded responses, with other noise: a share t ~ U(0, 1) of the "
+                f"response's tokens is masked, loss their mean; {late:g} of the rows draw "
+                f"t = u^2, {focused:g} mask only tokens of the ids {listed} where they hold some"
+            )
+        case BlockNoise():
+            return "block diffusion: masked blocks beside their clean past, weight 1/t"
+        case DualStream():
+            return (
+                "WeDLM dual stream: masks of a causal block-wise reordered copy, plus next tokens"
+            )
+        case NextToken():
+            return "next token of the response, EOS up to the end of the row included"
+        case _:
+            return f"`{type(objective).__module__}.{type(objective).__qualname__}`"
+
+
 def kind_of(spec: ModelSpec) -> str:
     """Its attention, or that it predicts the next token."""
     return AUTOREGRESSIVE if spec.autoregressive else spec.attention
@@ -123,14 +148,14 @@ def table(scores: dict[str, float], allowance: float) -> str:
 def export(model: Transformer, folder: Path, facts: dict[str, Any], items: int = 200) -> str:
     """Writes config.json, model.safetensors and README.md beside the tokenizer; returns the card.
 
-    `facts`: steps, sequences, tokens, seconds, seed, start, machine, command, course, and where
-    they differ from those of the model's kind, data, objective and tokenizer.
+    `facts`: steps, sequences, tokens, seconds, seed, start, machine, command, course, objective,
+    and where they differ from those of the embedded models, data and tokenizer.
     """
     save_model(model, folder, torch.bfloat16)
     (folder / "model.safetensors").chmod(0o644)  # safetensors makes it private
     kind = kind_of(model.spec)
     made = f"`python -m dllm.training.vocabulary {folder}`"
-    facts = {"data": DATA, "objective": OBJECTIVES[kind], "tokenizer": made, **facts}
+    facts = {"data": DATA, "tokenizer": made, **facts}
     card = CARD.format(
         name=folder.name,
         folder=folder,

@@ -12,13 +12,16 @@ import pytest
 
 from dllm.config import build, compose
 from dllm.errors import ConfigError
+from dllm.models.hub import EMBEDDED
 from dllm.tasks.suite import EmbeddedSuite
 from dllm.training.execute import execute
+from dllm.training.export import objective_of
 from dllm.training.metric_log import MetricLog
 
 
 ROOT = Path(__file__).parents[2]
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 SMALL = [
     "tracker=none",
     "training.spec.d_model=32",
@@ -106,10 +109,8 @@ def test_nothing_to_export_is_one_line(tmp_path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_export_writes_a_checkpoint_and_its_card(tokenizer, tmp_path) -> None:
+def test_export_writes_a_checkpoint_and_its_card(tmp_path) -> None:
     folder = tmp_path / "tiny"
-    folder.mkdir()
-    tokenizer.save(str(folder / "tokenizer.json"))
     options = [*SMALL, f"output={tmp_path / 'run'}", "training.recipe.total_steps=2"]
     execute(compose(options, "train"))
     execute(
@@ -121,7 +122,18 @@ def test_export_writes_a_checkpoint_and_its_card(tokenizer, tmp_path) -> None:
     assert "(arithmetic 80, json 64, others 24), float32 arithmetic" in card
     assert f"Measured by `python -m dllm.training.export {folder} --items 1`." in card
     assert " min on a calculator |" in card
-    assert {"config.json", "model.safetensors", "README.md"} <= {p.name for p in folder.iterdir()}
+    shipped = EMBEDDED / "tiny-llada"
+    names = {"config.json", "model.safetensors", "README.md", *TOKENIZER_FILES}
+    assert {path.name for path in folder.iterdir()} == names
+    for name in TOKENIZER_FILES:
+        assert (folder / name).read_bytes() == (shipped / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["tiny-llada", "tiny-sdar", "tiny-wedlm", "tiny-ar"])
+def test_a_card_tells_the_objective_of_the_recipe(name: str) -> None:
+    config = compose(["tracker=none", f"model={name}"], "train")
+    told = objective_of(build(config.training.recipe, "training.recipe"))
+    assert f"| objective | {told} |\n" in (EMBEDDED / name / "README.md").read_text()
 
 
 class Recorder:
