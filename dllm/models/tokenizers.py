@@ -279,7 +279,7 @@ def _base(folder: Path, config: Mapping[str, Any]) -> PreTrainedTokenizerFast:
                     if loaded.backend_tokenizer is not None:
                         return loaded
             except Exception as error:  # files of any program: readers raise even bare Exception
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                reason = " ".join(str(error).split()) or type(error).__name__
     finally:
         transformers.logging.set_verbosity(level)
     raise ConfigError(f"model.path={folder}: no tokenizer can be read: {reason}")

