@@ -68,7 +68,7 @@ def folder_of(name: str) -> Path:
 
 
 def fetched(name: str) -> Path:
-    """The folder of a converted model; `ConfigError` with the command where something is missing."""
+    """The folder of a converted model; `ConfigError` with the command where it lacks a file."""
     folder = folder_of(name)
     missing = [file for file in FILES if not (folder / file).is_file()]
     if missing:
