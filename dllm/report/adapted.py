@@ -73,6 +73,8 @@ class Written:
 
 def measure(name: str, path: Path, count: int, dtype: Literal["float32", "bfloat16"]) -> str:
     """Measures on `count` texts of each kind, and writes the card beside the adapter."""
+    if count < 1:
+        raise ConfigError(f"--count {count} must be >= 1")
     options = ModelOptions(name=name, dtype=dtype)
     folder = adapter_folder(options)
     if folder is None:
