@@ -4,13 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+from hydra.utils import get_class
+
 from dllm.constraints.languages import LarkText, built_in
 from dllm.metrics.definitions import SampleResult
 from dllm.metrics.order import decoding_order
 from dllm.metrics.statistics import ratio_interval, wilson
 from dllm.report.bits import RunBits
 from dllm.report.cells import Cell
-from dllm.report.judged import perplexity, same_end
+from dllm.report.judged import agreeing, perplexity
 from dllm.report.tables import ratio
 from dllm.tasks.parallelbench.theory import Kind, lower_bound, sampled_accuracy
 
@@ -150,7 +152,8 @@ def _saved(cell: Cell, first: Cell) -> str:
 
 def _agreement(cell: Cell, first: Cell) -> str:
     ours, theirs = ([sample.output for sample in one.samples] for one in (cell, first))
-    n, same = len(ours), same_end(ours, theirs)
+    numbered = get_class(cell.folder.config().task._target_).final_number
+    n, same = len(ours), agreeing(ours, theirs, numbered)
     low, high = wilson(same, n)
     return f"{same / n:.2f} [{low:.2f}, {high:.2f}]"
 
@@ -276,8 +279,8 @@ BESIDE = {
         "target over the first row's on the same samples, with a 95 % bootstrap interval", _saved
     ),
     "agreement": Beside(
-        "share of the answers that end with the same number as the first row's (say the same, "
-        "where there is none), with a 95 % Wilson interval",
+        "share of the answers that are the same as the first row's (of tasks that ask for a "
+        "number, end with the same one), with a 95 % Wilson interval",
         _agreement,
     ),
 }

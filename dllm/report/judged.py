@@ -45,7 +45,10 @@ def perplexity(cell: Cell) -> tuple[float, float, float]:
     return math.exp(sum(nats) / sum(counts)), low, high
 
 
-def same_end(ours: Sequence[str], theirs: Sequence[str]) -> int:
-    """How many texts end with the same number, or say the same where there is none."""
-    pairs = zip(ours, theirs, strict=True)
-    return sum((last_number(a) or a.strip()) == (last_number(b) or b.strip()) for a, b in pairs)
+def agreeing(ours: Sequence[str], theirs: Sequence[str], numbered: bool) -> int:
+    """How many texts say the same; `numbered`: end with the same number, where there is one."""
+
+    def said(text: str) -> str:
+        return (last_number(text) if numbered else None) or text.strip()
+
+    return sum(said(a) == said(b) for a, b in zip(ours, theirs, strict=True))

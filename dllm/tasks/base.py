@@ -102,6 +102,8 @@ class Task(ABC):
     kinds: tuple[str, ...]
     stop: tuple[str, ...] = ()
     """Texts that end an answer; they and what follows are no part of it."""
+    final_number: bool = False
+    """The question is answered by the number that a text ends with."""
 
     @abstractmethod
     def samples(self, split: Split, limit: int | None = None, seed: int = 0) -> list[Sample]:

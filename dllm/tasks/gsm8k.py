@@ -67,6 +67,7 @@ class Gsm8k(PublicTask):
     """
 
     kinds = ("gsm8k",)
+    final_number = True
     source = Source(hub="openai/gsm8k", name="main", fields=("question", "answer"))
 
     def __init__(

@@ -9,7 +9,7 @@ from written_runs import write_run
 from dllm.report.bits import RunBits
 from dllm.report.cells import Cell, measure
 from dllm.report.columns import BESIDE, COLUMNS
-from dllm.report.judged import perplexity, same_end
+from dllm.report.judged import agreeing, perplexity
 from dllm.runs.folder import RunFolder
 
 
@@ -33,7 +33,23 @@ def test_perplexity_is_that_of_the_probabilities(options: Callable[..., list[str
 
 
 def test_answers_that_end_with_the_same_number() -> None:
-    assert same_end(["It is 1,200.", "so 5", "Ada"], ["1200", "5 or 6", " Ada"]) == 2
+    ours, theirs = ["It is 1,200.", "so 5", "Ada"], ["1200", "5 or 6", " Ada"]
+    assert agreeing(ours, theirs, numbered=True) == 2
+    assert agreeing(ours, theirs, numbered=False) == 1
+
+
+def test_answers_to_no_number_are_compared_whole(tmp_path) -> None:
+    """Two records of the same age are two answers of extraction, and one to a word problem."""
+    shown = {}
+    for task in ("json", "gsm8k"):
+        cells = []
+        for number, name in enumerate(("Ada", "Bob")):
+            said = [sample("0", output=f'{{"name": "{name}", "age": 31}}')]
+            options = (f"task={task}", f"seed={number}")
+            folder = RunFolder(write_run(tmp_path, "threshold", said, *options))
+            cells.append(Cell.of(folder, folder.summary()))
+        shown[task] = BESIDE["agreement"].show(*cells)[:4]
+    assert shown == {"json": "0.00", "gsm8k": "1.00"}
 
 
 def test_columns_beside_the_first_row(tmp_path) -> None:
@@ -50,7 +66,7 @@ def test_columns_beside_the_first_row(tmp_path) -> None:
         ]
         if name == "ar":
             results = [sample(str(i), output="is 4", forwards={"step": 8}) for i in range(2)]
-        folder = RunFolder(write_run(tmp_path, name, results))
+        folder = RunFolder(write_run(tmp_path, name, results, "task=gsm8k"))
         cells.append(Cell.of(folder, folder.summary()))
     first, other = cells
     assert BESIDE["of the first"].show(other, first) == "0.38 [0.25, 0.50]"
