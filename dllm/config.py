@@ -91,8 +91,13 @@ def without_plus(message: str) -> str:
     if foreign:
         return f"{foreign[1]}=... is no choice of this sampler: it has no such part"
     message = re.sub(
-        r"Could not override '([^']+)'\. To append to your config use \S+(?: Key .* not in \S+)?",
-        r"\1 is no option",
+        r"Could not override '([^']+)'\. To append to your config use "
+        r"\+[^\s=]+=?(\{.*\})?.*?(?: Key .* not in \S+|$)",
+        lambda found: (
+            f"{found[1]}={found[2]} names an entry that is not there"
+            if found[2]
+            else f"{found[1]} is no option"
+        ),
         message,
     )
     return re.sub(r"^Error merging override (\S+) ", r"\1: ", message)

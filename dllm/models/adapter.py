@@ -43,6 +43,8 @@ class AdapterSpec:
             value = getattr(self, field.name)
             if field.type is int and (isinstance(value, bool) or not isinstance(value, int)):
                 raise ConfigError(f"adapter.{field.name}={value!r} is not a whole number")
+        if self.mask_id < 0:
+            raise ConfigError(f"adapter.mask_id={self.mask_id} must be >= 0")
         if self.rank < 1 or self.block_size < 1:
             raise ConfigError(
                 f"adapter.rank={self.rank}, adapter.block_size={self.block_size} must be >= 1"

@@ -30,7 +30,15 @@ from dllm.models.transformer import Transformer
 from dllm.runs.identity import network_hash
 from dllm.tasks.base import Split
 from dllm.tasks.natural import NaturalTasks
-from dllm.training.checkpoints import load_state, recipe_facts, save_state
+from dllm.training.batches import check_shares, check_weights
+from dllm.training.checkpoints import (
+    load_optimizer,
+    load_state,
+    recipe_facts,
+    same_keys,
+    save_state,
+    taken_over,
+)
 from dllm.training.distill import answers
 from dllm.training.shifted_blocks import BlockBatch, Row, ShiftedBlocks
 
@@ -50,12 +58,26 @@ class AnswerData:
     kinds: Mapping[str, float]
     """Kind -> how often it is drawn; `questions` and the kinds of `dllm.tasks.natural`."""
 
+    def __post_init__(self) -> None:
+        for name in ("count", "longest_question", "longest_answer"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"data.{name}={getattr(self, name)} must be >= 1")
+        check_weights("data.kinds", self.kinds, ("questions", *NaturalTasks().kinds))
+        if not any(self.kinds.values()):
+            raise ConfigError(f"data.kinds={dict(self.kinds)} leaves nothing to draw")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     until: float
     """Share of all steps."""
     block: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.until <= 1:
+            raise ConfigError(f"until={self.until} is outside (0, 1]")
+        if self.block < 1:
+            raise ConfigError(f"block={self.block} must be >= 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +105,30 @@ class Adaptation:
     log_every: int
     """In steps."""
     save_minutes: float
+
+    def __post_init__(self) -> None:
+        for name in ("total_steps", "lanes", "micros", "rows", "log_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"recipe.{name}={getattr(self, name)} must be >= 1")
+        for name in ("rate", "warmup_steps", "save_minutes"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"recipe.{name}={getattr(self, name)} must be >= 0")
+        for name in ("opening", "decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"recipe.{name}={getattr(self, name)} is outside [0, 1]")
+        check_shares(self.stages)
+        largest = list(self.stages.values())[-1].block
+        if largest != self.adapter.block_size:
+            raise ConfigError(
+                f"recipe.adapter.block_size={self.adapter.block_size} is not the last stage's "
+                f"block, {largest}"
+            )
+        for name, stage in self.stages.items():
+            if largest % stage.block:
+                raise ConfigError(
+                    f"recipe.stages.{name}.block={stage.block} does not divide the last stage's, "
+                    f"{largest}"
+                )
 
     def block_at(self, step: int) -> int:
         share = step / self.total_steps
@@ -146,8 +192,14 @@ def questions(path: Path, tokenizer: Tokenizer, longest: int, count: int) -> lis
         raise ConfigError(
             f"training.recipe.data.questions={path} is no file of JSON lines with a key 'question'"
         ) from None
+    if not found:
+        raise ConfigError(f"training.recipe.data.questions={path} holds no question")
     short = [text for text in found if len(tokenizer.encode(text)) <= longest]
     Random(0).shuffle(short)
+    if not short:
+        raise ConfigError(
+            f"training.recipe.data.longest_question={longest}: no question of {path} is so short"
+        )
     return short[:count]
 
 
@@ -163,14 +215,14 @@ class Trainer:
         """trains: goes on with the folder's state, does not only look at it, which may be by other
         code"""
         self.recipe, self.folder, data = recipe, folder, recipe.data
+        recipe.adapter.of(base.spec)  # raises where there is no such mask
         asked = questions(Path(data.questions), tokenizer, data.longest_question, data.count)
         told = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
         self._facts = recipe_facts(recipe, questions=told, base_weights=network_hash(base))
         # Before the questions are answered, which may take hours.
         self._state = load_state(folder, self._facts, trains)
-        multiple = max(stage.block for stage in recipe.stages.values())
         cache = folder / "answers.jsonl"
-        self.rows = Rows(base, tokenizer, data, asked, "train", cache, multiple)
+        self.rows = Rows(base, tokenizer, data, asked, "train", cache, recipe.adapter.block_size)
         self.model = Adapted(base, recipe.adapter, recipe.seed)
         self.learnt = self.model.tensors()
         self.optimizer = torch.optim.AdamW(
@@ -192,11 +244,16 @@ class Trainer:
         state, self._state = self._state, None
         if state is None:
             return False
-        for name, tensor in state["adapter"].items():
-            self.learnt[name].data.copy_(tensor)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.done, self.totals = state["step"], state["totals"]
-        self.window = state.get("window", [])
+        with taken_over(self.folder):
+            for name in {**self.learnt, **state["adapter"]}:
+                ours, kept = self.learnt[name].data, state["adapter"][name]
+                if kept.shape != ours.shape:
+                    raise ValueError(name)
+                ours.copy_(kept)
+            load_optimizer(self.optimizer, state["optimizer"])
+            self.totals = same_keys(state["totals"], self.totals)
+            self.window = [same_keys(step, step) for step in state.get("window", [])]
+        self.done = state["step"]
         return True
 
     def save(self) -> None:

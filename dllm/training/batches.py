@@ -6,10 +6,11 @@ compiled graph per length. So the generation region of a row is what its prompt 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from tokenizers import Tokenizer
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from dllm.config import fits
 from dllm.errors import ConfigError
+from dllm.models.spec import AttentionKind, ModelSpec
 from dllm.tasks.base import Sample, Split
 from dllm.tasks.suite import EmbeddedSuite
 from dllm.training.vocabulary import EOS, MASK, chat_prompt
@@ -66,6 +68,26 @@ class Stage:
             raise ConfigError(f"weights={dict(self.weights)} leaves no kind to draw")
 
 
+class Share(Protocol):
+    @property
+    def until(self) -> float: ...
+
+
+def check_shares(stages: Mapping[str, Share]) -> None:
+    """Raises `ConfigError` for stages that do not follow one another up to the end."""
+    if not stages:
+        raise ConfigError("recipe.stages={} names nothing to train on")
+    before = 0.0
+    for name, stage in stages.items():
+        if not before < stage.until <= 1:
+            raise ConfigError(
+                f"recipe.stages.{name}.until={stage.until} is outside ({before:g}, 1]"
+            )
+        before = stage.until
+    if before != 1:
+        raise ConfigError(f"recipe.stages.{name}.until={before}: the last stage ends at 1")
+
+
 def check_weights(option: str, weights: Mapping[str, float], kinds: Sequence[str]) -> None:
     """Raises `ConfigError` for a kind that there is not or a weight that is none."""
     for kind, weight in weights.items():
@@ -105,12 +127,46 @@ class Batch:
         )
 
 
-class Objective(Protocol):
+class Objective(ABC):
     """Makes a batch of complete rows: hides tokens and says how much each prediction counts."""
+
+    attention: ClassVar[AttentionKind] = "full"
+    """Of the models that it trains: in decoding they meet what they met in training."""
+    logit_shift: ClassVar[int] = 0
+
+    @abstractmethod
+    def __call__(
+        self, tokens: Tensor, prompt_lengths: Tensor, mask_id: int, generator: torch.Generator
+    ) -> Batch:
+        """`tokens` int64 [rows, length], `prompt_lengths` int64 [rows]."""
+
+    def check(self, spec: ModelSpec) -> None:
+        """Raises `ConfigError` for a model that this does not train."""
+        if (spec.attention, spec.logit_shift) != (self.attention, self.logit_shift):
+            kind = type(self)
+            raise ConfigError(
+                f"recipe.objective._target_={kind.__module__}.{kind.__name__} trains a model with "
+                f"attention={self.attention} and logit_shift={self.logit_shift}; this one has "
+                f"{spec.attention} and {spec.logit_shift}"
+            )
+
+
+def check_tokens(option: str, tokens: Sequence[int], spec: ModelSpec) -> None:
+    """Raises `ConfigError` for a token id outside the model's vocabulary."""
+    for token in tokens:
+        if not 0 <= token < spec.vocab_size:
+            raise ConfigError(
+                f"{option}: {token} is outside the model's vocabulary [0, {spec.vocab_size})"
+            )
+
+
+class UniformNoise(Objective):
+    """LLaDA's."""
 
     def __call__(
         self, tokens: Tensor, prompt_lengths: Tensor, mask_id: int, generator: torch.Generator
-    ) -> Batch: ...
+    ) -> Batch:
+        return mask_responses(tokens, prompt_lengths, mask_id, generator)
 
 
 class Questions(Protocol):
@@ -140,7 +196,7 @@ class BatchSource:
 
         Raises `ConfigError` for a canvas that none of them fills.
         """
-        self.objective = objective or mask_responses
+        self.objective = objective or UniformNoise()
         self.tokenizer, self.total_steps = tokenizer, total_steps
         self._names, self.stages = list(stages), list(stages.values())
         self.micros, self.tokens_per_micro, self.seed = micros, tokens_per_micro, seed

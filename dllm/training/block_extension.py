@@ -31,6 +31,7 @@ from dllm.training.block_noise import BlockNoise
 from dllm.training.evaluate import accuracy
 from dllm.training.metric_log import MetricLog
 from dllm.training.sft import Recipe, Trainer
+from dllm.training.vocabulary import read_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,15 +65,16 @@ def execute(config: DictConfig) -> None:
     """Trains both courses, prints the table and writes it to `table`."""
     extension: Extension = build(config.extension, "extension")
     tokenizer_path, start = Path(config.tokenizer), Path(extension.start)
-    if not tokenizer_path.is_file() or not (start / "config.json").is_file():
-        raise ConfigError(f"extension.start={start} or tokenizer={tokenizer_path} does not exist")
+    tokenizer = read_tokenizer("tokenizer", tokenizer_path)
+    if not (start / "config.json").is_file():
+        raise ConfigError(f"extension.start={start} is no checkpoint folder")
     trained = read_spec(start).block_size
     if trained is None or sorted({trained, *extension.sizes}) != [trained, *extension.sizes]:
         raise ConfigError(
             f"extension.sizes={list(extension.sizes)} do not ascend from the block of {trained} "
             f"that {start} was trained for"
         )
-    tokenizer, output = Tokenizer.from_file(str(tokenizer_path)), Path(config.output)
+    output = Path(config.output)
     tracker: Tracker = build(config.tracker, "tracker")
     plain = OmegaConf.to_container(config, resolve=True)
     tracker.start(RunInfo(output, fingerprint(config), "train block_extension", plain))  # type: ignore[arg-type]

@@ -11,20 +11,35 @@ Loss per row: sum of the masked tokens' cross entropy / p, divided by the respon
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from dllm.training.batches import MIN_NOISE, Batch
+from dllm.errors import ConfigError
+from dllm.models.spec import AttentionKind, ModelSpec
+from dllm.training.batches import MIN_NOISE, Batch, Objective
 
 
 @dataclass(frozen=True)
-class BlockNoise:
+class BlockNoise(Objective):
+    attention: ClassVar[AttentionKind] = "block_causal"
     block: int = 8
     """Positions per block of the attention, counted from position 0."""
     noise: Literal["row", "block"] = "row"
     """What shares a mask probability; official: the row."""
+
+    def __post_init__(self) -> None:
+        if self.block < 1:
+            raise ConfigError(f"objective.block={self.block} must be >= 1")
+
+    def check(self, spec: ModelSpec) -> None:
+        super().check(spec)
+        if self.block != spec.block_size:
+            raise ConfigError(
+                f"recipe.objective.block={self.block} is not the block_size={spec.block_size} of "
+                "the model's attention"
+            )
 
     def __call__(
         self, tokens: Tensor, prompt_lengths: Tensor, mask_id: int, generator: torch.Generator

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
+from torch.optim import Optimizer
 
 from dllm.errors import ConfigError, RunError
 from dllm.runs.checkpoint import file_hash
@@ -57,9 +60,11 @@ def load_state(folder: Path, recipe: dict[str, str], trains: bool = True) -> dic
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         made, step = state["recipe"], state["step"]
+        if type(step) is not int or step < 0:
+            raise ValueError(step)
         edited = _edited(made.get(_CODE), recipe.get(_CODE)) if trains else []
     except Exception:  # damaged bytes: the reader fails in any way
-        raise ConfigError(f"{path} is damaged: remove it or choose another folder") from None
+        raise ConfigError(_damaged(path)) from None
     # What a state does not tell was no part of recipes when it was saved.
     if edited:
         more = f" and {len(edited) - 3} more" if len(edited) > 3 else ""
@@ -79,6 +84,38 @@ def load_state(folder: Path, recipe: dict[str, str], trains: bool = True) -> dic
             f"total_steps={recipe['total_steps']} are fewer: choose another folder"
         )
     return state
+
+
+def _damaged(path: Path) -> str:
+    return f"{path} is damaged: remove it or choose another folder"
+
+
+@contextmanager
+def taken_over(folder: Path) -> Iterator[None]:
+    """Within it the state of the folder is taken apart: one that lacks something, or holds another
+    thing in its place, is a `ConfigError`."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):
+        raise ConfigError(_damaged(folder / NAME)) from None
+
+
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Raises `ValueError` for a state of other parameters, which torch would take until the next
+    step."""
+    optimizer.load_state_dict(state)
+    for parameter, kept in optimizer.state.items():
+        for tensor in kept.values():
+            if isinstance(tensor, Tensor) and tensor.ndim and tensor.shape != parameter.shape:
+                raise ValueError(f"{tuple(tensor.shape)} for {tuple(parameter.shape)}")
+
+
+def same_keys(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers `found`, if they are those that are wanted; else `ValueError`."""
+    numbers = all(isinstance(value, int | float) for value in found.values())
+    if found.keys() != wanted.keys() or not numbers:
+        raise ValueError(f"{sorted(found)} for {sorted(wanted)}")
+    return dict(found)
 
 
 class Course:

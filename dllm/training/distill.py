@@ -16,9 +16,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dllm.config import fits
+from dllm.errors import ConfigError
+from dllm.models.spec import ModelSpec
 from dllm.models.tokenizers import Tokenizer
 from dllm.models.transformer import Layer, Transformer
 from dllm.runs.identity import network_hash
+
+
+def check_autoregressive(option: str, spec: ModelSpec) -> None:
+    """Raises `ConfigError` for a model that can't answer token by token."""
+    if spec.attention != "causal" or not spec.logit_shift:
+        raise ConfigError(
+            f"{option} is not autoregressive (attention={spec.attention}, "
+            f"logit_shift={spec.logit_shift}): its answers can't be read off token by token"
+        )
 
 
 def answers(
@@ -56,8 +68,14 @@ def answers(
 def _kept(path: Path, longest: int, mark: str) -> dict[str, list[int]]:
     """What is done, by the same weights if a line tells them; the half line that a kill can leave
     is dropped from the file."""
-    lines = path.read_text().splitlines() if path.is_file() else []
-    found = [json.loads(line) for line in lines if line.endswith("}")]
+    try:
+        lines = path.read_text().splitlines() if path.is_file() else []
+        found = [json.loads(line) for line in lines if line.endswith("}")]
+        told = {"question": str, "longest": int, "ids": list[int]}
+        if not all(fits(line.get(name), hint) for line in found for name, hint in told.items()):
+            raise ValueError
+    except (ValueError, AttributeError):
+        raise ConfigError(f"{path} is damaged: remove it or choose another folder") from None
     partial = path.with_suffix(".partial")
     partial.write_text("".join(json.dumps(line) + "\n" for line in found))
     os.replace(partial, path)

@@ -24,17 +24,18 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from dllm.config import build, fingerprint, full_paths
 from dllm.errors import ConfigError
-from dllm.models.hub import ModelOptions, open_model
+from dllm.models.hub import ModelOptions, open_model, open_spec
 from dllm.models.json_file import read_object
 from dllm.models.loading import read_spec
 from dllm.tasks.base import Sample, Split
 from dllm.tasks.suite import EmbeddedSuite
 from dllm.tracking.tracker import RunInfo, Tracker
 from dllm.training.checkpoints import NAME
-from dllm.training.distill import answers
+from dllm.training.distill import answers, check_autoregressive
 from dllm.training.export import export
 from dllm.training.metric_log import MetricLog
 from dllm.training.sft import Recipe, Trainer
+from dllm.training.vocabulary import read_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,13 @@ class Alignment:
     """Tokens of an answer, its end included; longer ones are left out."""
     stages: Mapping[str, Recipe]
     """Name -> recipe, each going on from the weights of the one before."""
+
+    def __post_init__(self) -> None:
+        for name in ("questions", "longest"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"alignment.{name}={getattr(self, name)} must be >= 1")
+        if not self.stages:
+            raise ConfigError("alignment.stages={} names nothing to train")
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ def execute(config: DictConfig) -> None:
             raise ConfigError(f"output={output} holds no saved state of {name} to export")
     if not (start / "tokenizer.json").is_file():
         raise ConfigError(f"alignment.start={start} holds no tokenizer.json")
-    tokenizer = FastTokenizer.from_file(str(start / "tokenizer.json"))
+    tokenizer = read_tokenizer("alignment.start", start / "tokenizer.json")
     tokenizer.add_special_tokens([AddedToken(alignment.separator, special=True, normalized=False)])
     spec = read_spec(start)
     if tokenizer.get_vocab_size() != spec.vocab_size + 1:
@@ -93,6 +101,13 @@ def execute(config: DictConfig) -> None:
             f"{spec.vocab_size} rows, its tokenizer with the separator "
             f"{tokenizer.get_vocab_size()} tokens"
         )
+    for name, recipe in alignment.stages.items():
+        told = getattr(recipe.objective, "separator", spec.vocab_size)
+        if told != spec.vocab_size:
+            raise ConfigError(
+                f"alignment.stages.{name}.objective.separator={told} is not the id of "
+                f"{alignment.separator}, {spec.vocab_size}"
+            )
     spec = replace(spec, vocab_size=spec.vocab_size + 1)
     tracker: Tracker = build(config.tracker, "tracker")
     plain = OmegaConf.to_container(config, resolve=True)
@@ -151,7 +166,9 @@ def _facts(config: DictConfig, alignment: Alignment, trainer: Trainer) -> dict[s
 
 def record(alignment: Alignment, path: Path) -> Recorded:
     """The verifier's greedy answers to training questions; those that did not end are left out."""
-    model, tokenizer = open_model(ModelOptions(name=alignment.verifier))
+    verifier = ModelOptions(name=alignment.verifier)
+    check_autoregressive(f"alignment.verifier={alignment.verifier}", open_spec(verifier))
+    model, tokenizer = open_model(verifier)
     suite = EmbeddedSuite()
     asked = suite.samples("train", alignment.questions)
     given = answers(
@@ -162,6 +179,11 @@ def record(alignment: Alignment, path: Path) -> Recorded:
         if len(ids) < alignment.longest:
             answer = tokenizer.decode(ids, skip_special_tokens=False)
             found[sample.task].append(replace(sample, answer=answer))
+    if not any(found.values()):
+        raise ConfigError(
+            f"alignment.longest={alignment.longest}: no answer of {alignment.verifier} has so few "
+            "tokens"
+        )
     return Recorded({kind: samples for kind, samples in found.items() if samples})
 
 

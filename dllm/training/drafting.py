@@ -17,15 +17,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dllm.training.batches import Batch, mask_responses
+from dllm.errors import ConfigError
+from dllm.models.spec import ModelSpec
+from dllm.training.batches import Batch, Objective, check_tokens, mask_responses
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distillation:
-    """Stage I: continuation of a prefix."""
+class Cut(Objective):
+    """Of answers that end anywhere, with the separator behind."""
 
     separator: int
     """Token id."""
+
+    def check(self, spec: ModelSpec) -> None:
+        super().check(spec)
+        check_tokens(f"recipe.objective.separator={self.separator}", [self.separator], spec)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distillation(Cut):
+    """Stage I: continuation of a prefix."""
 
     def __call__(
         self, tokens: Tensor, prompt_lengths: Tensor, mask_id: int, generator: torch.Generator
@@ -36,14 +47,19 @@ class Distillation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refinement:
+class Refinement(Cut):
     """Stage II: the last tokens before the cut."""
 
-    separator: int
     longest: int
     """Most tokens that are hidden (paper: 96)."""
     alpha: float
     """Weight of a token relative to the one behind it (paper: 1.01; 1.05 diverges there)."""
+
+    def __post_init__(self) -> None:
+        if self.longest < 1:
+            raise ConfigError(f"objective.longest={self.longest} must be >= 1")
+        if not self.alpha > 0:
+            raise ConfigError(f"objective.alpha={self.alpha} must be > 0")
 
     def __call__(
         self, tokens: Tensor, prompt_lengths: Tensor, mask_id: int, generator: torch.Generator

@@ -15,19 +15,29 @@ Loss: cross entropy of the masked tokens weighted by 1 / gamma, normalised by th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from dllm.training.batches import Batch
+from dllm.errors import ConfigError
+from dllm.models.spec import AttentionKind
+from dllm.training.batches import Batch, Objective
 
 
 @dataclass(frozen=True)
-class DualStream:
+class DualStream(Objective):
+    attention: ClassVar[AttentionKind] = "causal"
     block: int = 32
     """Positions per block of the prediction stream (paper: 32)."""
     ar_weight: float = 1.0
     """Of the next-token loss on the clean stream's response."""
+
+    def __post_init__(self) -> None:
+        if self.block < 1:
+            raise ConfigError(f"objective.block={self.block} must be >= 1")
+        if not self.ar_weight >= 0:
+            raise ConfigError(f"objective.ar_weight={self.ar_weight} must be >= 0")
 
     def __call__(
         self, tokens: Tensor, prompt_lengths: Tensor, mask_id: int, generator: torch.Generator

@@ -13,16 +13,17 @@ from tokenizers import Tokenizer
 from dllm.config import build, fingerprint, fits, full_paths
 from dllm.errors import ConfigError
 from dllm.models.families import family_named
-from dllm.models.hub import ModelOptions, open_model
+from dllm.models.hub import ModelOptions, open_model, open_spec
 from dllm.models.spec import ModelSpec
 from dllm.tracking.tracker import RunInfo
 from dllm.training.adaptation import Adaptation
 from dllm.training.adaptation import Trainer as AdapterTrainer
 from dllm.training.checkpoints import NAME
+from dllm.training.distill import check_autoregressive
 from dllm.training.export import export, objective_of
 from dllm.training.metric_log import MetricLog
 from dllm.training.sft import Recipe, Trainer
-from dllm.training.vocabulary import save_tokenizer
+from dllm.training.vocabulary import EOS, MASK, read_tokenizer, save_tokenizer
 
 
 def execute(config: DictConfig) -> None:
@@ -32,8 +33,10 @@ def execute(config: DictConfig) -> None:
     output = Path(config.output)
     if config.export is not None and not (output / NAME).is_file():
         raise ConfigError(f"output={output} holds no saved state to export")
-    spec, recipe = _spec(_plain(config.training.spec)), build(config.training.recipe, _RECIPE)
-    tokenizer = Tokenizer.from_file(str(_existing(config.tokenizer)))
+    with full_paths(config.training.spec, "training.spec"):
+        spec = _spec(_plain(config.training.spec))
+    recipe = build(config.training.recipe, _RECIPE)
+    tokenizer = read_tokenizer("tokenizer", Path(config.tokenizer))
     _check_sizes(spec, recipe, tokenizer)
     with full_paths(config.training.recipe, _RECIPE):
         trainer = Trainer(spec, tokenizer, recipe, output)
@@ -58,10 +61,13 @@ def adapt(config: DictConfig) -> None:
     output, export_to = Path(config.output), config.export
     if export_to is not None and not (output / NAME).is_file():
         raise ConfigError(f"output={output} holds no saved state to export")
-    recipe: Adaptation = build(config.training.recipe, "training.recipe")
+    recipe: Adaptation = build(config.training.recipe, _RECIPE)
     # Its weights are stored in bfloat16; what is learnt is float32.
-    model, tokenizer = open_model(ModelOptions(name=config.training.base, dtype="bfloat16"))
-    trainer = AdapterTrainer(model, tokenizer, recipe, output, trains=export_to is None)
+    base = ModelOptions(name=config.training.base, dtype="bfloat16")
+    check_autoregressive(f"training.base={base.name}", open_spec(base))
+    model, tokenizer = open_model(base)
+    with full_paths(config.training.recipe, _RECIPE):
+        trainer = AdapterTrainer(model, tokenizer, recipe, output, trains=export_to is None)
     resumed = trainer.resume()
     if export_to is not None:
         course = config.training.get("course", "as in the recipe")
@@ -106,6 +112,12 @@ def _spec(given: Mapping[str, Any]) -> ModelSpec:
             raise ConfigError(f"training.spec.{name} must be given")
     for name in (name for name in _SIZES if given[name] < 1):
         raise ConfigError(f"training.spec.{name}={given[name]} must be >= 1")
+    for name in ("max_positions", "block_size"):
+        if given.get(name) is not None and given[name] < 1:
+            raise ConfigError(f"training.spec.{name}={given[name]} must be >= 1")
+    for name in ("rope_theta", "norm_eps"):
+        if given[name] <= 0:
+            raise ConfigError(f"training.spec.{name}={given[name]} must be > 0")
     if not given["eos_ids"]:
         raise ConfigError("training.spec.eos_ids=[] names no end token")
     family_named(given["family"])
@@ -120,18 +132,18 @@ def _check_sizes(spec: ModelSpec, recipe: Recipe, tokenizer: Tokenizer) -> None:
             f"training.spec.vocab_size={spec.vocab_size} does not hold the tokenizer's {tokens} "
             f"tokens and the special ones {', '.join(map(str, ids))}"
         )
+    for name, ours, text in (("mask_id", spec.mask_id, MASK), ("eos_ids", spec.eos_ids[0], EOS)):
+        theirs = tokenizer.token_to_id(text)
+        if theirs is not None and ours != theirs:
+            raise ConfigError(
+                f"training.spec.{name}: {ours} is not the tokenizer's {text}, {theirs}"
+            )
     longest = max(length for stage in recipe.stages.values() for length in stage.lengths)
     if longest > spec.max_positions:
         raise ConfigError(
             f"training.spec.max_positions={spec.max_positions} is less than the recipe's longest "
             f"canvas, {longest}"
         )
-
-
-def _existing(path: str) -> Path:
-    if not Path(path).is_file():
-        raise ConfigError(f"tokenizer={path} does not exist: python -m dllm.training.vocabulary")
-    return Path(path)
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from dllm.models.filter import (
     save_filter,
 )
 from dllm.tracking.tracker import RunInfo
-from dllm.training.checkpoints import Course, recipe_facts
+from dllm.training.checkpoints import Course, load_optimizer, recipe_facts, taken_over
 from dllm.training.metric_log import MetricLog
 from dllm.training.records import Records, load_records
 
@@ -60,6 +60,10 @@ class FilterRecipe:
         for name in ("depth", "iterations", "patience", "check_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"recipe.{name}={getattr(self, name)} must be >= 1")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"recipe.learning_rate={self.learning_rate} must be > 0")
+        if not 0 <= self.report_threshold <= 1:
+            raise ConfigError(f"recipe.report_threshold={self.report_threshold} is outside [0, 1]")
 
 
 def split_records(records: Records, recipe: FilterRecipe) -> dict[str, Tensor]:
@@ -120,10 +124,13 @@ def train_filter(
     best, best_loss, best_at = dict(network.state_dict()), float("inf"), 0
     done, seconds, ended = 0, 0.0, False
     if course is not None and (state := course.state) is not None:
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        best, best_loss, best_at = state["best"], state["best_loss"], state["best_at"]
-        done, seconds, ended = state["step"], state["seconds"], state["ended"]
+        with taken_over(course.folder):
+            best = state["best"]
+            network.load_state_dict(best)
+            network.load_state_dict(state["network"])
+            load_optimizer(optimizer, state["optimizer"])
+            best_loss, best_at = float(state["best_loss"]), int(state["best_at"])
+            done, seconds, ended = state["step"], float(state["seconds"]), bool(state["ended"])
     c, final = data["train"][0], data["train"][1].float()
     for iteration in range(done + 1, 0 if ended else recipe.iterations + 1):
         loss = F.binary_cross_entropy_with_logits(network(c), final)

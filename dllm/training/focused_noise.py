@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from dllm.errors import ConfigError
-from dllm.training.batches import Batch
+from dllm.models.spec import ModelSpec
+from dllm.training.batches import Batch, Objective, check_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class FocusedNoise:
+class FocusedNoise(Objective):
     focused: float
     """Share of the rows that hide `tokens` only, of those that have some in their response."""
     tokens: Sequence[int]
@@ -35,6 +36,12 @@ class FocusedNoise:
         for name in ("focused", "late"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"objective.{name}={getattr(self, name)} is outside [0, 1]")
+        if self.focused and not self.tokens:
+            raise ConfigError(f"objective.focused={self.focused}: objective.tokens=[] names none")
+
+    def check(self, spec: ModelSpec) -> None:
+        super().check(spec)
+        check_tokens(f"recipe.objective.tokens={list(self.tokens)}", self.tokens, spec)
 
     def __call__(
         self, tokens: Tensor, prompt_lengths: Tensor, mask_id: int, generator: torch.Generator

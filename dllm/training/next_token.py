@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from dllm.training.batches import Batch
+from dllm.models.spec import AttentionKind
+from dllm.training.batches import Batch, Objective
 
 
 @dataclass(frozen=True)
-class NextToken:
+class NextToken(Objective):
+    attention: ClassVar[AttentionKind] = "causal"
+    logit_shift: ClassVar[int] = 1
+
     def __call__(
         self, tokens: Tensor, prompt_lengths: Tensor, mask_id: int, generator: torch.Generator
     ) -> Batch:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dllm.errors import ConfigError
+from dllm.training.checkpoints import load_optimizer
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Optimizers:
 
     def load_state_dict(self, state: dict) -> None:
         for name, optimizer in self.parts.items():
-            optimizer.load_state_dict(state[name])
+            load_optimizer(optimizer, state[name])
 
 
 def initialise(model: nn.Module, seed: int) -> None:

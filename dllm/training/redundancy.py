@@ -39,7 +39,7 @@ from dllm.step.canvas import Prompt
 from dllm.step.eos import first_eos
 from dllm.step.outcome import Outcome
 from dllm.tracking.tracker import RunInfo
-from dllm.training.checkpoints import Course, recipe_facts
+from dllm.training.checkpoints import Course, load_optimizer, recipe_facts, same_keys, taken_over
 from dllm.training.metric_log import MetricLog
 
 
@@ -66,6 +66,8 @@ class RedundancyRecipe:
         for name in ("trajectories", "iterations", "rows"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"recipe.{name}={getattr(self, name)} must be >= 1")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"recipe.learning_rate={self.learning_rate} must be > 0")
         if self.save_minutes < 0:
             raise ConfigError(f"recipe.save_minutes={self.save_minutes} must be >= 0")
         if not 0 <= self.rest_weight <= 1:
@@ -160,8 +162,11 @@ class RedundancyTuning:
             states, facts = self.collect()
             rows = [(state.tokens, state.targets, state.weights) for state in states]
             self.collected.save({"rows": rows, "facts": facts, "step": 0})
-        assert self.collected.state is not None
-        return [State(*row) for row in self.collected.state["rows"]], self.collected.state["facts"]
+        state, wanted = self.collected.state, {"kept": 0.0, "forwards": 0.0}
+        assert state is not None
+        with taken_over(self.collected.folder):
+            rows = [State(*map(_tensor, row)) for row in state["rows"]]
+            return rows, same_keys(state["facts"], wanted)
 
     def collect(self) -> tuple[list[State], dict[str, float]]:
         """States of the trajectories with a correct answer, and what was kept."""
@@ -205,9 +210,10 @@ class RedundancyTuning:
         generator = torch.Generator().manual_seed(recipe.seed)
         optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate)
         if (state := self.course.state) is not None:
-            model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
-            generator.set_state(state["generator"])
+            with taken_over(self.course.folder):
+                model.load_state_dict(state["model"])
+                load_optimizer(optimizer, state["optimizer"])
+                generator.set_state(state["generator"])
         saved = time.monotonic()
         for iteration in range(self.course.done + 1, recipe.iterations + 1):
             chosen = torch.randint(len(states), (recipe.rows,), generator=generator).tolist()
@@ -229,6 +235,12 @@ class RedundancyTuning:
                 )
                 saved = time.monotonic()
         model.requires_grad_(False).eval()
+
+
+def _tensor(value: Any) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(value)
+    return value
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

@@ -30,10 +30,21 @@ from dllm.models.placement import unavailable
 from dllm.models.spec import ModelSpec
 from dllm.models.transformer import Transformer
 from dllm.tasks.suite import EmbeddedSuite
-from dllm.training.batches import Batch, BatchSource, Objective, Questions, Stage
-from dllm.training.checkpoints import load_state, recipe_facts, save_state, start_mark
+from dllm.training.batches import Batch, BatchSource, Objective, Questions, Stage, check_shares
+from dllm.training.checkpoints import (
+    load_state,
+    recipe_facts,
+    same_keys,
+    save_state,
+    start_mark,
+    taken_over,
+)
 from dllm.training.evaluate import accuracy
 from dllm.training.optimizers import Optimizers, Rates, initialise
+
+
+_NUMBERS: Mapping[str, Any] = dict.fromkeys(("loss", "token_accuracy", "rate", "tokens", "seconds"))
+"""What is told of a step."""
 
 
 class Log(Protocol):
@@ -80,11 +91,7 @@ class Recipe:
             raise ConfigError(
                 f"recipe.device={self.device}: no such device here; cpu, or cuda with a GPU"
             )
-        if not self.stages:
-            raise ConfigError("recipe.stages={} names nothing to train on")
-        shares = [stage.until for stage in self.stages.values()]
-        if shares != sorted(set(shares)) or shares[-1] != 1:
-            raise ConfigError(f"recipe.stages: until={shares} must ascend to 1")
+        check_shares(self.stages)
         longest = max(length for stage in self.stages.values() for length in stage.lengths)
         if self.tokens_per_micro < longest:
             raise ConfigError(
@@ -122,6 +129,7 @@ class Trainer:
             recipe.objective,
             questions,
         )
+        self.source.objective.check(spec)
         words = hashlib.sha256(tokenizer.to_str().encode()).hexdigest()[:16]
         more = {"tokenizer": words, "start_weights": start_mark(recipe.start), **(data or {})}
         self._facts = recipe_facts(recipe, spec=asdict(spec), **more)
@@ -151,10 +159,14 @@ class Trainer:
         state = load_state(self.folder, self._facts, trains)
         if state is None:
             return False
-        self.model.load_state_dict(state["model"])
-        self.optimizers.load_state_dict(state["optimizers"])
-        self.done, self.totals = state["step"], state["totals"]
-        self.scores, self.window = state.get("scores", {}), state.get("window", [])
+        with taken_over(self.folder):
+            self.model.load_state_dict(state["model"])
+            self.optimizers.load_state_dict(state["optimizers"])
+            self.totals = same_keys(state["totals"], self.totals)
+            scores = state.get("scores", {})
+            self.scores = same_keys(scores, scores)
+            self.window = [same_keys(step, _NUMBERS) for step in state.get("window", [])]
+        self.done = state["step"]
         return True
 
     def save(self) -> None:

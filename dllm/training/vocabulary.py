@@ -15,6 +15,7 @@ from random import Random
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from dllm.errors import ConfigError
 from dllm.tasks.arithmetic import Arithmetic
 from dllm.tasks.extraction import JsonExtraction
 from dllm.tasks.latin import LatinSquare
@@ -102,6 +103,16 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         "chat_template": CHAT_TEMPLATE,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def read_tokenizer(option: str, path: Path) -> Tokenizer:
+    """Raises `ConfigError` naming `option` for a file that is none."""
+    if not path.is_file():
+        raise ConfigError(f"{option}={path} does not exist: python -m dllm.training.vocabulary")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception:  # the library raises nothing narrower
+        raise ConfigError(f"{option}={path} is no tokenizer.json") from None
 
 
 def chat_prompt(prompt: str) -> str:

@@ -14,6 +14,7 @@ from dllm.models.hub import ModelOptions, open_model
 from dllm.models.masks import attention_mask
 from dllm.models.transformer import Transformer
 from dllm.training.adaptation import Adaptation, Trainer
+from dllm.training.checkpoints import NAME
 from dllm.training.distill import answers, greedy
 
 
@@ -150,3 +151,70 @@ def test_questions_that_are_none(tiny_llama: Path, recipe: Adaptation, tmp_path:
         data = replace(recipe.data, questions=str(tmp_path / name))
         with pytest.raises(ConfigError, match=r"training\.recipe\.data\.questions=.*'question'"):
             Trainer(*opened(tiny_llama), replace(recipe, data=data), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("rows=0", "rows=0 must be >= 1"),
+        ("micros=0", "micros=0 must be >= 1"),
+        ("lanes=0", "lanes=0 must be >= 1"),
+        ("total_steps=0", "total_steps=0 must be >= 1"),
+        ("rate=-1", "rate=-1 must be >= 0"),
+        ("opening=7", r"opening=7 is outside \[0, 1\]"),
+        ("decay=-3", r"decay=-3 is outside \[0, 1\]"),
+        ("decay=5", r"decay=5 is outside \[0, 1\]"),
+        ("stages.pairs.until=0", r"stages.pairs.until=0 is outside \(0, 1\]"),
+        ("stages.pairs.until=nan", "stages.pairs.until=nan must be finite"),
+        ("stages.pairs.until=0.5", r"stages.fours.until=0.22 is outside \(0.5, 1\]"),
+        ("stages.eights.until=0.9", "stages.eights.until=0.9: the last stage ends at 1"),
+        ("stages.pairs.block=3", "stages.pairs.block=3 does not divide the last stage's, 8"),
+        ("stages.pairs.block=0", "stages.pairs.block=0 must be >= 1"),
+        ("adapter.block_size=4", "adapter.block_size=4 is not the last stage's block, 8"),
+        ("adapter.mask_id=-1", "adapter.mask_id=-1 must be >= 0"),
+        ("data.count=0", "data.count=0 must be >= 1"),
+        ("data.kinds={nope: 3}", r"data.kinds=\{nope: 3\} names an entry that is not there"),
+        ("data.kinds.copy=-1", "data.kinds.copy=-1 must be a number >= 0"),
+        ("+data.kinds.nope=3", "data.kinds.nope=3 is no kind; there are questions, copy, "),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_one_line(option: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^training\.recipe\.{words}"):
+        plus, name = ("+", option[1:]) if option[0] == "+" else ("", option)
+        config = compose(["model=smollm2-diffusion", f"{plus}training.recipe.{name}"], "train")
+        build(config.training.recipe, "training.recipe")
+
+
+def test_a_mask_that_is_none_is_refused_before_anything_is_answered(
+    tiny_llama: Path, recipe: Adaptation, tmp_path: Path
+) -> None:
+    base, tokenizer = opened(tiny_llama)
+    for token in (10**6, base.spec.eos_ids[0]):
+        other = replace(recipe, adapter=replace(recipe.adapter, mask_id=token))
+        with pytest.raises(ConfigError, match=f"mask_id={token} is "):
+            Trainer(base, tokenizer, other, tmp_path)
+    assert not (tmp_path / "answers.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "line", ["{}", "{bad}", "[1]}", '{"question": "a", "longest": 3, "ids": 5}']
+)
+def test_answers_that_are_none_are_one_line(tiny_llama: Path, tmp_path: Path, line: str) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(ConfigError, match=r"answers\.jsonl is damaged: remove it or choose"):
+        answers(*opened(tiny_llama), ["a"], path, longest=3, batch=2)
+    assert path.read_text() == line + "\n"
+
+
+@pytest.mark.parametrize(
+    "change", [{"adapter": {}}, {"optimizer": {}}, {"totals": {}}, {"window": 3}, {"step": "x"}]
+)
+def test_a_state_of_something_else_is_one_line(
+    tiny_llama: Path, recipe: Adaptation, tmp_path: Path, change: dict
+) -> None:
+    Trainer(*opened(tiny_llama), recipe, tmp_path).save()
+    state = torch.load(tmp_path / NAME, weights_only=True)
+    torch.save(state | change, tmp_path / NAME)
+    with pytest.raises(ConfigError, match=r"state\.pt is damaged: remove it or choose another"):
+        Trainer(*opened(tiny_llama), recipe, tmp_path).resume()

@@ -18,8 +18,10 @@ from dllm.models.loading import load_model, save_model
 from dllm.models.transformer import Transformer
 from dllm.tasks.suite import EmbeddedSuite
 from dllm.training import sft
+from dllm.training.batches import Stage
 from dllm.training.drafter import Alignment, execute, record
 from dllm.training.optimizers import initialise
+from dllm.training.sft import Recipe
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +29,9 @@ def threads():
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+RECIPE = Recipe(stages={"all": Stage(until=1.0, lengths={32: 1.0})}, total_steps=1)
 
 
 @pytest.fixture
@@ -173,7 +178,7 @@ def test_a_model_that_was_taken_away_or_damaged_is_written_again(
 
 def test_answers_are_the_verifier_s_own(tmp_path: Path) -> None:
     alignment = Alignment(
-        start="", verifier="tiny-ar", separator="", questions=11, longest=40, stages={}
+        start="", verifier="tiny-ar", separator="", questions=11, longest=40, stages={"all": RECIPE}
     )
     recorded = record(alignment, tmp_path / "answers.jsonl")
     suite = EmbeddedSuite()
@@ -188,6 +193,17 @@ def test_what_is_refused(start: Path, tmp_path: Path) -> None:
         ([f"export={tmp_path / 'x'}"], "holds no saved state of distillation to export"),
         (["alignment.separator='<|user|>'"], "alignment.separator=.* is no further token"),
         ([f"alignment.start={tmp_path}"], "holds no tokenizer.json"),
+        (["alignment.questions=0"], "alignment.questions=0 must be >= 1"),
+        (["alignment.verifier=tiny-llada"], "alignment.verifier=tiny-llada is not autoregressive"),
+        (["alignment.longest=1"], "alignment.longest=1: no answer of tiny-ar has so few tokens"),
+        (
+            ["alignment.stages.refinement.objective.separator=5"],
+            "refinement.objective.separator=5 is not the id of <|sep|>, 854",
+        ),
+        (
+            ["alignment.stages.refinement.objective.alpha=0"],
+            "alignment.stages.refinement.objective.alpha=0 must be > 0",
+        ),
     ):
         with pytest.raises(ConfigError, match=words):
             execute(configured(start, tmp_path / "run", *options))

@@ -207,6 +207,40 @@ def test_a_state_that_is_none_is_one_line(tokenizer, tmp_path, content) -> None:
         trainer.resume()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimizers": None},
+        {"optimizers": {}},
+        {"model": {}},
+        {"model": None},
+        {"step": "x"},
+        {"step": -1},
+        {"totals": {}},
+        {"totals": {"sequences": "x", "tokens": 0, "seconds": 0.0}},
+        {"window": [{}]},
+        {"scores": 3},
+        "shape",
+        "optimizer shape",
+    ],
+)
+def test_a_state_of_something_else_is_one_line(tokenizer, tmp_path, change) -> None:
+    trainer = Trainer(SPEC, tokenizer, replace(RECIPE, total_steps=2), tmp_path)
+    losses(trainer, 1)
+    trainer.save()
+    state = torch.load(tmp_path / NAME, weights_only=True)
+    if change == "shape":
+        state["model"]["embed.weight"] = state["model"]["embed.weight"][:5]
+    elif change == "optimizer shape":
+        kept = next(iter(state["optimizers"]["others"]["state"].values()))
+        kept["exp_avg"] = kept["exp_avg"][:1]
+    else:
+        state |= change
+    torch.save(state, tmp_path / NAME)
+    with pytest.raises(ConfigError, match=r"state\.pt is damaged: remove it or choose another"):
+        Trainer(SPEC, tokenizer, replace(RECIPE, total_steps=2), tmp_path).resume()
+
+
 def test_a_microbatch_holds_a_row_of_every_length() -> None:
     with pytest.raises(ConfigError, match="tokens_per_micro=47 holds no row of the longest canvas"):
         replace(RECIPE, tokens_per_micro=47)

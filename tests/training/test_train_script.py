@@ -79,7 +79,7 @@ def test_a_wrong_option_names_itself() -> None:
     [
         ("training.spec.d_model=0", "training.spec.d_model=0 must be >= 1"),
         ("training.spec.d_model=x", "training.spec.d_model=x is not of type"),
-        ("training.spec.family=nowhere", "model.family=nowhere is not one of llada, "),
+        ("training.spec.family=nowhere", "training.spec.family=nowhere is not one of llada, "),
         ("+training.spec.nothing=1", "training.spec.nothing is no field; there are family, "),
         ("training.spec.eos_ids=[]", r"training.spec.eos_ids=\[\] names no end token"),
         ("training.spec.vocab_size=5", "training.spec.vocab_size=5 does not hold the tokenizer's"),
@@ -93,6 +93,25 @@ def test_a_wrong_option_names_itself() -> None:
             "training.recipe.stages.full.lengths.32=0.15: none of 10,000 samples fits",
         ),
         ("training.recipe.stages.full.until=abc", "stages.full.until='abc' is not of type float"),
+        ("training.spec.rope_theta=0", "training.spec.rope_theta=0 must be > 0"),
+        ("+training.spec.block_size=-1", "training.spec.block_size=-1 must be >= 1"),
+        ("training.spec.n_kv_heads=4", "n_heads=6 is not a multiple of n_kv_heads=4"),
+        ("training.spec.mask_id=5", r"training.spec.mask_id: 5 is not the tokenizer's <.mask.>, 0"),
+        ("+training.spec.attention=causal", "trains a model with attention=full .* causal and 0"),
+        (
+            "training.recipe.objective.tokens=[99999]",
+            "recipe.objective.tokens=.*: 99999 is outside",
+        ),
+        ("training.recipe.objective.tokens=[]", "training.recipe.objective.focused=0.25: "),
+        (
+            "training.recipe.objective._target_=dllm.training.optimizers.Rates",
+            "training.recipe.objective",
+        ),
+        (
+            "training.recipe.stages.full.until=0.01",
+            r"training.recipe.stages.full.until=0.01 is outside \(0.11, 1\]",
+        ),
+        ("tokenizer=README.md", "tokenizer=README.md is no tokenizer.json"),
         ("training.spec.max_positions=64", "max_positions=64 is less than the recipe's longest"),
     ],
 )
@@ -100,6 +119,39 @@ def test_a_model_that_cannot_be_is_one_line(tmp_path, option: str, words: str) -
     given = [option, f"output={tmp_path}", "model=tiny-llada", "tracker=none"]
     with pytest.raises(ConfigError, match=words):
         execute(compose(given, "train"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ["model=tiny-sdar", "training.recipe.objective.block=16"],
+            "training.recipe.objective.block=16 is not the block_size=8 of the model's attention",
+        ),
+        (
+            ["model=tiny-wedlm", "training.recipe.objective.block=0"],
+            "training.recipe.objective.block=0 must be >= 1",
+        ),
+        (
+            ["model=tiny-wedlm", "training.recipe.objective.ar_weight=-3"],
+            "training.recipe.objective.ar_weight=-3 must be >= 0",
+        ),
+        (
+            ["training.recipe.objective={_target_: dllm.training.block_noise.BlockNoise}"],
+            "training.recipe.objective",
+        ),
+        (
+            ["model=smollm2-diffusion", "training.base=tiny-llada"],
+            "training.base=tiny-llada is not autoregressive",
+        ),
+    ],
+)
+def test_a_contradiction_is_one_line(tmp_path, options: list[str], words: str) -> None:
+    given = [*options, f"output={tmp_path}", "tracker=none"]
+    with pytest.raises(ConfigError, match=words) as refused:
+        execute(compose(given, "train"))
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "answers.jsonl").exists()
 
 
 def test_nothing_to_export_is_one_line(tmp_path) -> None:
