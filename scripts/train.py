@@ -39,7 +39,7 @@ def job(config: DictConfig) -> None:
         check_complete(config)
         with ExitStack() as held:
             if config.get("export") is None:
-                held.enter_context(locked_output(Path(config.output), 0))
+                held.enter_context(locked_output(Path(config.output), config.wait_minutes))
             import_module(RECIPES[name]).execute(config)
 
 

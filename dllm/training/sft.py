@@ -9,6 +9,9 @@ else is in the saved state.
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +27,7 @@ from tokenizers import Tokenizer
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 
+from dllm.config import choices
 from dllm.errors import ConfigError
 from dllm.models.loading import load_model, save_model
 from dllm.models.placement import unavailable
@@ -114,7 +118,13 @@ class Trainer:
         self.recipe, self.tokenizer, self.folder = recipe, tokenizer, folder
         self.model = Transformer(spec)
         initialise(self.model, recipe.seed)
+        if recipe.compile:
+            _check_compiler(self.recipe.device)
         if recipe.start is not None:
+            if not Path(recipe.start).is_dir():
+                raise ConfigError(
+                    f"recipe.start={recipe.start} is not there{made_by(recipe.start)}"
+                )
             _take_over(self.model, load_model(recipe.start))
         self.device = torch.device(recipe.device)
         self.model.to(self.device)
@@ -303,6 +313,27 @@ class _Drawn(Dataset[list[Batch]]):
 
     def __getitem__(self, step: int) -> list[Batch]:
         return self.source.step(step)
+
+
+def _check_compiler(device: str) -> None:
+    """Raises `ConfigError` where torch would fail at the first step."""
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if torch.device(device).type == "cpu" and shutil.which(compiler) is None:
+        raise ConfigError(
+            f"recipe.compile=True needs a C++ compiler, there is no {compiler}; install one, name "
+            "it in CXX, or set it to false"
+        )
+
+
+def made_by(start: str) -> str:
+    """How a checkpoint in the default folder of a shipped recipe comes to be; else nothing."""
+    name = Path(start).parent.name
+    if Path(start) != Path("results/training", name, "model") or name not in choices("training"):
+        return ""
+    command = f"python -m scripts.train model={'-'.join(name.split('-')[:2])}"
+    if not choices("model").count(name):
+        command += f" training={name} output=results/training/{name}"
+    return f": `{command}` makes it"
 
 
 def _take_over(model: Transformer, start: Transformer) -> None:

@@ -241,6 +241,37 @@ def test_a_state_of_something_else_is_one_line(tokenizer, tmp_path, change) -> N
         Trainer(SPEC, tokenizer, replace(RECIPE, total_steps=2), tmp_path).resume()
 
 
+def test_compiling_without_a_compiler_is_one_line(tokenizer, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    words = "recipe.compile=True needs a C.. compiler, there is no no-such-compiler; install"
+    with pytest.raises(ConfigError, match=words):
+        Trainer(SPEC, tokenizer, replace(RECIPE, compile=True), tmp_path)
+    Trainer(SPEC, tokenizer, RECIPE, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        ("nowhere", "recipe.start=nowhere is not there$"),
+        (
+            "results/training/tiny-wedlm/model",
+            "not there: `python -m scripts.train model=tiny-wedlm` makes it$",
+        ),
+        (
+            "results/training/tiny-wedlm-free_kinds/model",
+            "not there: `python -m scripts.train model=tiny-wedlm training=tiny-wedlm-free_kinds "
+            "output=results/training/tiny-wedlm-free_kinds` makes it$",
+        ),
+    ],
+)
+def test_a_missing_start_says_what_makes_it(
+    tokenizer, tmp_path, monkeypatch, start: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=words):
+        Trainer(SPEC, tokenizer, replace(RECIPE, start=start), tmp_path)
+
+
 def test_a_microbatch_holds_a_row_of_every_length() -> None:
     with pytest.raises(ConfigError, match="tokens_per_micro=47 holds no row of the longest canvas"):
         replace(RECIPE, tokens_per_micro=47)

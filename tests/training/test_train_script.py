@@ -33,9 +33,9 @@ SMALL = [
     "training.recipe.total_steps=60",
     "training.recipe.tokens_per_micro=384",
     "training.recipe.compile=false",
-    "+training.recipe.log_every=1",
-    "+training.recipe.save_minutes=0",
-    "+training.recipe.eval_items=1",
+    "training.recipe.log_every=1",
+    "training.recipe.save_minutes=0",
+    "training.recipe.eval_items=1",
 ]
 
 
@@ -60,6 +60,14 @@ def test_every_shipped_recipe_composes_and_builds(name: str) -> None:
     assert shares == sorted(shares) and shares[-1] == 1.0
     kinds = {kind for stage in recipe.stages.values() for kind in stage.weights}
     assert kinds <= set(EmbeddedSuite().kinds)
+
+
+@pytest.mark.parametrize("name", ["tiny-ar", "tiny-llada", "tiny-sdar", "tiny-wedlm"])
+def test_options_of_reporting_need_no_plus(name: str) -> None:
+    given = [
+        f"{option}=1" for option in ("log_every", "save_minutes", "eval_minutes", "eval_items")
+    ]
+    compose([f"model={name}", *(f"training.recipe.{option}" for option in given)], "train")
 
 
 def test_tiny_llada_is_trained_by_default() -> None:
@@ -87,6 +95,7 @@ def test_a_wrong_option_names_itself() -> None:
             "training.recipe.device=gpu0",
             "training.recipe.device=gpu0: no such device here; cpu, or",
         ),
+        ("+training.recipe.start=nowhere", "training.recipe.start=nowhere is not there"),
         ("training.recipe.workers=-1", "training.recipe.workers=-1 must be >= 0"),
         (
             "training.recipe.stages.full.min_fill=0.99",
