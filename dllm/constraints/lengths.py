@@ -6,14 +6,16 @@ grammar; a gap of exactly n units is then decided by shifts instead of n frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import reduce
+from operator import or_
 
 from dllm.clock import NEVER, Deadline
 from dllm.constraints.lexer import Lexemes, Lexer
 from dllm.constraints.tables import END, Tables
 
 
-Successors = Callable[[int, int], Iterable[int]]
+Successors = Callable[[int, int], Collection[int]]
 """(terminal, state) -> the states reached by exactly one unit of a gap."""
 
 
@@ -65,6 +67,8 @@ class Lengths:
         self._tables, self._lexer, self._successors = tables, lexer, successors
         self._deadline = deadline
         self._ends: dict[Lexemes, dict[int, int]] = {}
+        self._endings: list[dict[int, int]] = [{} for _ in tables.terminals]
+        """Per terminal and state: after how many units, at least 1, it may end."""
         self._units: dict[Lexemes, Lexemes | None] = {}
         self.within = [self._states(t) for t in range(len(tables.terminals))]
         """Per terminal: (state, lengths of at least 1 that lead to it), reversed as `before`."""
@@ -115,20 +119,77 @@ class Lengths:
         found = self._ends.get(lexemes)
         if found is None:
             found = {}
-            here: Lexemes | None = lexemes
-            for count in range(1, self.longest + 1):
-                self._deadline.check()
-                following = self._unit(here)
-                if following is None:
-                    break
-                lengths = self.mask >> count << count if following is here else 1 << count
-                for t in following.accepts:
+            for t, state in lexemes.key:
+                lengths = self._endings[t].get(state)
+                if lengths is None:
+                    self._end(t, state)
+                    lengths = self._endings[t][state]
+                if lengths:
                     found[t] = found.get(t, 0) | lengths
-                if following is here:
-                    break
-                here = following
             self._ends[lexemes] = found
         return found
+
+    def _end(self, terminal: int, start: int) -> None:
+        """Notes of every state that can be reached after how many units it may end."""
+        known, accepting = self._endings[terminal], self._tables.terminals[terminal].dfa.accepting
+        following = self._following(terminal, start, known)
+        seeds = {
+            state: 2 * any(accepting[to] for to in targets)
+            | self._later(known.get(to, 0) for to in targets)
+            for state, targets in following.items()
+        }
+        known |= self._lengths(following, seeds)
+
+    def _states(self, terminal: int) -> list[tuple[int, int]]:
+        following = self._following(terminal, 0, {})
+        leading: dict[int, list[int]] = {state: [] for state in reversed(following)}
+        for state, targets in following.items():
+            for to in targets:
+                leading[to].append(state)
+        seeds = {state: 2 * (0 in sources) for state, sources in leading.items()}
+        found = self._lengths(leading, seeds)
+        return [(state, self.reversed(lengths)) for state, lengths in found.items() if lengths]
+
+    def _following(
+        self, terminal: int, start: int, known: Mapping[int, int]
+    ) -> dict[int, Collection[int]]:
+        """What one unit leads to, of every state that can be reached and is not known: what is
+        reached first comes last, but for circles."""
+        found: dict[int, Collection[int]] = {}
+        entered, path = {start}, [(start, iter(self._successors(terminal, start)))]
+        while path:
+            self._deadline.check()
+            state, targets = path[-1]
+            for to in targets:
+                if to not in entered and to not in known:
+                    entered.add(to)
+                    path.append((to, iter(self._successors(terminal, to))))
+                    break
+            else:
+                found[state] = self._successors(terminal, state)
+                path.pop()
+        return found
+
+    def _lengths(
+        self, beside: Mapping[int, Collection[int]], seeds: Mapping[int, int]
+    ) -> dict[int, int]:
+        """The least lengths that hold each state's seed and, one unit later, those of all that
+        stand `beside` it."""
+        found, changed = dict(seeds), True
+        while changed:
+            changed = False
+            for state, others in beside.items():
+                self._deadline.check()
+                lengths = found[state] | self._later(found.get(other, 0) for other in others)
+                if state in others and lengths:
+                    lengths = self.mask & -(lengths & -lengths)  # any number of rounds
+                if lengths != found[state]:
+                    found[state], changed = lengths, True
+        return found
+
+    def _later(self, lengths: Iterable[int]) -> int:
+        """One unit later."""
+        return reduce(or_, lengths, 0) << 1 & self.mask
 
     def _unit(self, lexemes: Lexemes) -> Lexemes | None:
         """After one unit that lies within the lexeme."""
@@ -137,23 +198,6 @@ class Lengths:
             key = frozenset((t, to) for t, s in lexemes.key for to in self._successors(t, s))
             found = self._units[lexemes] = self._lexer.intern(key)
         return found  # type: ignore[return-value]
-
-    def _states(self, terminal: int) -> list[tuple[int, int]]:
-        lengths: dict[int, int] = {}
-        here = self._lexer.start([terminal])
-        for count in range(1, self.longest + 1):
-            self._deadline.check()
-            assert here is not None
-            following = self._unit(here)
-            if following is None:
-                break
-            reached = self.mask >> count << count if following is here else 1 << count
-            for _, state in following.key:
-                lengths[state] = lengths.get(state, 0) | reached
-            if following is here:
-                break
-            here = following
-        return [(state, self.reversed(found)) for state, found in lengths.items()]
 
     def _symbols(self) -> list[int]:
         tables, mask = self._tables, self.mask
