@@ -67,7 +67,6 @@ class Deer(Sampler):
     conf_dtype: scores.ConfDtype = field(init=False, default="float64")
 
     models: ClassVar[frozenset[str]] = frozenset({"verifier"})
-    commits_ahead: ClassVar[bool] = False
     plans_commits: ClassVar[bool] = True
     fresh_draws: ClassVar[bool] = True
 
@@ -110,6 +109,9 @@ class Deer(Sampler):
             StateField("q", (0, 0), torch.float64),
             StateField("drafted", (), torch.bool),
         )
+
+    def commits_ahead(self) -> bool:
+        return False
 
     def check_model(self, spec: ModelSpec) -> None:
         super().check_model(spec)

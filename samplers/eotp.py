@@ -39,7 +39,9 @@ class EndOfTextPrediction(Wrapper):
         super().__post_init__()
         free_length(self.base)
         object.__setattr__(self, "decides_length", True)
-        object.__setattr__(self, "commits_ahead", True)
+
+    def commits_ahead(self) -> bool:
+        return True
 
     def check_model(self, spec: ModelSpec) -> None:
         super().check_model(spec)

@@ -28,7 +28,9 @@ class LeftToRight(Sampler):
     def __post_init__(self) -> None:
         if self.threshold is not None:
             in_unit_interval("threshold", self.threshold)
-        object.__setattr__(self, "commits_ahead", self.threshold is not None)
+
+    def commits_ahead(self) -> bool:
+        return self.threshold is not None
 
     def choose(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState

@@ -37,13 +37,15 @@ class PromptLookup(Sampler):
     conf_dtype: scores.ConfDtype = field(init=False, default="float64")
 
     needs: ClassVar[frozenset[Need]] = frozenset({"hypotheses"})
-    commits_ahead: ClassVar[bool] = False
     fresh_draws: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         not_below("draft_length", self.draft_length, 1)
         not_below("ngram", self.ngram, 1)
         check_proposer(self.proposer)
+
+    def commits_ahead(self) -> bool:
+        return False
 
     def check_model(self, spec: ModelSpec) -> None:
         super().check_model(spec)

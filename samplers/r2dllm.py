@@ -58,7 +58,6 @@ class R2DLLM(Wrapper):
     def __post_init__(self) -> None:
         super().__post_init__()
         free_commits(self.base)
-        object.__setattr__(self, "commits_ahead", True)
         in_unit_interval("spatial_threshold", self.spatial_threshold)
         in_unit_interval("temporal_threshold", self.temporal_threshold)
         for name, low in (
@@ -70,6 +69,9 @@ class R2DLLM(Wrapper):
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ConfigError(f"sampler.{name}={value} must be >= {low}")
+
+    def commits_ahead(self) -> bool:
+        return True
 
     def fields(self) -> tuple[StateField, ...]:
         streak = (

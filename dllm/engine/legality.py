@@ -72,7 +72,7 @@ def refusals(
             f"sampler={rule} decodes canvases of {_NOISE[sampler.noise]}; those of the "
             f"{spec.family} model are of {_NOISE[spec.noise]}"
         )
-    if spec.autoregressive and sampler.commits_ahead:
+    if spec.autoregressive and sampler.commits_ahead():
         found.append(
             f"sampler={rule} predicts behind masks, which an autoregressive model has never read; "
             "use sampler=left_to_right with sampler.threshold=null"

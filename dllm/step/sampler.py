@@ -85,6 +85,11 @@ class LogitsTransform(Protocol):
 
     needs: ClassVar[frozenset[Need]]
 
+    def commits_ahead(self) -> bool:
+        """Whether positions are committed from what was predicted with masks before them; otherwise
+        only the first mask is, and what a model has verified behind it."""
+        return True
+
     def fields(self) -> tuple[StateField, ...]:
         """Declared memory between steps."""
         ...
@@ -118,9 +123,6 @@ class Sampler:
     """The authors define the rule for one sequence at a time."""
     models: ClassVar[frozenset[str]] = frozenset()
     """Names of the models that it asks for besides the one whose canvas is decoded."""
-    commits_ahead: ClassVar[bool] = True
-    """Positions are committed from what was predicted with masks before them. False: only the first
-    mask is, and what a model has verified behind it."""
     may_commit_nothing: ClassVar[bool] = False
     """The rule bounds its own steps (`max_steps`); the progress guard stays out."""
     decides_length: ClassVar[bool] = False
@@ -138,6 +140,11 @@ class Sampler:
     def renormalises(self) -> bool:
         """Whether confidences are those of the remaining tokens once a constraint has refused some;
         otherwise those of all tokens."""
+        return True
+
+    def commits_ahead(self) -> bool:
+        """Whether positions are committed from what was predicted with masks before them; otherwise
+        only the first mask is, and what a model has verified behind it."""
         return True
 
     def fields(self) -> tuple[StateField, ...]:

@@ -125,34 +125,6 @@ def test_a_stored_prefix_is_not_fed_again() -> None:
     assert fed[2:] == sorted(fed[2:], reverse=True) and fed[-1] < fed[1]
 
 
-def test_a_canvas_without_mask_token_is_read_by_a_model_with_one() -> None:
-    """The roles turned round: the canvas is the autoregressive model's."""
-
-    class Seen(Predictor):
-        def predict(self, plan, store):
-            assert (plan.tokens >= 0).all()
-            assert (plan.tokens == MASK).any()
-            return super().predict(plan, store)
-
-    @dataclass(frozen=True, kw_only=True)
-    class Helped(Drafting):
-        models: ClassVar[frozenset[str]] = frozenset({"drafter"})
-
-        def plan(self, canvas: Canvas, eligible: np.ndarray, state: SamplerState) -> Request:
-            request = super().plan(canvas, eligible, state)
-            named = "model" if request.decides else "drafter"
-            return replace(request, model=named)
-
-    rule = Helped(region=PLAIN.region, proposer=PLAIN.proposer, conf_dtype="float64")
-    model = random_model(VERIFIER, seed=3)
-    helper = {"drafter": Served(Seen(random_model()), NoCache())}
-    prompts = [Prompt("a", (3, 4, 5), 8), Prompt("b", (7, 8), 4)]
-    for cache in (NoCache(), CausalCache()):
-        for outcome in Decoder(Predictor(model), rule, cache, others=helper).decode(prompts):
-            prompt = next(p for p in prompts if p.sample_id == outcome.sample_id)
-            assert outcome.tokens == autoregressive(prompt, model)
-
-
 def test_models_that_do_not_go_together() -> None:
     model = Predictor(random_model())
     with pytest.raises(ConfigError, match="Drafting asks for model 'verifier', which the session"):
