@@ -85,11 +85,6 @@ class LogitsTransform(Protocol):
 
     needs: ClassVar[frozenset[Need]]
 
-    def commits_ahead(self) -> bool:
-        """Whether positions are committed from what was predicted with masks before them; otherwise
-        only the first mask is, and what a model has verified behind it."""
-        return True
-
     def fields(self) -> tuple[StateField, ...]:
         """Declared memory between steps."""
         ...
