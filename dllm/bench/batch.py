@@ -67,7 +67,7 @@ class Load:
 MODELS: Mapping[str, Load] = {
     "tiny-llada": Load(tiny, ("none", "dual"), 3, True),
     # A pass takes a minute with the cache, and several times as long without one.
-    "8x512": Load(lambda: large()[0], ("dual",), 1, False),
+    "8x512": Load(lambda: large()[0], ("dual",), 1, False, (1, 4, 16)),
 }
 GPU = (
     Load(lambda: huge()[0], ("dual",), 1, False, (1, 4, 16, 32), 2),

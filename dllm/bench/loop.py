@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from dllm.bench.machine import Machine, settle
-from dllm.bench.naive import MODELS, huge
+from dllm.bench.naive import huge, large, tiny
 from dllm.bench.options import chosen
 from dllm.bench.ratio import Ratio, alternate
 from dllm.bench.sheet import Line, Sheet
@@ -29,6 +29,7 @@ VARIANTS = (["sampler=threshold"], ["sampler=localleap"], ["sampler=threshold", 
 """What is measured where no options are given."""
 
 
+MODELS = {"tiny-llada": tiny, "8x512": large}
 PARTS = ("sampler", "cache", "eos")
 """What may be chosen."""
 

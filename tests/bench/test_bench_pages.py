@@ -76,7 +76,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         (caches, "LENGTHS", (32, 64)),
         (refresh, "large", small),
         (refresh, "LENGTHS", (32, 64)),
-        (naive, "MODELS", {"small": small}),
+        (naive, "MODELS", {"small": naive.Task(small, 1)}),
         (naive, "LOOPS", {"Fast-dLLM dual": naive.LOOPS["Fast-dLLM dual"]}),
         (loop, "MODELS", {"small": small}),
         (forward, "SPEC", SMALL),

@@ -41,4 +41,4 @@ def test_a_loop_that_decodes_otherwise_is_not_timed(
     wrong = naive.Loop(["sampler=threshold"], naive.confident(naive.one))
     monkeypatch.setattr(naive, "LOOPS", {"other": wrong})
     with pytest.raises(RunError, match="other: the engine and the plain loop"):
-        next(naive.measure(model, PROMPTS))
+        next(naive.measure(model, PROMPTS, repeats=1))

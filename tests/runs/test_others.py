@@ -56,7 +56,7 @@ def test_the_verifier_s_own_answers(drafter: str, tmp_path: Path) -> None:
         ("tiny-wedlm", "sampler.verifier=tiny-wedlm must predict the next token"),
         ("tiny-llada", "sampler.verifier=tiny-llada must predict the next token"),
         ("absent", "sampler.verifier=absent is no folder and not one of "),
-        ("", "sampler.verifier= is no folder and not one of "),
+        ("", "sampler.verifier= is empty"),
         (str(Path(__file__).parent), "^sampler.verifier=.*/runs holds no config.json"),
     ],
 )
