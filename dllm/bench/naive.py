@@ -161,6 +161,8 @@ def decode(
             row = torch.arange(first, last, device=x.device)
             candidates = (x[0, first:last] == mask) & (row < end)
             tokens, commit = rule(logits, candidates)
+            if (tokens[commit] == mask).any():
+                raise RunError("the plain loops have no way out of a predicted mask token")
             x[0, first:last] = torch.where(commit, tokens, x[0, first:last])
     return x[0, len(prompt) :].tolist(), forwards
 
@@ -212,17 +214,24 @@ def tiny() -> tuple[Transformer, list[Prompt]]:
 def large(vocabulary: int = 126_464, generation: int = 64) -> tuple[Transformer, list[Prompt]]:
     """Random weights, 8 layers of 512, LLaDA's vocabulary or another; prompt 128."""
     model = dummy_model(replace(SPEC, n_layers=8, vocab_size=vocabulary))
-    assert model.head is not None
-    model.head.weight.mul_(40)  # about half of the predictions are sure, as a trained model's are
+    # About half of the predictions are sure, as a trained model's are.
+    _sharpen(model, 42)
     return model, [Prompt("bench", tuple(range(2, 130)), generation)]
 
 
 def huge() -> tuple[Transformer, list[Prompt]]:
     """LLaDA-8B's shape in bfloat16 on a GPU, random weights; prompt 128, generation 64."""
     model = dummy_model(llada_8b(), torch.bfloat16, "cuda")
-    assert model.head is not None
-    model.head.weight.mul_(14)  # logits spread as the smaller model's
+    _sharpen(model, 14)  # logits spread as the smaller model's
     return model, [Prompt("bench", tuple(range(2, 130)), 64)]
+
+
+def _sharpen(model: Transformer, factor: float) -> None:
+    """Surer predictions, none of which is the mask token: with that one a plain loop would commit
+    nothing, for ever."""
+    assert model.head is not None
+    model.head.weight.mul_(factor)
+    model.head.weight[model.spec.mask_id] = 0
 
 
 @dataclass(frozen=True)
