@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import pytest
+import torch
+from torch import Tensor
 
 from dllm.bench import naive
 from dllm.errors import RunError
@@ -42,3 +44,16 @@ def test_a_loop_that_decodes_otherwise_is_not_timed(
     monkeypatch.setattr(naive, "LOOPS", {"other": wrong})
     with pytest.raises(RunError, match="other: the engine and the plain loop"):
         next(naive.measure(model, PROMPTS, repeats=1))
+
+
+def test_a_plain_loop_that_predicts_the_mask_token_ends(
+    model: Transformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def masks(model: Transformer, x: Tensor, first: int, last: int, exchange: object) -> Tensor:
+        logits = torch.zeros(last - first, model.spec.vocab_size)
+        logits[:, model.spec.mask_id] = 9.0
+        return logits
+
+    monkeypatch.setattr(naive, "all_logits", masks)
+    with pytest.raises(RunError, match="no way out of a predicted mask token"):
+        naive.decode(model, (5, 6), 32, naive.LOOPS["Fast-dLLM threshold"])
