@@ -39,6 +39,7 @@ from dllm.training.checkpoints import (
     save_state,
     taken_over,
 )
+from dllm.training.checks import not_below
 from dllm.training.distill import answers
 from dllm.training.shifted_blocks import BlockBatch, Row, ShiftedBlocks
 
@@ -59,9 +60,7 @@ class AnswerData:
     """Kind -> how often it is drawn; `questions` and the kinds of `dllm.tasks.natural`."""
 
     def __post_init__(self) -> None:
-        for name in ("count", "longest_question", "longest_answer"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"data.{name}={getattr(self, name)} must be >= 1")
+        not_below(self, "data", 1, "count", "longest_question", "longest_answer")
         check_weights("data.kinds", self.kinds, ("questions", *NaturalTasks().kinds))
         if not any(self.kinds.values()):
             raise ConfigError(f"data.kinds={dict(self.kinds)} leaves nothing to draw")
@@ -107,12 +106,8 @@ class Adaptation:
     save_minutes: float
 
     def __post_init__(self) -> None:
-        for name in ("total_steps", "lanes", "micros", "rows", "log_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"recipe.{name}={getattr(self, name)} must be >= 1")
-        for name in ("rate", "warmup_steps", "save_minutes"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"recipe.{name}={getattr(self, name)} must be >= 0")
+        not_below(self, "recipe", 1, "total_steps", "lanes", "micros", "rows", "log_every")
+        not_below(self, "recipe", 0, "rate", "warmup_steps", "save_minutes")
         for name in ("opening", "decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"recipe.{name}={getattr(self, name)} is outside [0, 1]")

@@ -28,6 +28,7 @@ from dllm.runs.labels import differences
 from dllm.tasks.suite import EmbeddedSuite
 from dllm.tracking.tracker import RunInfo, Tracker
 from dllm.training.block_noise import BlockNoise
+from dllm.training.checks import not_below
 from dllm.training.evaluate import accuracy
 from dllm.training.metric_log import MetricLog
 from dllm.training.sft import Recipe, Trainer
@@ -54,8 +55,7 @@ class Extension:
                 f"extension.recipe.total_steps={steps} are not shared evenly by {stages} stages "
                 f"(extension.sizes={list(self.sizes)})"
             )
-        if self.items < 1:
-            raise ConfigError(f"extension.items={self.items} must be >= 1")
+        not_below(self, "extension", 1, "items")
 
     def courses(self) -> dict[str, list[int]]:
         return {"progressive": list(self.sizes), "direct": list(self.sizes[-1:])}

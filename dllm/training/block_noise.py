@@ -19,6 +19,7 @@ from torch import Tensor
 from dllm.errors import ConfigError
 from dllm.models.spec import AttentionKind, ModelSpec
 from dllm.training.batches import MIN_NOISE, Batch, Objective
+from dllm.training.checks import not_below
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,7 @@ class BlockNoise(Objective):
     """What shares a mask probability; official: the row."""
 
     def __post_init__(self) -> None:
-        if self.block < 1:
-            raise ConfigError(f"objective.block={self.block} must be >= 1")
+        not_below(self, "objective", 1, "block")
 
     def check(self, spec: ModelSpec) -> None:
         super().check(spec)

@@ -31,6 +31,7 @@ from dllm.tasks.base import Sample, Split
 from dllm.tasks.suite import EmbeddedSuite
 from dllm.tracking.tracker import RunInfo, Tracker
 from dllm.training.checkpoints import NAME
+from dllm.training.checks import not_below
 from dllm.training.distill import answers, check_autoregressive
 from dllm.training.export import export
 from dllm.training.metric_log import MetricLog
@@ -54,9 +55,7 @@ class Alignment:
     """Name -> recipe, each going on from the weights of the one before."""
 
     def __post_init__(self) -> None:
-        for name in ("questions", "longest"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"alignment.{name}={getattr(self, name)} must be >= 1")
+        not_below(self, "alignment", 1, "questions", "longest")
         if not self.stages:
             raise ConfigError("alignment.stages={} names nothing to train")
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from dllm.errors import ConfigError
 from dllm.models.spec import ModelSpec
 from dllm.training.batches import Batch, Objective, check_tokens, mask_responses
+from dllm.training.checks import not_below
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,7 @@ class Refinement(Cut):
     """Weight of a token relative to the one behind it (paper: 1.01; 1.05 diverges there)."""
 
     def __post_init__(self) -> None:
-        if self.longest < 1:
-            raise ConfigError(f"objective.longest={self.longest} must be >= 1")
+        not_below(self, "objective", 1, "longest")
         if not self.alpha > 0:
             raise ConfigError(f"objective.alpha={self.alpha} must be > 0")
 

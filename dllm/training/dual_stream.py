@@ -23,6 +23,7 @@ from torch import Tensor
 from dllm.errors import ConfigError
 from dllm.models.spec import AttentionKind
 from dllm.training.batches import Batch, Objective
+from dllm.training.checks import not_below
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,7 @@ class DualStream(Objective):
     """Of the next-token loss on the clean stream's response."""
 
     def __post_init__(self) -> None:
-        if self.block < 1:
-            raise ConfigError(f"objective.block={self.block} must be >= 1")
+        not_below(self, "objective", 1, "block")
         if not self.ar_weight >= 0:
             raise ConfigError(f"objective.ar_weight={self.ar_weight} must be >= 0")
 

@@ -30,6 +30,7 @@ from dllm.models.filter import (
 )
 from dllm.tracking.tracker import RunInfo
 from dllm.training.checkpoints import Course, load_optimizer, recipe_facts, taken_over
+from dllm.training.checks import not_below
 from dllm.training.metric_log import MetricLog
 from dllm.training.records import Records, load_records
 
@@ -57,9 +58,7 @@ class FilterRecipe:
     seed: int
 
     def __post_init__(self) -> None:
-        for name in ("depth", "iterations", "patience", "check_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"recipe.{name}={getattr(self, name)} must be >= 1")
+        not_below(self, "recipe", 1, "depth", "iterations", "patience", "check_every")
         if not self.learning_rate > 0:
             raise ConfigError(f"recipe.learning_rate={self.learning_rate} must be > 0")
         if not 0 <= self.report_threshold <= 1:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from dllm.errors import ConfigError
 from dllm.training.checkpoints import load_optimizer
+from dllm.training.checks import not_below
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,7 @@ class Rates:
     weight_decay: float = 0.01
 
     def __post_init__(self) -> None:
-        for name in ("matrices", "others", "warmup_steps", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"rates.{name}={getattr(self, name)} must be >= 0")
+        not_below(self, "rates", 0, "matrices", "others", "warmup_steps", "weight_decay")
         if not 0 <= self.decay <= 1:
             raise ConfigError(f"rates.decay={self.decay} is outside [0, 1]")
 

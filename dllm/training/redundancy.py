@@ -40,6 +40,7 @@ from dllm.step.eos import first_eos
 from dllm.step.outcome import Outcome
 from dllm.tracking.tracker import RunInfo
 from dllm.training.checkpoints import Course, load_optimizer, recipe_facts, same_keys, taken_over
+from dllm.training.checks import not_below
 from dllm.training.metric_log import MetricLog
 
 
@@ -63,13 +64,10 @@ class RedundancyRecipe:
     """Between saved states."""
 
     def __post_init__(self) -> None:
-        for name in ("trajectories", "iterations", "rows"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"recipe.{name}={getattr(self, name)} must be >= 1")
+        not_below(self, "recipe", 1, "trajectories", "iterations", "rows")
         if not self.learning_rate > 0:
             raise ConfigError(f"recipe.learning_rate={self.learning_rate} must be > 0")
-        if self.save_minutes < 0:
-            raise ConfigError(f"recipe.save_minutes={self.save_minutes} must be >= 0")
+        not_below(self, "recipe", 0, "save_minutes")
         if not 0 <= self.rest_weight <= 1:
             raise ConfigError(f"recipe.rest_weight={self.rest_weight} is outside [0, 1]")
 

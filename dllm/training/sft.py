@@ -43,6 +43,7 @@ from dllm.training.checkpoints import (
     start_mark,
     taken_over,
 )
+from dllm.training.checks import not_below
 from dllm.training.evaluate import accuracy
 from dllm.training.optimizers import Optimizers, Rates, initialise
 
@@ -85,12 +86,17 @@ class Recipe:
     """None = LLaDA's."""
 
     def __post_init__(self) -> None:
-        for name in ("total_steps", "micros", "tokens_per_micro", "log_every", "eval_items"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"recipe.{name}={getattr(self, name)} must be >= 1")
-        for name in ("workers", "save_minutes", "eval_minutes"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"recipe.{name}={getattr(self, name)} must be >= 0")
+        not_below(
+            self,
+            "recipe",
+            1,
+            "total_steps",
+            "micros",
+            "tokens_per_micro",
+            "log_every",
+            "eval_items",
+        )
+        not_below(self, "recipe", 0, "workers", "save_minutes", "eval_minutes")
         if self.device == "auto" or unavailable(self.device) is not None:
             raise ConfigError(
                 f"recipe.device={self.device}: no such device here; cpu, or cuda with a GPU"

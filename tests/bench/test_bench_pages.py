@@ -253,11 +253,14 @@ def test_what_can_not_be_measured_is_one_line(
     assert capsys.readouterr().err.startswith(f"error: {words}")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("name", [name for name, one in bench.BENCHES.items() if one.gpu])
 def test_a_gpu_that_is_not_there_is_one_line(
-    name: str, command: Command, capsys: pytest.CaptureFixture[str]
+    name: str,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert command(name, "--device", "cuda") == 2
     out, error = capsys.readouterr()
     assert (out, error) == (

@@ -25,8 +25,8 @@ def test_every_product_of_the_layers_is_timed_beside_them(monkeypatch: pytest.Mo
     assert found[0].bytes == 4 * 2 * per_layer
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_refused() -> None:
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="--device=cuda: no such device"):
         next(forward.measure("cuda"))
 
