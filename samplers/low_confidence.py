@@ -6,10 +6,10 @@ mod K steps one more, those with the highest confidence (`remasking: low_confide
 0. steps = gen_length is the one-token-per-step baseline that every other method is compared to.
 
 Options of the official evaluation: classifier-free guidance (the prompt masked in a second canvas,
-l = l_u + (cfg_scale + 1)(l_c - l_u)); `logits_eos_inf` forbids EOS; `confidence_eos_eot_inf` gives
-EOS and EOT proposals confidence 0 and renormalises the others (with a temperature the official
-chained assignment only touches EOT; `official_quirk` keeps that). Settings per benchmark:
-results/published/llada.yaml.
+l = l_u + (cfg_scale + 1)(l_c - l_u)); `logits_eos_inf` forbids EOS, the end token that fills a
+canvas, and no other one; `confidence_eos_eot_inf` gives EOS and EOT proposals confidence 0 and
+renormalises the others (with a temperature the official chained assignment only touches EOT;
+`official_quirk` keeps that). Settings per benchmark: results/published/llada.yaml.
 """
 
 from dataclasses import dataclass
@@ -39,8 +39,9 @@ class LowConfidence(StaticQuota):
     """Guidance strength; 0 = one canvas per step."""
     logits_eos_inf: bool
     confidence_eos_eot_inf: bool
-    eot_ids: list[int]
-    """End-of-turn tokens that `confidence_eos_eot_inf` suppresses besides EOS."""
+    eot_ids: list[int] | None
+    """End-of-turn tokens that `confidence_eos_eot_inf` suppresses besides EOS; None = the model's
+    other end tokens."""
     official_quirk: bool
 
     def __post_init__(self) -> None:
@@ -69,7 +70,7 @@ class LowConfidence(StaticQuota):
             free = view.branch_logits[:, 1]
             logits = free + (self.cfg_scale + 1) * (logits - free)
         if self.logits_eos_inf:
-            logits = _without(logits, view.canvas.eos_ids)
+            logits = _without(logits, view.canvas.eos_ids[:1])
         changed = view if logits is view.logits else view.with_logits(logits)
         return super().transform(changed, state)
 
@@ -78,9 +79,10 @@ class LowConfidence(StaticQuota):
             return view.uniform()
         if not self.confidence_eos_eot_inf:
             return super().score(view, tokens)
-        hidden = list(self.eot_ids)
+        eos, *others = view.canvas.eos_ids
+        hidden = others if self.eot_ids is None else self.eot_ids
         if isinstance(self.proposer, Greedy) or not self.official_quirk:
-            hidden += view.canvas.eos_ids
+            hidden = [eos, *hidden]
         return scores.confidence(_without(view.logits, hidden), tokens, self.conf_dtype)
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from dllm.config import check_complete, compose
 from dllm.errors import ConfigError
@@ -63,6 +64,49 @@ def test_a_preset_composes_and_names_its_row(preset: str) -> None:
     arxiv = paper.rpartition("arXiv ")[2].split()[0]
     assert any(arxiv in line for line in lines[1:4]), (paper, lines[1])
     assert row.benchmark
+
+
+# What decides a figure and no default says: end of the answer, cache, temperature, thresholds.
+AUTHORS = {
+    "cfg/jsonmode_llada": {"eos": "fill_at_once", "sampler.proposer.temperature": 0.2},
+    "credit/gsm8k_llada": {"eos": "fill_after_block", "sampler.region.block_length": 64},
+    "deer/humaneval_fastdllm": {"eos": "cut"},
+    "dinfer/humaneval_llada_moe": {
+        "eos": "fill_after_block",
+        "gen_length": 1024,
+        "sampler.region.block_length": 64,
+        "cache._target_": "dllm.cache.vicinity.VicinityCache",
+    },
+    "dystruct/gsm8k_llada_base": {"task.filter": "strict_match"},
+    "freedave/gsm8k_llada15": {
+        "eos": "fill_after_end_block",
+        "cache._target_": "dllm.cache.dual.DualCache",
+    },
+    "klass/gsm8k_llada": {
+        "sampler.threshold": 0.6,
+        "sampler.kl_threshold": 0.015,
+        "sampler.region.block_length": 64,
+    },
+    "lave/jsonmode_llada": {"eos": "fill_at_once", "sampler.conf_dtype": "float64"},
+    "lave/jsonschema_llada": {"eos": "fill_at_once", "sampler.conf_dtype": "float64"},
+    "r2dllm/gsm8k_llada": {"cache._target_": "dllm.cache.dual.DualCache"},
+    "tdar/math500_tdar": {
+        "eos": "cut_after_block",
+        "gen_length": 30000,
+        "sampler.think_end": "</think>",
+        "sampler.base.proposer._target_": "samplers.parts.proposers.Categorical",
+        "cache.commit": "before_next",
+    },
+    "wedlm/gsm8k_wedlm": {"sampler.proposer.temperature": 0.1, "sampler.region.window": 6},
+    "window_diffusion/gsm8k_llada_base": {"task.filter": "strict_match"},
+    "wino/gsm8k_llada": {"sampler.threshold": 0.6, "sampler.region.block_length": 128},
+}
+
+
+@pytest.mark.parametrize("preset", AUTHORS)
+def test_a_preset_decodes_as_the_authors_did(preset: str) -> None:
+    config = compose([f"experiment={preset}"])
+    assert {name: OmegaConf.select(config, name) for name in AUTHORS[preset]} == AUTHORS[preset]
 
 
 def sampler_of(preset: str) -> str:

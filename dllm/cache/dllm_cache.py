@@ -8,9 +8,10 @@ attention and feed-forward outputs of the other rows are kept, so that every pos
 The first layer is recomputed whole (both public codes; `false` = the first release). Exact in steps
 in which both intervals meet.
 
-Settings [code] (prompt / response): LLaDA-Instruct GSM8K 50/7, HumanEval 25/5, MATH 50/1, MBPP
-100/5; LLaDA-Base 25/5, 50/5, 50/8, 25/4; otherwise 50/4; update_share 0.25 always. Needs full
-attention.
+Settings [re-implementation], prompt / response on GSM8K, HumanEval, MATH-500, MBPP, GPQA, MMLU-Pro:
+LLaDA-Base 25/5 50/5 50/8 25/4 100/8 100/6, -Instruct 50/7 25/5 50/1 100/5 50/6 50/3; Dream-Base
+100/8 5/1 100/4 25/8 100/8 25/2, -Instruct 25/2 50/1 50/1 10/8 10/8 5/1; any other task 50/4.
+update_share 0.25 always. Needs full attention.
 """
 
 from dataclasses import dataclass

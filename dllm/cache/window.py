@@ -6,10 +6,10 @@ unstable yet); they attend to the decided positions and to the first `outer_wind
 refresh left them. Masks beyond are invisible. The official LLaDA and Dream codes are two algorithms
 of that name:
 
-| | cache=window (LLaDA) | cache=window_dream | |---|---|---| | refresh feeds | the whole canvas |
-decided positions and outer window only | | a step feeds | wanted positions | the span from the
-refresh's first mask to the next unwanted one | | decided by the refresh | fed once more | fed to
-the end of the phase |
+On LLaDA (`cache=window`) a refresh feeds the whole canvas, a step the wanted positions, and what
+the refresh decided is fed once more. On Dream (`cache=window_dream`) a refresh feeds decided
+positions and the outer window only, a step the span from the refresh's first mask to the next
+unwanted one, and what the refresh decided is fed to the end of the phase.
 
 A shortened answer (early stop) is refreshed in every step. Goes with sampler=window, which picks
 the wanted positions; any other sampler may use it. Settings [code]: LLaDA 64 masks, phase 32; Dream

@@ -3,7 +3,8 @@
 Full-batch AdamW on the binary cross entropy over all positions of the block, decoded ones
 included, as the authors' notebook; it differs in splitting by prompt (`split=record`
 is theirs), seeding, and stopping when the validation loss has not improved for `patience`
-iterations, best weights kept. The same command goes on after a kill.
+iterations, best weights kept (`patience=null` is theirs: all iterations, the last weights). The
+same command goes on after a kill.
 """
 
 import time
@@ -47,8 +48,9 @@ class FilterRecipe:
     learning_rate: float
     iterations: int
     """Full-batch steps at most."""
-    patience: int
-    """Iterations without a better validation loss after which training ends."""
+    patience: int | None
+    """Iterations without a better validation loss after which training ends with the best weights;
+    None = all iterations, the last weights."""
     check_every: int
     """Iterations between validations."""
     split: Literal["prompt", "record"]
@@ -58,7 +60,9 @@ class FilterRecipe:
     seed: int
 
     def __post_init__(self) -> None:
-        not_below(self, "recipe", 1, "depth", "iterations", "patience", "check_every")
+        not_below(self, "recipe", 1, "depth", "iterations", "check_every")
+        if self.patience is not None:
+            not_below(self, "recipe", 1, "patience")
         if not self.learning_rate > 0:
             raise ConfigError(f"recipe.learning_rate={self.learning_rate} must be > 0")
         if not 0 <= self.report_threshold <= 1:
@@ -104,7 +108,7 @@ def train_filter(
     log: MetricLog | None = None,
     course: Course | None = None,
 ) -> tuple[FilterNetwork, dict[str, float]]:
-    """The network with the best validation loss and its report on the test part.
+    """The network that the recipe keeps and its report on the test part.
 
     course: where the training is kept and gone on with
     """
@@ -142,10 +146,10 @@ def train_filter(
         if log is not None:
             named = {f"validation/{name}": value for name, value in validation.items()}
             log.log({"loss": loss.item(), **named}, step=iteration)
-        if validation["loss"] < best_loss:
+        if recipe.patience is None or validation["loss"] < best_loss:
             best = {name: value.clone() for name, value in network.state_dict().items()}
             best_loss, best_at = validation["loss"], iteration
-        ended = iteration - best_at >= recipe.patience
+        ended = recipe.patience is not None and iteration - best_at >= recipe.patience
         if course is not None:
             course.save(
                 {
@@ -209,6 +213,7 @@ def filter_card(
 ) -> str:
     facts = network.facts
     share = records.final.float().mean().item()
+    kept = "last weights" if recipe.patience is None else "best validation loss"
     lines = [
         f"# Learn2PD filter of {config.model.name}",
         "",
@@ -223,7 +228,7 @@ def filter_card(
         f"| records | {len(records.sample):,} of {records.sample.max().item() + 1:,} training "
         f"samples, {share:.1%} of the labels final |",
         f"| split | 80/10/10 by {recipe.split}, seed {recipe.seed} |",
-        f"| training | full-batch AdamW, rate {recipe.learning_rate}, best validation loss at "
+        f"| training | full-batch AdamW, rate {recipe.learning_rate}, {kept} at "
         f"iteration {tested['iteration']:,}, {seconds:.0f} s |",
         f"| test loss | {tested['loss']:.4f} |",
         f"| test accuracy at {recipe.report_threshold} | {tested['accuracy']:.4f} |",

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -47,11 +46,12 @@ class FlexibleLength(Sampler):
         return sure.where(sure.any(dim=1, keepdim=True), scores.best(score, view.candidates))
 
     def predicts_end(self, view: View) -> Bool[Tensor, "batch rows"]:
-        ends = view.positions.new_tensor(view.canvas.eos_ids)
-        return (view.positions >= 0) & torch.isin(view.top[1], ends)
+        """Rows that predict the end token that fills a canvas; an end of turn is none, as in both
+        official codes."""
+        return (view.positions >= 0) & (view.top[1] == view.canvas.eos_ids[0])
 
     def end_confidence(self, view: View) -> Float[Tensor, "batch"]:
-        """Sum of p over the rightmost `eos_window` positions that predict an end token, divided by
+        """Sum of p over the rightmost `eos_window` positions that predict the end token, divided by
         eos_window, not by their number."""
         ends = self.predicts_end(view)
         from_right = ends.flip(1).cumsum(dim=1).flip(1)

@@ -3,15 +3,17 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from scripted import built
 from tiny_decoding import EOS, MASK, SPEC, WrittenPredictor
-from written import PROMPT, toy
+from written import PROMPT, rule, spread, step_of, toy
 
 from dllm.cache.none import NoCache
 from dllm.engine.loop import Decoder
 from dllm.errors import ConfigError
 from dllm.step.canvas import Prompt
 from dllm.step.outcome import Outcome
+from samplers.parts.flexible_length import FlexibleLength
 
 
 LONG = replace(SPEC, max_positions=512)
@@ -51,6 +53,18 @@ def test_daedal_expands_an_unsure_mask():
     assert inserted[0] == (2, 7)
     assert MASK not in outcome.tokens
     assert list(outcome.trace.replay())[-1].tolist() == list(outcome.tokens)
+
+
+@pytest.mark.parametrize("name", ["daedal", "rho_eos"])
+def test_an_end_of_turn_is_not_the_end_that_fills_a_canvas(name: str):
+    """The scan for the end's confidence counts predicted EOS alone; EOT 2 is another end token."""
+    step = step_of(rule(name, **{"region.initial_length": 8}), [0.9] * 8)
+    rows = [spread(0.9, token)[None] for token in (9, 9, 9, 2, EOS, EOS, EOS, EOS)]
+    view = replace(step.view, logits=torch.stack(rows, dim=1))
+    view.canvas.eos_ids = (EOS, 2)
+    assert isinstance(step.rule, FlexibleLength)
+    confidence = step.rule.end_confidence(view)
+    assert float(confidence) == pytest.approx(4 * 0.9 / 32)
 
 
 def test_growth_past_the_models_positions_keeps_the_answer_and_says_so():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from scripted import built
-from tiny_decoding import MASK, SPEC, decode, decode_written, random_model
-from written import A, proposal, rule, step_of, steps
+from tiny_decoding import MASK, SPEC, decode, decode_written, random_model, sampler
+from written import A, Step, proposal, rule, step_of, steps
 
 from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
@@ -87,6 +87,33 @@ def test_end_tokens_last() -> None:
     forbidden = rule("low_confidence", logits_eos_inf="true", **whole)
     step = step_of(forbidden, [0.5, 0.4], logits={0: end}, masks=2)
     assert step.decide().tokens[0, 0] == 12
+
+
+def test_end_tokens_of_a_chat_model() -> None:
+    # EOS 1 fills the canvas, EOT 2 ends the turn, as LLaDA's 126081 and 126348.
+    ends = [-9.0] * 24
+    ends[1], ends[2], ends[12] = 4.0, 3.0, 2.0
+
+    def step(*options: str) -> Step:
+        found = sampler("sampler=low_confidence", "sampler.region.block_length=null", *options)
+        found = step_of(found, [0.5, 0.4], logits={0: ends}, masks=2)
+        found.canvas.eos_ids = (1, 2)
+        return found
+
+    def scores(found: Step) -> list[float]:
+        tokens = [torch.tensor([[token, 11]]) for token in (1, 2, 12)]
+        return [float(found.rule.score(found.view, token)[0, 0]) for token in tokens]
+
+    # Forbidding EOS leaves EOT alone.
+    assert step("sampler.logits_eos_inf=true").decide().tokens[0, 0] == 2
+    hidden = "sampler.confidence_eos_eot_inf=true"
+    eos, eot, other = scores(step(hidden))
+    assert eos == eot == 0 and other > 0.99
+    quirk = ("sampler/proposer=gumbel", "sampler.official_quirk=true")
+    eos, eot, _ = scores(step(hidden, *quirk))
+    assert eos > 0.8 and eot == 0
+    eos, eot, _ = scores(step(hidden, "sampler.eot_ids=[]"))
+    assert eos == 0 and eot > 0.7
 
 
 @pytest.mark.parametrize(

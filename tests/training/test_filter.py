@@ -1,6 +1,7 @@
 """Training a filter on records whose labels follow a known rule, and the command around it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,18 @@ def test_learns_the_rule() -> None:
 def test_the_seed_decides() -> None:
     one, other = (train_filter(records(60), RECIPE)[0].state_dict() for _ in range(2))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_without_patience_the_last_weights_are_kept() -> None:
+    # The rate is so large that the loss goes up again: the best weights are not the last ones.
+    recipe = replace(RECIPE, learning_rate=0.5, iterations=400, patience=400)
+    best, told = train_filter(records(60), recipe)
+    last, at_the_end = train_filter(records(60), replace(recipe, patience=None))
+    assert told["iteration"] < 400 == at_the_end["iteration"]
+    name = "linear1.weight"
+    assert not torch.equal(best.state_dict()[name], last.state_dict()[name])
+    with pytest.raises(ConfigError, match=r"recipe\.patience=0 must be >= 1"):
+        replace(recipe, patience=0)
 
 
 def test_split_keeps_samples_together() -> None:
