@@ -4,6 +4,7 @@
 Imports nothing heavy: `--help` and `--cfg job` must not wait for torch.
 """
 
+import difflib
 import hashlib
 import inspect
 import json
@@ -68,7 +69,8 @@ def compose(overrides: Sequence[str] = (), config_name: str = "config") -> DictC
         with initialize_config_module("conf", version_base="1.3"):
             return hydra_compose(config_name, list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(without_plus(_flat(error))) from None
+        message = unknown_choice(str(error)) or without_plus(_flat(error))
+        raise ConfigError(message) from None
 
 
 def check_choices(overrides: Sequence[str]) -> None:
@@ -79,8 +81,40 @@ def check_choices(overrides: Sequence[str]) -> None:
         if group.split(".")[0] == "hydra" and "_target_" in override:
             # Hydra builds its own parts before anything of ours could look at them.
             raise ConfigError(f"{override}: Hydra's parts are chosen by name (hydra/launcher=...)")
-        if value == "null" and (known := choices(group.split("@")[0])):
+        if "null" in value.split(",") and (known := choices(group.split("@")[0])):
             raise ConfigError(f"{group}=null needs a choice: one of {', '.join(known)}")
+
+
+_OF_ONES_OWN = {
+    "model": "a checkpoint's folder is model=checkpoint model.path=FOLDER",
+    "task": "a file of one's own is task=prompts task.path=FILE",
+}
+
+
+def unknown_choice(message: str) -> str | None:
+    """One line for Hydra's message about a group's choice that is not there, None for another."""
+    found = re.search(
+        r"Could not find '([^']+)'\s+Available options in '([^']+)':\n((?:\t.*\n?)*)", message
+    )
+    if found is None:
+        return None
+    group, listed = found[2], found[3].split()
+    value = found[1].removeprefix(f"{group}/")
+    if group == "experiment":  # the one whose folders are no groups
+        listed += _in_folders(group)
+    close = difflib.get_close_matches(value, listed, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    if group in _OF_ONES_OWN and re.search(r"[/.]", value):
+        hint = f" ({_OF_ONES_OWN[group]})"
+    if group == "hydra/sweeper" and value in ("study", "optuna"):
+        hint = ' (pip install "dllm-decode[sweep]")'
+    return f"{group}={value} is unknown{hint}; available: {', '.join(listed)}"
+
+
+def _in_folders(group: str) -> Iterator[str]:
+    folders = resources.files("conf").joinpath(group).iterdir()
+    for name in sorted(folder.name for folder in folders if folder.is_dir()):
+        yield from (f"{name}/{choice}" for choice in choices(f"{group}/{name}"))
 
 
 def without_plus(message: str) -> str:

@@ -5,7 +5,6 @@ job has started its words are held back and given as one line with exit code 2.
 """
 
 import argparse
-import difflib
 import io
 import logging
 import os
@@ -20,7 +19,7 @@ from typing import Any, NoReturn, TextIO, cast
 from hydra.errors import HydraException
 
 # The import registers what conf/*.yaml interpolates, too.
-from dllm.config import at_home, check_choices, is_path, without_plus
+from dllm.config import at_home, check_choices, is_path, unknown_choice, without_plus
 from dllm.errors import ConfigError, RunError
 from dllm.printable import printable
 from dllm.runs import stopping
@@ -362,16 +361,8 @@ def with_prompt(arguments: Sequence[str]) -> list[str]:
 
 def one_line(text: str) -> str:
     """The gist of Hydra's message about a configuration that can't be composed."""
-    unknown = re.search(r"Could not find '([^']+)/([^'/]+)'", text)
-    if unknown:
-        group, value = unknown.groups()
-        listed = re.search(r"Available options in '[^']+':\n((?:\t.*\n?)*)", text)
-        options = listed.group(1).split() if listed else []
-        close = difflib.get_close_matches(value, options, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        if group == "hydra/sweeper" and value in ("study", "optuna"):
-            hint = ' (pip install "dllm-decode[sweep]")'
-        return f"{group}={value} is unknown{hint}; available: {', '.join(options)}"
+    if unknown := unknown_choice(text):
+        return unknown
     if any(words in text for words in ("No trials are completed yet", "Record does not exist")):
         return "hydra/sweeper: no trial has a value"  # Optuna's words
     hints = ("Set the environment variable", "See https")

@@ -121,7 +121,13 @@ def wrong(*overrides: str) -> str:
         ("model.dtype=float8", "model.dtype='float8' is not of type"),
         ("+model.paht=x", "model.paht is no option of"),
         ("sampler.radios=3", "sampler.radios is no option"),
-        ("sampler=nothing", "sampler/nothing"),
+        ("sampler=nothing", "sampler=nothing is unknown; available: adablock, "),
+        ("sampler=", "sampler= is unknown; available: adablock, "),
+        ("sampler=a/b", "sampler=a/b is unknown; available: adablock, "),
+        ("model=/some/folder", "model=/some/folder is unknown (a checkpoint's folder is model=ch"),
+        ("task=my.jsonl", "task=my.jsonl is unknown (a file of one's own is task=prompts"),
+        ("experiment=localleap/gsm8k", "(did you mean localleap/gsm8k_llada?)"),
+        ("sampler=threshold,null", "sampler=null needs a choice: one of adablock, "),
     ],
 )
 def test_a_wrong_option_is_named(override: str, words: str) -> None:

@@ -65,6 +65,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path):
     ("override", "words"),
     [
         ("sampler=localleep", ["sampler=localleep is unknown", "mean localleap?", "threshold"]),
+        ("model=a/folder", ["model=a/folder is unknown", "model.path=FOLDER"]),
         ("sampler/region=nothing", ["sampler/region=nothing is unknown", "fixed"]),
         ("sampler.radios=3", ["error: sampler.radios is no option"]),
         ("+sampler.radios=3", ["sampler.radios is no option", "radius"]),
