@@ -8,7 +8,6 @@ import argparse
 import io
 import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence

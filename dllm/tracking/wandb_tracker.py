@@ -12,6 +12,7 @@ decoded, and the first thing that is logged waits for it.
 
 import netrc
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -59,9 +60,12 @@ class WandbTracker:
 
     @property
     def _mode(self) -> str:
-        return self.mode or os.environ.get("WANDB_MODE", "offline")
+        """WANDB_DISABLED is what trainers of other libraries ask."""
+        off = os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on")
+        return self.mode or os.environ.get("WANDB_MODE", "disabled" if off else "offline")
 
     def check(self) -> None:
+        _find_home()
         _check_environment()
         project = self._wanted["project"] or ""
         if set(project) & set(_FORBIDDEN) or len(project) > 128:
@@ -101,8 +105,7 @@ class WandbTracker:
                 project=self.project or _unless_in("WANDB_PROJECT", _PROJECT),
                 entity=self.entity,
                 mode=self._mode,  # type: ignore[arg-type]
-                # Of a `~` in the environment wandb would make a folder, too.
-                dir=str(Path(os.environ.get("WANDB_DIR", run.folder)).expanduser()),
+                dir=os.environ.get("WANDB_DIR", str(run.folder)),
                 id=run.fingerprint,
                 name=run.label if beside else _unless_in("WANDB_NAME", run.label),
                 group=_unless_in("WANDB_RUN_GROUP", run.group),
@@ -201,6 +204,13 @@ def _own_tags() -> list[str]:
 def _unless_in(variable: str, value: str | None) -> str | None:
     """The value, or None where the environment has one that wandb reads by itself."""
     return None if variable in os.environ else value
+
+
+def _find_home() -> None:
+    """Of a `~` in a folder of the user's environment wandb would make a folder."""
+    for name, value in os.environ.items():
+        if re.fullmatch(r"WANDB_(\w+_)?DIR", name):
+            os.environ[name] = str(Path(value).expanduser())
 
 
 def _check_environment() -> None:

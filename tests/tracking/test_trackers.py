@@ -392,22 +392,30 @@ def test_a_run_is_sent_to_another_project_of_the_environment(
 
 
 def test_a_home_folder_in_the_environment_is_meant(
-    options: Options, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    options: Options,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("WANDB_DIR", "~/elsewhere")
+    for name in ("ARTIFACT", "CACHE", "CONFIG", "DATA"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", f"~/{name}")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.chdir(tmp_path)
     given = options("sampler=threshold", "limit=1", "baseline=false", "tracker=wandb")
     execute(configuration.compose(given), "threshold")
     assert read_back(tmp_path / "elsewhere")["run"].job_type == "decode"
+    assert "given up" not in capsys.readouterr().err
     assert not (tmp_path / "~").exists()
 
 
+@pytest.mark.parametrize(("variable", "value"), [("MODE", "disabled"), ("DISABLED", "true")])
 def test_a_disabled_tracker_writes_nothing(
-    options: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    options: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
-    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv(f"WANDB_{variable}", value)
     monkeypatch.delenv("WANDB_DIR", raising=False)
     given = options("sampler=threshold", "limit=1", "baseline=false", "tracker=wandb")
     folder, _ = execute(configuration.compose(given), "threshold")
