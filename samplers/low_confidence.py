@@ -2,8 +2,10 @@
 
 Rule: a block of n masks and K = steps / blocks steps commits n // K positions per step, the first n
 mod K steps one more, those with the highest confidence (`remasking: low_confidence`) or random ones
-(`random`). All K forwards of a block are made, as in the official generate.py, even if a quota is
-0. steps = gen_length is the one-token-per-step baseline that every other method is compared to.
+(`random`); ParallelBench (arXiv 2510.04767) also ranks by p1 - p2 (`topk_margin`) and by negative
+entropy (`entropy`) on the same schedule. All K forwards of a block are made, as in the official
+generate.py, even if a quota is 0. steps = gen_length is the one-token-per-step baseline that every
+other method is compared to.
 
 Options of the official evaluation: classifier-free guidance (the prompt masked in a second canvas,
 l = l_u + (cfg_scale + 1)(l_c - l_u)); `logits_eos_inf` forbids EOS, the end token that fills a
@@ -34,11 +36,13 @@ from samplers.parts.quota import StaticQuota
 
 @dataclass(frozen=True, kw_only=True)
 class LowConfidence(StaticQuota):
-    remasking: Literal["low_confidence", "random"]
+    remasking: Literal["low_confidence", "random", "topk_margin", "entropy"]
+    """What ranks the positions."""
     cfg_scale: float
     """Guidance strength; 0 = one canvas per step."""
     logits_eos_inf: bool
     confidence_eos_eot_inf: bool
+    """Of `remasking: low_confidence`."""
     eot_ids: list[int] | None
     """End-of-turn tokens that `confidence_eos_eot_inf` suppresses besides EOS; None = the model's
     other end tokens."""
@@ -77,6 +81,10 @@ class LowConfidence(StaticQuota):
     def score(self, view: View, tokens: Int[Tensor, "batch rows"]) -> Float[Tensor, "batch rows"]:
         if self.remasking == "random":
             return view.uniform()
+        if self.remasking == "topk_margin":
+            return scores.margin(view.logits, self.conf_dtype)
+        if self.remasking == "entropy":
+            return -scores.entropy(view.logits, self.conf_dtype)
         if not self.confidence_eos_eot_inf:
             return super().score(view, tokens)
         eos, *others = view.canvas.eos_ids

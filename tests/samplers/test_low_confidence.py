@@ -1,5 +1,6 @@
 """Worked examples of low-confidence remasking: static quota, guidance, end tokens."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -51,6 +52,22 @@ def test_quota_shares(masks: int, total: int, expected: list[int]) -> None:
         canvas.step_in_block = np.array([number])
         shares.append(int(step_quota(canvas, static.region, total)[0]))
     assert shares == expected
+
+
+@pytest.mark.parametrize(
+    ("remasking", "first"), [("low_confidence", 0), ("topk_margin", 1), ("entropy", 2)]
+)
+def test_what_ranks_the_positions(remasking: str, first: int) -> None:
+    # (p1, p2) of each position, the rest shared evenly.
+    pairs = ((0.5, 0.45), (0.45, 0.025), (0.49, 0.49))
+    logits = {}
+    for at, (p1, p2) in enumerate(pairs):
+        p = [(1 - p1 - p2) / 22] * 24
+        p[10], p[11] = p1, p2
+        logits[at] = [math.log(x) for x in p]
+    ranked = rule("low_confidence", remasking=remasking, **{"region.block_length": "null"})
+    step = step_of(ranked, [0.5] * 3, logits=logits, masks=3)
+    assert step.decide().commit[0].nonzero().flatten().tolist() == [first]
 
 
 def test_random_remasking_draws_from_the_sequence() -> None:
