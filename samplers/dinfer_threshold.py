@@ -5,8 +5,9 @@ committed, so that without a sure position all within 1e-5 of the best one go at
 the mask token are no candidates. Confidence: float32 softmax (float64 optional in the original).
 
 Settings in dInfer's evaluation: 0.8 or 0.9, gen_length 1024, block 64, `eos=fill_after_block`
-(`early_stop`; it stops after the block with the end token in either case). Iteration smoothing is
-`+schedule@sampler.threshold=linear`.
+(`early_stop`; it stops after the block with the end token in either case). The threshold of its
+iteration smoothing is `+schedule@sampler.threshold=linear`; what that mode mixes into the inputs of
+undecided positions is left out.
 """
 
 from dataclasses import dataclass

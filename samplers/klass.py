@@ -4,7 +4,8 @@ Rule: a candidate is ready if KL(p_now || p_previous) < kl_threshold in the last
 its confidence > threshold (strict; `inclusive` for Dream). All ready positions are committed;
 without any, the step's static quota of most confident ones. Before step index history - 1 of a
 block nothing is ready. Against a position never predicted before, KL is about 27 (zeros with 1e-12
-added). History crosses block borders, so the next block's positions are predicted along with the
+added). Of the ready positions the authors also try a single one (`unmask: max_conf`, `min_kl`,
+`random`). History crosses block borders, so the next block's positions are predicted along with the
 current one's. With steps < gen_length a few ready positions in place of a larger quota leave masks
 in a block whose steps are over: they are decoded further (`masks_left: decode`) or, as the official
 code does, left for good (`leave`), which fails the answer. Softmax and KL in float64.
@@ -49,6 +50,9 @@ class Klass(StaticQuota):
     """Successive steps in which it has to be stable (>= 1)."""
     inclusive: bool
     """Confidence >= threshold instead of >."""
+    unmask: Literal["all", "max_conf", "min_kl", "random"]
+    """Which of the ready positions are committed: all, or the most confident, the most stable, any
+    one of them."""
     masks_left: Literal["decode", "leave"]
     """What becomes of a block's masks once its share of `steps` is over."""
 
@@ -139,6 +143,13 @@ class Klass(StaticQuota):
     ) -> Bool[Tensor, "batch rows"]:
         ready = self.ready(score, view, state)
         quota = super().choose(score, view, state)
+        if self.unmask == "max_conf":
+            ready = scores.best(score, ready)
+        elif self.unmask == "min_kl":
+            index = view.positions.clamp(min=0)
+            ready = scores.best(-state[_KL][..., -1].gather(1, index), ready)
+        elif self.unmask == "random":
+            ready = scores.best(view.uniform(), ready)
         return torch.where(ready.any(dim=1, keepdim=True), ready, quota)
 
     def block_done(self, canvas: Canvas, row: int, state: SamplerState) -> bool:

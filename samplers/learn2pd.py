@@ -42,6 +42,14 @@ from samplers.parts.checks import in_unit_interval
 from samplers.parts.quota import step_quota, steps_per_block
 
 
+def negative_entropy(
+    logits: Float[Tensor, "batch rows vocab"], dtype: scores.ConfDtype
+) -> Float[Tensor, "batch rows"]:
+    """Sum of p ln(p + 1e-10), as Dream's code has it."""
+    p = scores.cast(logits, dtype).softmax(dim=-1)
+    return (p * (p + 1e-10).log()).sum(dim=-1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Learn2PD(Sampler):
     filter: str
@@ -71,8 +79,11 @@ class Learn2PD(Sampler):
                 + ("" if block > width else " (sampler.narrow_blocks=pad allows it)")
             )
 
-    def control(self) -> tuple[str, Mapping[str, float]]:
-        """The plain threshold that the filter amounts to at this accept_threshold."""
+    def control(self) -> tuple[str, Mapping[str, float]] | None:
+        """The plain threshold that the filter amounts to at this accept_threshold; a filter of
+        entropies amounts to none."""
+        if self.network.facts.feature != "confidence":
+            return None
         matched = effective_threshold(self.network, self.accept_threshold)
         return "threshold", {"threshold": min(matched, 1.0)}
 
@@ -114,8 +125,7 @@ class Learn2PD(Sampler):
     def score(self, view: View, tokens: Int[Tensor, "batch rows"]) -> Float[Tensor, "batch rows"]:
         if self.network.facts.feature == "confidence":
             return super().score(view, tokens)
-        p = scores.cast(view.logits, self.conf_dtype).softmax(dim=-1)
-        return (p * (p + 1e-10).log()).sum(dim=-1)
+        return negative_entropy(view.logits, self.conf_dtype)
 
     def select(self, view: View, state: SamplerState) -> Decision:
         view = self.transform(view, state)

@@ -5,7 +5,8 @@ records confidences and labels. The same command goes on after a kill.
 """
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, get_args
 
 import hydra
 from omegaconf import DictConfig
@@ -16,7 +17,9 @@ from scripts.command_line import COMMAND
 
 if TYPE_CHECKING:
     from dllm.forward.predictor import Predictor
+    from dllm.models.filter import Feature
     from dllm.training.collecting import Collector
+    from dllm.training.records import Record
 
 
 @hydra.main(config_path="../conf", config_name="collect", version_base="1.3")
@@ -30,10 +33,13 @@ def collect(config: DictConfig) -> None:
     from pathlib import Path
 
     from dllm.config import check_complete, check_options
+    from dllm.models.filter import Feature
     from dllm.runs.lock import locked_output
 
     check_options(config, "collect")
     check_complete(config)
+    if config.feature not in get_args(Feature):
+        raise ConfigError(f"feature={config.feature} is not one of {', '.join(get_args(Feature))}")
     if config.gen_length % config.block_length:
         raise ConfigError(
             f"block_length={config.block_length} does not divide gen_length={config.gen_length}"
@@ -65,6 +71,7 @@ def _fill(config: DictConfig) -> None:
         "seed": config.seed,
         "block_length": config.block_length,
         "gen_length": config.gen_length,
+        "feature": config.feature,
         "conf_dtype": config.conf_dtype if config.conf_dtype != "model" else config.model.dtype,
     }
     shards = RecordShards(Path(config.output), facts)
@@ -72,7 +79,11 @@ def _fill(config: DictConfig) -> None:
     missing = [sample for sample in samples if sample.id not in done]
     print(f"{len(done)} samples recorded, {len(missing)} to do", flush=True)
     collector = collector_of(
-        checkpoint.predictor, config.block_length, config.conf_dtype, config.batch_size
+        checkpoint.predictor,
+        config.block_length,
+        config.conf_dtype,
+        config.feature,
+        config.batch_size,
     )
     for first in range(0, len(missing), config.shard_size):
         part = missing[first : first + config.shard_size]
@@ -90,20 +101,26 @@ def _fill(config: DictConfig) -> None:
 
 
 def collector_of(
-    predictor: "Predictor", block_length: int, conf_dtype: str, batch_size: int
+    predictor: "Predictor", block_length: int, conf_dtype: str, feature: "Feature", batch_size: int
 ) -> "Collector":
     """The two passes with one token per step and the oracle in blocks of `block_length`."""
     from dllm.config import build, compose
     from dllm.training.collecting import Collector, RecordingOracle
 
     options = [f"sampler.region.block_length={block_length}", f"sampler.conf_dtype={conf_dtype}"]
+    ranked = "low_confidence" if feature == "confidence" else "entropy"
     baseline, oracle = (
-        build(compose([f"sampler={name}", *options]).sampler, "sampler")
-        for name in ("low_confidence", "oracle")
+        build(compose([*sampler, *options]).sampler, "sampler")
+        for sampler in (
+            ("sampler=low_confidence", f"sampler.remasking={ranked}"),
+            ("sampler=oracle",),
+        )
     )
-    return Collector(
-        predictor, baseline, lambda sink: RecordingOracle(**vars(oracle), sink=sink), batch_size
-    )
+
+    def recording(sink: "Callable[[Record], None]") -> RecordingOracle:
+        return RecordingOracle(**vars(oracle), sink=sink, feature=feature)
+
+    return Collector(predictor, baseline, recording, batch_size)
 
 
 def main() -> None:

@@ -119,6 +119,7 @@ def train_filter(
     facts = FilterFacts(
         block_length=records.confidence.shape[1],
         depth=recipe.depth,
+        feature=records.facts.get("feature", "confidence"),
         conf_dtype=records.facts.get("conf_dtype"),
         model=records.facts.get("model"),
     )
@@ -236,6 +237,10 @@ def filter_card(
         f"| false negatives among rejected | {tested['false_negative_rate']:.4f} |",
         f"| data | `{config.data_command}` |",
         f"| command | `{config.command}` |",
+    ]
+    if facts.feature != "confidence":
+        return "\n".join(lines) + "\n"
+    lines += [
         "",
         "Behaves, to first order, like a plain threshold on the confidence (median over positions "
         "and contexts of the smallest accepted value):",

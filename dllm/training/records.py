@@ -35,6 +35,7 @@ class Record:
     step: int
     """Within the block, from 0."""
     confidence: Float[Tensor, "block"]
+    """What the filter will see: confidences, or negative entropies (`feature` of the facts)."""
     final: Bool[Tensor, "block"]
 
 

@@ -54,3 +54,17 @@ def test_klass_without_stability_is_a_strict_threshold() -> None:
     written = rule("klass", kl_threshold=1e9, history=1, **{"region.block_length": "null"})
     assert one(written, (0.95, 0.91, 0.89, 0.3)) == {0, 1}
     assert one(written, (0.5, 0.6)) == {1}
+
+
+def test_klass_commits_one_of_the_ready_positions() -> None:
+    found = {}
+    for unmask in ("all", "max_conf", "min_kl", "random"):
+        written = rule("klass", unmask=unmask, **{"region.block_length": "null"})
+        step = step_of(written, (0.95, 0.93, 0.91, 0.5), step=1)
+        step.state["klass_kl"][0, len(PROMPT) :] = torch.tensor([[0.005], [0.001], [0.002], [0.0]])
+        score = torch.tensor([[0.95, 0.93, 0.91, 0.5]], dtype=torch.float64)
+        (found[unmask],) = offsets(written.choose(score, step.view, step.state), step.view)
+    assert found["all"] == {0, 1, 2}
+    assert found["max_conf"] == {0}
+    assert found["min_kl"] == {1}
+    assert len(found["random"]) == 1 and found["random"] <= found["all"]

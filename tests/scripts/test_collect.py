@@ -11,11 +11,13 @@ import pytest
 import torch
 from forked import forked
 
-from dllm.config import compose
+from dllm.config import build, compose
 from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
+from dllm.models.filter import save_filter
 from dllm.models.loading import load_model
 from dllm.step.canvas import Prompt
+from dllm.training.filter import train_filter
 from dllm.training.records import Record, RecordShards, load_records
 from scripts.collect import collect, collector_of
 
@@ -28,7 +30,9 @@ def test_recorded_collection() -> None:
     predictor = Predictor(load_model(GOLDEN / "models" / recorded["checkpoint"]))
     for number, case in enumerate(recorded["cases"][::3]):
         params = case["params"]
-        collector = collector_of(predictor, params["block_length"], "model", batch_size=1)
+        collector = collector_of(
+            predictor, params["block_length"], "model", "confidence", batch_size=1
+        )
         prompt = Prompt(str(number), tuple(case["prompt"]), params["gen_length"])
         (answered,) = collector.references([prompt])
         assert list(answered.reference or ()) == case["reference"]
@@ -151,6 +155,30 @@ def test_a_collection_that_is_killed(checkpoint: Path, tmp_path: Path) -> None:
     collect(compose(records("killed"), "collect"))
     one, two = (load_records(tmp_path / name) for name in ("whole", "killed"))
     assert one.mark == two.mark
+
+
+def test_entropies_are_recorded_and_trained_on(checkpoint: Path, tmp_path: Path) -> None:
+    """Dream's features: at most 0, and 0 with a label that holds where a position is decided."""
+    folder = tmp_path / "records"
+    options = [f"model.path={checkpoint}", f"output={folder}", "gen_length=8", "block_length=4"]
+    options += ["task=listops", "limit=20"]
+    collect(compose([*options, "feature=negative_entropy"], "collect"))
+    records = load_records(folder)
+    assert (records.confidence <= 0).all()
+    decided = records.confidence == 0
+    assert decided.any() and not decided.all() and records.final[decided].all()
+    recipe = build(compose(["recipe.iterations=100"], "train_filter").recipe, "recipe")
+    network, _ = train_filter(records, recipe)
+    assert network.facts.feature == "negative_entropy"
+    save_filter(network, tmp_path / "filter.safetensors")
+    named = [f"sampler.filter={tmp_path / 'filter.safetensors'}", "sampler.region.block_length=4"]
+    rule = build(compose(["sampler=learn2pd", *named]).sampler, "sampler")
+    # No plain threshold on a confidence is what such a filter amounts to.
+    assert rule.control() is None
+    with pytest.raises(ConfigError, match="holds records with feature=negative_entropy"):
+        collect(compose(options, "collect"))
+    with pytest.raises(ConfigError, match="feature=margin is not one of confidence, negative_ent"):
+        collect(compose([*options, "feature=margin"], "collect"))
 
 
 def test_blocks_that_do_not_fit(tmp_path: Path) -> None:
