@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dllm.forward.store import KVStore
+from dllm.models.attention import hiding
 from dllm.models.transformer import Layer, take
 from dllm.step.plan import Plan
 
@@ -27,7 +28,8 @@ class PartialForward:
         self.width = plan.slots.shape[1]
         self.outputs = store.feature_store(d_model)
         self.fed = plan.slots >= 0
-        self.mask = None if self.fed.all() else self.fed[:, None, None]
+        mask = None if self.fed.all() else self.fed[:, None, None]
+        self.bias = hiding(mask, store.keys[0].dtype)
 
     def layer(
         self,
@@ -51,9 +53,9 @@ class PartialForward:
         fresh = attn.values(own)
         _put(keys, rows, real, attn.keys(own, at))
         _put(values, rows, real, fresh)
-        mask = None if self.mask is None else self.mask.to(x.device)
+        bias = None if self.bias is None else self.bias.to(x.device)
         out = attn.attend(
-            attn.queries(own, at), keys[:, :, : self.width], values[:, :, : self.width], mask
+            attn.queries(own, at), keys[:, :, : self.width], values[:, :, : self.width], bias
         )
         attended, forwarded = self.outputs[index]
         _put(attended[:, None], rows, real, out[:, None])

@@ -102,7 +102,7 @@ class Predictor:
                 return hidden.clone() if rows is None else take(hidden, rows)
         rollout = None
         if plan.taps is not None and plan.taps.rollout:
-            rollout = AttentionRollout(plan, opened.exchange, mask)
+            rollout = AttentionRollout(plan, opened.exchange, mask, self.model.dtype)
         run = None if rollout is None else rollout.layer
         reading = self._reading(plan, opened.slots)
         real = rest[0].unbind() if plan.padded else None

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dllm.models.attention import hiding
 from dllm.models.transformer import KeyValueExchange, Layer
 from dllm.step.plan import Plan
 
@@ -16,8 +17,14 @@ class AttentionRollout:
     kept, or that feeds the whole canvas and keeps nothing else.
     """
 
-    def __init__(self, plan: Plan, exchange: KeyValueExchange | None, mask: Tensor | None):
-        self.exchange, self.mask = exchange, mask
+    def __init__(
+        self,
+        plan: Plan,
+        exchange: KeyValueExchange | None,
+        mask: Tensor | None,
+        dtype: torch.dtype,
+    ):
+        self.exchange, self.bias = exchange, hiding(mask, dtype)
         self.slots = plan.slots
         self.rollout: Tensor | None = None
 
@@ -29,9 +36,9 @@ class AttentionRollout:
         q, k, v = attn.queries(normed, tables), attn.keys(normed, tables), attn.values(normed)
         if self.exchange is not None:
             k, v = self.exchange(index, k, v)
-        mask = None if self.mask is None else self.mask.to(x.device)
-        self._multiply(q, k, mask)
-        x = x + attn.attend(q, k, v, mask)
+        bias = None if self.bias is None else self.bias.to(x.device)
+        self._multiply(q, k, bias)
+        x = x + attn.attend(q, k, v, bias)
         return x + layer.mlp(layer.mlp_norm(x))
 
     def influence(self) -> Float[Tensor, "batch slots"]:
@@ -39,12 +46,12 @@ class AttentionRollout:
         assert self.rollout is not None, "no layer was run"
         return self.rollout.sum(dim=1)
 
-    def _multiply(self, q: Tensor, k: Tensor, mask: Tensor | None) -> None:
+    def _multiply(self, q: Tensor, k: Tensor, bias: Tensor | None) -> None:
         batch, width = len(q), k.shape[2]
         k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
         weight = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-        if mask is not None:
-            weight = weight.masked_fill(~mask, -torch.inf)
+        if bias is not None:
+            weight = weight + bias
         attention = weight.float().softmax(dim=-1).mean(dim=1)  # [batch, rows, slots]
         if self.rollout is None:
             self.rollout = torch.eye(width, device=q.device).repeat(batch, 1, 1)

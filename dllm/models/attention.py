@@ -21,21 +21,40 @@ CHUNK = 2**19
 """Scores at a time: they stay in the processor's cache."""
 
 
+ALIGNED = 8
+"""Elements between rows of a bias of which a GPU's kernels ask a multiple."""
+
+
+def hiding(
+    mask: Bool[Tensor, "*shape keys"] | None, dtype: torch.dtype
+) -> Float[Tensor, "*shape keys"] | None:
+    """What is added to scores so that only what `mask` tells is seen; None = all is.
+
+    Made once for all layers: from a mask, torch's attention makes the same in every call. Not
+    infinite: a row that sees nothing stays a number.
+    """
+    if mask is None:
+        return None
+    *shape, keys = mask.shape
+    wide = mask.new_zeros(*shape, -(-keys // ALIGNED) * ALIGNED, dtype=dtype)
+    return wide[..., :keys].masked_fill_(~mask, torch.finfo(dtype).min)
+
+
 def attend(
     q: Float[Tensor, "batch heads rows head_dim"],
     k: Float[Tensor, "batch kv_heads keys head_dim"],
     v: Float[Tensor, "batch kv_heads keys head_dim"],
-    mask: Bool[Tensor, "..."] | None,
+    bias: Float[Tensor, "..."] | None,
     scale: float,
 ) -> Float[Tensor, "batch heads rows head_dim"]:
-    """Mixed values; `mask` is broadcastable to [batch, 1, rows, keys], None = all is seen."""
+    """Mixed values; `bias` (see `hiding`) is broadcastable to [batch, 1, rows, keys]."""
     if heads_pay(q, k):
-        return _by_heads(q, k, v, mask, scale)
+        return _by_heads(q, k, v, bias, scale)
     group = q.shape[1] // k.shape[1]
     if group > 1:
         # Repeated rather than enable_gqa: with a mask that option falls back to slow kernels.
         k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
 
 
 def heads_pay(q: Tensor, k: Tensor) -> bool:
@@ -44,17 +63,16 @@ def heads_pay(q: Tensor, k: Tensor) -> bool:
     return work >= WORTH and q.dtype in (torch.float32, torch.bfloat16) and has_kernel(q.device)
 
 
-def _by_heads(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+def _by_heads(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
     """Computed in float32 and rounded once, at the end: torch's own rounds the weights as well."""
     batch, heads, rows, width = q.shape
     kv_heads, keys = k.shape[1:3]
     group = heads // kv_heads
     step = max(1, CHUNK // (group * keys))
     out = q.new_empty(batch, rows, heads, width).transpose(1, 2)
-    if mask is not None:
-        mask = mask.expand(batch, 1, *mask.shape[-2:])
+    if bias is not None:
+        bias = bias.expand(batch, 1, rows, keys)
     for entry in range(batch):
-        bias = None if mask is None else _bias(mask[entry, 0]).expand(rows, keys)
         queries, to = (
             x.unflatten(0, (kv_heads, group)) for x in (q[entry].float() * scale, out[entry])
         )
@@ -64,11 +82,6 @@ def _by_heads(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
                 part = slice(start, start + step)
                 scores = product(queries[head, :, part], read[head])
                 if bias is not None:
-                    scores += bias[part]
+                    scores += bias[entry, 0, part]
                 to[head, :, part] = product(scores.softmax(dim=-1), mixed[head].t())
     return out
-
-
-def _bias(seen: Bool[Tensor, "rows keys"]) -> Float[Tensor, "rows keys"]:
-    """What is added to the scores. Not infinite: a row that sees nothing stays a number."""
-    return torch.zeros(seen.shape).masked_fill_(~seen, torch.finfo(torch.float32).min)

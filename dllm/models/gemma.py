@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from dllm.models.attention import attend
+from dllm.models.attention import attend, hiding
 from dllm.models.linear import Linear, product
 from dllm.models.moe import Experts, softmax_router
 from dllm.models.spec import ModelSpec, MoeSpec, WindowSpec
@@ -68,7 +68,7 @@ class GemmaAttention(nn.Module):
         self,
         x: Tensor,
         tables: tuple[Tensor, Tensor],
-        mask: Tensor | None,
+        bias: Tensor | None,
         layer: int,
         exchange: KeyValueExchange | None,
     ) -> Tensor:
@@ -79,7 +79,7 @@ class GemmaAttention(nn.Module):
         v = normed(values, self.spec.norm_eps)
         if exchange is not None:
             k, v = exchange(layer, k, v)
-        out = attend(q, k, v, mask, scale=1.0)
+        out = attend(q, k, v, bias, scale=1.0)
         return self.o(out.transpose(1, 2).flatten(-2))
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -136,12 +136,12 @@ class GemmaLayer(nn.Module):
         self,
         x: Tensor,
         tables: tuple[Tensor, Tensor],
-        mask: Tensor | None,
+        bias: Tensor | None,
         layer: int,
         exchange: KeyValueExchange | None,
         block: Bool[Tensor, "batch rows"],
     ) -> Tensor:
-        x = x + self.attn_after_norm(self.attn(self.attn_norm(x), tables, mask, layer, exchange))
+        x = x + self.attn_after_norm(self.attn(self.attn_norm(x), tables, bias, layer, exchange))
         dense = self.mlp_after_norm(self.mlp(self.mlp_norm(x)))
         routed = self.experts_after_norm(self.experts(self.experts_norm(x), x))
         x = x + self.after_norm(dense + routed)
@@ -193,8 +193,8 @@ class DiffusionGemma(Transformer):
             x = read.where(block[..., None], x)
         window = _window(positions, reading, two.window)
         seen = window if mask is None else mask & window
-        sliding = rotary_tables(positions, self.spec), seen
-        full = spaced_tables(positions, two), mask
+        sliding = rotary_tables(positions, self.spec), hiding(seen, self.dtype)
+        full = spaced_tables(positions, two), hiding(mask, self.dtype)
         for index, layer in enumerate(self.layers):
             kind = full if index in two.full_layers else sliding
             x = layer(x, *kind, index, exchange, block)

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from dllm.models.attention import attend
+from dllm.models.attention import attend, hiding
 from dllm.models.linear import Linear, product
 from dllm.models.moe import Experts
 from dllm.models.spec import ModelSpec
@@ -55,11 +56,11 @@ class RMSNorm(nn.Module):
         self.weight_fp32 = spec.norm_weight_fp32
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x.float()
-        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
+        # Computed in float32 in any case; given the weight, torch's versions round differently.
         if self.weight_fp32:
-            return (y * self.weight.float()).to(x.dtype)
-        return y.to(x.dtype) * self.weight
+            wide, weight = x.float(), self.weight.float()
+            return F.rms_norm(wide, weight.shape, weight, self.eps).to(x.dtype)
+        return F.rms_norm(x, self.weight.shape, None, self.eps) * self.weight
 
 
 def rotary_tables(positions: Tensor, spec: ModelSpec) -> tuple[Tensor, Tensor]:
@@ -85,13 +86,12 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, fp32: bool) -> Tensor:
     """Half-split rotary embedding of the leading dimensions of x [batch, heads, rows, head_dim]."""
     width = cos.shape[-1]
     turned, kept = x[..., :width], x[..., width:]
-    if fp32:
-        turned = turned.float()
-    else:
+    if not fp32:
         cos, sin = cos.to(x.dtype), sin.to(x.dtype)
     swapped = turned.roll(width // 2, dims=-1)
     # Into what is new anyway: at many rows a pass over fresh memory is what counts.
-    turned = (turned * cos).add_(swapped.mul_(sin)).to(x.dtype)
+    swapped = swapped.mul_(sin) if swapped.dtype == sin.dtype else swapped * sin
+    turned = (turned * cos).add_(swapped).to(x.dtype)
     return torch.cat((turned, kept), dim=-1) if kept.shape[-1] else turned
 
 
@@ -120,7 +120,7 @@ class Attention(nn.Module):
         self,
         x: Tensor,
         tables: tuple[Tensor, Tensor],
-        mask: Tensor | None,
+        bias: Tensor | None,
         layer: int,
         exchange: KeyValueExchange | None,
         rows: Tensor | None = None,
@@ -128,12 +128,12 @@ class Attention(nn.Module):
         k, v = self.keys(x, tables), self.values(x)
         if rows is not None:
             x, tables = take(x, rows), (take(tables[0], rows), take(tables[1], rows))
-            if mask is not None and mask.shape[2] > 1:
-                mask = take(mask, rows)
+            if bias is not None and bias.shape[-2] > 1:
+                bias = take(bias, rows)
         q = self.queries(x, tables)
         if exchange is not None:
             k, v = exchange(layer, k, v)
-        return self.attend(q, k, v, mask)
+        return self.attend(q, k, v, bias)
 
     def queries(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
         """Rotated [batch, heads, rows, head_dim]; likewise the keys, per key/value head."""
@@ -150,9 +150,9 @@ class Attention(nn.Module):
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.spec.head_dim)).transpose(1, 2)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
         """The block's output [batch, rows, d_model] of the queries' rows."""
-        out = attend(q, k, v, mask, 1 / math.sqrt(self.spec.head_dim))
+        out = attend(q, k, v, bias, 1 / math.sqrt(self.spec.head_dim))
         return self.o(out.transpose(1, 2).flatten(-2))
 
 
@@ -168,7 +168,7 @@ class Layer(nn.Module):
         self,
         x: Tensor,
         tables: tuple[Tensor, Tensor],
-        mask: Tensor | None,
+        bias: Tensor | None,
         layer: int,
         exchange: KeyValueExchange | None,
         rows: Tensor | None = None,
@@ -177,7 +177,7 @@ class Layer(nn.Module):
         """States of all rows, or of those in `rows` [batch, wanted]; either way the keys and values
         of all are computed. The feed-forward, most of a layer's work, is left out for rows that are
         not `real` (indices of sequences and of rows)."""
-        attended = self.attn(self.attn_norm(x), tables, mask, layer, exchange, rows)
+        attended = self.attn(self.attn_norm(x), tables, bias, layer, exchange, rows)
         x = attended + (x if rows is None else take(x, rows))
         if rows is not None or real is None:
             return x + self.mlp(self.mlp_norm(x))
@@ -251,14 +251,14 @@ class Transformer(nn.Module):
         assert reading is None, "all rows are read the same way"
         if positions is None:
             positions = torch.arange(token_ids.shape[1], device=token_ids.device)[None]
-        tables = rotary_tables(positions, self.spec)
+        tables, bias = rotary_tables(positions, self.spec), hiding(mask, self.dtype)
         x = self.embed(token_ids)
         # What is called in the layer's stead has no hooks that bring its inputs to it.
         devices = [] if run is None else self.layer_devices
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             if run is None:
-                x = layer(x, tables, mask, index, exchange, rows if index == last else None, real)
+                x = layer(x, tables, bias, index, exchange, rows if index == last else None, real)
             else:
                 cos, sin = (table.to(devices[index]) for table in tables)
                 x = run(index, cast(Layer, layer), x.to(devices[index]), (cos, sin))

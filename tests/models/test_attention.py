@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dllm.models import attention
-from dllm.models.attention import attend
+from dllm.models.attention import ALIGNED, attend, hiding
 
 
 ROWS, KEYS = 40, 48
@@ -50,7 +50,7 @@ def test_attention_is_torchs_own(
 ) -> None:
     q, k, v = drawn(dtype, kv_heads)
     with torch.inference_mode():
-        found = attend(q, k, v, seen(kind), 0.3)
+        found = attend(q, k, v, hiding(seen(kind), dtype), 0.3)
     assert found.dtype == dtype
     right = exact(q, k, v, seen(kind))
     torch.testing.assert_close(found.double(), right, atol=tolerance, rtol=tolerance)
@@ -71,20 +71,21 @@ def test_bfloat16_is_nearer_than_torchs_own() -> None:
 @pytest.mark.usefixtures("in_chunks")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_sequence_does_not_depend_on_its_batch(dtype: torch.dtype) -> None:
-    mask = seen("rows")
-    assert mask is not None
+    bias = hiding(seen("rows"), dtype)
+    assert bias is not None
     with torch.inference_mode():
-        together = attend(*drawn(dtype), mask, 0.3)
+        together = attend(*drawn(dtype), bias, 0.3)
         for entry in range(3):
             q, k, v = (x[entry : entry + 1] for x in drawn(dtype))
-            alone = attend(q, k, v, mask[entry : entry + 1], 0.3)
+            alone = attend(q, k, v, bias[entry : entry + 1], 0.3)
             assert torch.equal(alone[0], together[entry])
 
 
 @pytest.mark.usefixtures("in_chunks")
 def test_a_row_that_sees_nothing_stays_a_number() -> None:
     with torch.inference_mode():
-        found = attend(*drawn(torch.float32), torch.zeros(ROWS, KEYS, dtype=torch.bool), 0.3)
+        nothing = hiding(torch.zeros(ROWS, KEYS, dtype=torch.bool), torch.float32)
+        found = attend(*drawn(torch.float32), nothing, 0.3)
     assert found.isfinite().all()
 
 
@@ -105,3 +106,18 @@ def test_few_scores_and_gradients_are_left_to_torch(monkeypatch: pytest.MonkeyPa
         assert len(calls) == 1
     attend(q.requires_grad_(), k, v, None, 0.3).sum().backward()
     assert len(calls) == 1 and q.grad is not None
+
+
+@pytest.mark.parametrize("kind", ["keys", "rows", "shared"])
+@pytest.mark.parametrize("keys", [KEYS, KEYS - 3])
+def test_a_bias_hides_as_its_mask_does(kind: str, keys: int) -> None:
+    q, k, v = drawn(torch.float32)
+    k, v, mask = k[:, :, :keys], v[:, :, :keys], seen(kind)
+    assert mask is not None
+    mask = mask[..., :keys]
+    bias = hiding(mask, torch.float32)
+    assert bias is not None and bias.shape == mask.shape
+    assert all(stride % ALIGNED == 0 for stride in bias.stride()[:-1])
+    right = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.3, enable_gqa=True)
+    found = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=0.3, enable_gqa=True)
+    assert torch.equal(found, right)

@@ -195,9 +195,10 @@ def test_logits_and_ids_are_those_of_transformers(smollm2: Path) -> None:
     )
     tokens = torch.tensor([ids])
     with torch.no_grad():
-        # In float32 the order of 30 layers' sums alone changes logits by more than 1e-4.
+        # In float32 the order of 30 layers' sums alone changes logits by more than that; theirs
+        # still norms in float32.
         found, expected = logits(model.double(), tokens), stock.double()(tokens).logits
-        torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.filterwarnings("ignore")
