@@ -60,7 +60,6 @@ class Replayed:
     fixed: Hashable
     """What it depends on besides them."""
     indices: tuple[Tensor, ...]
-    """At most one tensor."""
     bound: Callable[[Sequence[Tensor]], KeyValueExchange | None]
     """The exchange with these indices, on the layers' device."""
 
@@ -91,6 +90,31 @@ class _Writer:
         else:
             keys[of, :, at] = k[entry, :, row]
             values[of, :, at] = v[entry, :, row]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads one layer's keys and values below `limit` of every entry."""
+
+    store: "KVStore"
+    limit: int
+    picked: Int[Tensor, "entries"] | None
+    """Row of the store of each entry; None = entry i's is row i."""
+    _placed: dict[torch.device, Tensor] = field(default_factory=dict)
+
+    def __call__(self, layer: int) -> tuple[Tensor, Tensor]:
+        keys, values = self.store.keys[layer], self.store.values[layer]
+        keys, values = keys[:, :, : self.limit], values[:, :, : self.limit]
+        if self.picked is None:
+            return keys, values
+        if keys.device not in self._placed:
+            self._placed[keys.device] = sent(self.picked, keys.device)
+        rows = self._placed[keys.device]
+        return keys[rows], values[rows]
+
+
+_Exchange = Callable[[_Reader, _Write | None, int, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""A layer's exchange, told how to read and write besides layer, keys and values."""
 
 
 class KVStore:
@@ -246,21 +270,6 @@ class KVStore:
         self.token.numpy()[of, slot] = plan.tokens.numpy()[entry, row]
         return _Writer(self, torch.from_numpy(np.stack(indices)), plain)
 
-    def _stored(self, limit: int) -> Callable[[int], tuple[Tensor, Tensor]]:
-        """Reads a layer's keys and values below `limit` of every entry."""
-        picked = self._picked
-        if picked is None:
-            return lambda layer: (self.keys[layer][:, :, :limit], self.values[layer][:, :, :limit])
-        devices = {keys.device for keys in self.keys}
-        placed = {device: sent(torch.from_numpy(picked), device) for device in devices}
-
-        def read(layer: int) -> tuple[Tensor, Tensor]:
-            keys, values = self.keys[layer], self.values[layer]
-            rows = placed[keys.device]
-            return keys[:, :, :limit][rows], values[:, :, :limit][rows]
-
-        return read
-
     def _beside(
         self,
         plan: Plan,
@@ -277,10 +286,9 @@ class KVStore:
             mask = np.empty((entries, queries, limit + rows), dtype=bool)
             mask[..., :limit], mask[..., limit:] = stored[:, None, :limit], own
             slots = np.hstack((np.tile(np.arange(limit), (entries, 1)), slots))
-        read = self._stored(limit)
 
         def exchange(
-            write: _Write | None, layer: int, k: Tensor, v: Tensor
+            read: _Reader, write: _Write | None, layer: int, k: Tensor, v: Tensor
         ) -> tuple[Tensor, Tensor]:
             seen = (k, v)
             if limit:
@@ -293,7 +301,7 @@ class KVStore:
                 write(layer, k, v)
             return seen
 
-        return self._opened(exchange, write, _mask(mask), slots, limit)
+        return self._opened(exchange, limit, write, _mask(mask), slots)
 
     def _in_place(
         self, plan: Plan, seen: Bool[np.ndarray, "entries slots"], limit: int, write: _Write
@@ -311,41 +319,44 @@ class KVStore:
             np.put_along_axis(mask, at, own, axis=2)
             mask = mask[..., :limit]
 
-        read = self._stored(limit)
-
-        def exchange(write: _Write, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        def exchange(
+            read: _Reader, write: _Write | None, layer: int, k: Tensor, v: Tensor
+        ) -> tuple[Tensor, Tensor]:
+            assert write is not None, "every row is kept"
             write(layer, k, v)
             return read(layer)
 
-        slots = np.arange(limit)[None]
-        return self._opened(exchange, write, _mask(mask), slots, ("in place", limit))
+        return self._opened(exchange, limit, write, _mask(mask), np.arange(limit)[None], True)
 
     def _opened(
         self,
-        exchange: Callable[..., tuple[Tensor, Tensor]],
+        exchange: _Exchange,
+        limit: int,
         write: _Write | None,
         mask: Tensor | None,
         slots: Int[np.ndarray, "b k"],
-        kind: Hashable,
+        in_place: bool = False,
     ) -> Opened:
-        """`exchange` takes how to write, a layer's index, its keys and its values; `kind` tells
-        which one it is."""
-        fixed: Hashable = (kind, self._place)
-        opened = Opened(partial(exchange, write), mask, slots)
-        if self._picked is not None:
-            return opened
-        if not isinstance(write, _Writer):
-            return replace(opened, replayed=Replayed(fixed, (), lambda _: opened.exchange))
+        """What is told to the exchange to read and write are its indices."""
+        picked = None if self._picked is None else torch.from_numpy(self._picked)
+        read = _Reader(self, limit, picked)
+        writer = write if isinstance(write, _Writer) else None
+        # The store's memory, and the part of it that is in use.
+        place = self._number, self.keys[0].data_ptr() if self.keys else 0, len(self.valid)
+        how = limit, in_place, picked is None, writer is not None and writer.plain
+        indices = [] if picked is None else [picked]
 
-        def bound(indices: Sequence[Tensor]) -> KeyValueExchange:
-            return partial(exchange, replace(write, indices=indices[0], _placed={}))
+        def bound(given: Sequence[Tensor]) -> KeyValueExchange:
+            rest, reads, writes = list(given), read, write
+            if picked is not None:
+                reads = replace(read, picked=rest.pop(0), _placed={})
+            if writer is not None:
+                writes = replace(writer, indices=rest.pop(0), _placed={})
+            return partial(exchange, reads, writes)
 
-        return replace(opened, replayed=Replayed((fixed, write.plain), (write.indices,), bound))
-
-    @property
-    def _place(self) -> Hashable:
-        """Tells this store's memory, and the part of it, from any other."""
-        return self._number, self.keys[0].data_ptr() if self.keys else 0, len(self.valid)
+        indices += [] if writer is None else [writer.indices]
+        replayed = Replayed((place, how), tuple(indices), bound)
+        return Opened(partial(exchange, read, write), mask, slots, replayed)
 
     def _visible(
         self, plan: Plan, slots: Int[np.ndarray, "entries rows"]

@@ -40,6 +40,12 @@ def hiding(
     return wide[..., :keys].masked_fill_(~mask, torch.finfo(dtype).min)
 
 
+def serve_every_shape() -> None:
+    """For the whole process: torch's attention on a GPU leaves out cuDNN, which prepares itself
+    anew, for about 30 ms, for each number of rows and keys that it meets."""
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def attend(
     q: Float[Tensor, "batch heads rows head_dim"],
     k: Float[Tensor, "batch kv_heads keys head_dim"],

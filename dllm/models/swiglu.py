@@ -6,6 +6,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dllm.models.fused import kernels_for
 from dllm.models.linear import Linear
 from dllm.models.spec import Activation
 
@@ -25,4 +26,8 @@ class SwiGLU(nn.Module):
         self.down = Linear(width, d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(GATES[self.activation](self.gate(x)) * self.up(x))
+        gate, up = self.gate(x), self.up(x)
+        kernels = kernels_for(gate)
+        if kernels is not None and self.activation == "silu":
+            return self.down(kernels.gated(gate, up))
+        return self.down(GATES[self.activation](gate) * up)

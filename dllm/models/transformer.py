@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from dllm.models.attention import attend, hiding
+from dllm.models.fused import kernels_for
 from dllm.models.linear import Linear, product
 from dllm.models.moe import Experts
 from dllm.models.spec import ModelSpec
@@ -56,6 +57,9 @@ class RMSNorm(nn.Module):
         self.weight_fp32 = spec.norm_weight_fp32
 
     def forward(self, x: Tensor) -> Tensor:
+        kernels = kernels_for(x)
+        if kernels is not None:
+            return kernels.normed(x, self.weight, self.eps, self.weight_fp32)
         # Computed in float32 in any case; given the weight, torch's versions round differently.
         if self.weight_fp32:
             wide, weight = x.float(), self.weight.float()
@@ -84,6 +88,9 @@ def turning_tables(angle: Tensor) -> tuple[Tensor, Tensor]:
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, fp32: bool) -> Tensor:
     """Half-split rotary embedding of the leading dimensions of x [batch, heads, rows, head_dim]."""
+    kernels = kernels_for(x)
+    if kernels is not None:
+        return kernels.rotated(x, cos, sin, fp32)
     width = cos.shape[-1]
     turned, kept = x[..., :width], x[..., width:]
     if not fp32:
@@ -138,17 +145,19 @@ class Attention(nn.Module):
     def queries(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
         """Rotated [batch, heads, rows, head_dim]; likewise the keys, per key/value head."""
         q = self._heads(self.q(x))
-        return rotate(self.q_norm(q) if self.spec.qk_norm else q, *tables, self.spec.rope_fp32)
+        q = self.q_norm(q) if self.spec.qk_norm else q
+        return rotate(q.transpose(1, 2), *tables, self.spec.rope_fp32)
 
     def keys(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
         k = self._heads(self.k(x))
-        return rotate(self.k_norm(k) if self.spec.qk_norm else k, *tables, self.spec.rope_fp32)
+        k = self.k_norm(k) if self.spec.qk_norm else k
+        return rotate(k.transpose(1, 2), *tables, self.spec.rope_fp32)
 
     def values(self, x: Tensor) -> Tensor:
-        return self._heads(self.v(x))
+        return self._heads(self.v(x)).transpose(1, 2)
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.spec.head_dim)).transpose(1, 2)
+        return x.unflatten(-1, (-1, self.spec.head_dim))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
         """The block's output [batch, rows, d_model] of the queries' rows."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 from test_battery import CACHES, _first_with, _model, prompts
 from torch import Tensor
 
-from dllm.forward import graphs
+from dllm.forward import graphs, predictor
+from dllm.forward.grouping import Machine
 from dllm.forward.predictor import Predictor
 
 
@@ -61,6 +63,34 @@ def test_every_cache(
         assert recorder.recorded == 0
     elif batch == 1:
         assert recorder.replayed > recorder.recorded > 0
+
+
+def test_sequences_that_are_no_neighbours(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitting, wanted = _first_with("dual", folder), prompts(4, 11, 4, 7, 11, 4, 9)
+    eager = fitting.decode(wanted)
+    # As on a GPU they share a forward, here at any price.
+    monkeypatch.setattr(predictor, "CPU", Machine(forward=1, most=inf, picks=True))
+    recorder, picked = Recorder(), 0
+    monkeypatch.setattr(graphs, "record", recorder.record)
+    monkeypatch.setattr(graphs, "new_pool", lambda: None)
+    monkeypatch.setattr(graphs, "WORTH", 1)
+    run = graphs.Graphs.run
+
+    def noted(self: graphs.Graphs, fixed: Any, inputs: Any, compute: Any) -> Tensor:
+        nonlocal picked
+        before = recorder.replayed
+        found = run(self, fixed, inputs, compute)
+        # Tokens, positions, perhaps a mask, the picked sequences, and what is written where.
+        picked += recorder.replayed > before and any(i.dim() == 1 for i in inputs)
+        return found
+
+    monkeypatch.setattr(graphs.Graphs, "run", noted)
+    model = deepcopy(_model(fitting.spec))
+    model.graphs = True
+    replayed = fitting.decode(wanted, Predictor(model), batch_size=5)
+    assert picked
+    for one, two in zip(eager, replayed, strict=True):
+        assert one.tokens == two.tokens and one.cost.nfe == two.cost.nfe
 
 
 @pytest.mark.gpu

@@ -79,7 +79,7 @@ def _least_similar(plans: Sequence[Plan], prompt: int) -> list[list[list[int]]]:
         partial = plan.partial
         assert partial is not None, "the policy plans no other forwards"
         layers = partial.chosen[int(partial.whole_first_layer) :] if partial.count.any() else []
-        rows = [(chosen & ~partial.whole)[0].nonzero()[:, 0] - prompt for chosen in layers]
+        rows = [(chosen.cpu() & ~partial.whole)[0].nonzero()[:, 0] - prompt for chosen in layers]
         forwards.append([row.tolist() for row in rows])
     return forwards
 
