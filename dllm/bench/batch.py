@@ -23,6 +23,7 @@ from dllm.bench.machine import Machine, forget_peak, peak, settle
 from dllm.bench.naive import BLOCK, huge, large
 from dllm.bench.ratio import alternate
 from dllm.bench.sheet import Line, Sheet, faster
+from dllm.cache.policy import CachePolicy
 from dllm.config import build, compose
 from dllm.engine.loop import longest_first
 from dllm.engine.session import Session
@@ -32,6 +33,7 @@ from dllm.forward.predictor import Predictor
 from dllm.models.hub import open_model
 from dllm.models.transformer import Layer, Transformer
 from dllm.step.canvas import Prompt
+from dllm.step.sampler import Sampler
 
 
 COUNT = 32
@@ -151,8 +153,14 @@ def measure(name: str, load: Load, machine: Machine) -> Iterator[Line]:
     for cache in load.caches:
         alone: list[list[int]] = []
         cost = 0.0
+        config = compose([f"sampler={load.rule}", f"cache={cache}"])
+        sampler, policy = build(config.sampler, "sampler"), build(config.cache, "cache")
+
+        def setting(size: int, sampler: Sampler = sampler, policy: CachePolicy = policy) -> Setting:
+            return Setting(Predictor(model), sampler, policy, batch_size=size)
+
         if machine.device != "cpu":  # its kernels are loaded when they are first called
-            decode(model, waiting[:2], load.rule, cache, 2)
+            decode(setting(2), waiting[:2])
             decode_locked(model, waiting[:2], load.rule, cache, 2)
         for size in load.sizes or SIZES:
             runs: dict[str, Any] = {}
@@ -161,11 +169,11 @@ def measure(name: str, load: Load, machine: Machine) -> Iterator[Line]:
             tokens = sum(prompt.gen_length for prompt in prompts)
             forget_peak(machine.device)
 
-            def ragged(
-                cache: str = cache, size: int = size, prompts: list = prompts, runs: dict = runs
-            ) -> None:
+            own = setting(size)
+
+            def ragged(own: Setting = own, prompts: list = prompts, runs: dict = runs) -> None:
                 with counted(model) as runs["work"]:
-                    runs["ragged"] = decode(model, prompts, load.rule, cache, size)
+                    runs["ragged"] = decode(own, prompts)
                 runs["peak"] = peak(machine.device)
 
             def locked(
@@ -237,12 +245,10 @@ def queue(model: Transformer, seed: int = 0) -> list[Prompt]:
     ]
 
 
-def decode(model: Transformer, prompts: Sequence[Prompt], rule: str, cache: str, size: int) -> Run:
+def decode(setting: Setting, prompts: Sequence[Prompt]) -> Run:
     """The engine's way: who has finished makes place for the next one."""
-    config = compose([f"sampler={rule}", f"cache={cache}"])
-    sampler, policy = build(config.sampler, "sampler"), build(config.cache, "cache")
     run = Run([[] for _ in prompts])
-    session = Session(Setting(Predictor(model), sampler, policy, batch_size=size))
+    session = Session(setting)
     tickets = {session.submit(prompt): int(prompt.sample_id) for prompt in longest_first(prompts)}
     while session.busy:
         events = session.step()

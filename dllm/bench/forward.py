@@ -16,7 +16,7 @@ from dllm.bench.machine import Machine, check_device, settle
 from dllm.bench.ratio import Ratio, alternate
 from dllm.bench.sheet import Line, Sheet
 from dllm.forward.graphs import WORTH, Graphs
-from dllm.models.attention import heads_pay, serve_every_shape
+from dllm.models.attention import heads_pay
 from dllm.models.linear import product
 from dllm.models.loading import dummy_model
 from dllm.models.spec import ModelSpec
@@ -95,7 +95,6 @@ def measure(device: str = "cpu", repeats: int = 7) -> Iterator[Speed]:
     spec = spec_for(device)
     for dtype in (torch.float32, torch.bfloat16) if device == "cpu" else (torch.bfloat16,):
         model = dummy_model(spec, dtype, device)
-        serve_every_shape()
         weights = [p for p in model.layers.parameters() if p.dim() == 2]
         elements = sum(weight.numel() for weight in weights)
         width = spec.n_layers * spec.n_heads * spec.head_dim

@@ -1,7 +1,8 @@
 """Forwards of one shape recorded once and replayed: a GPU is then told what to compute in one call,
 where an eager forward of few rows mostly waits for the next of its thousand operations.
 
-What is replayed are the same kernels, so that the results are the eager ones to the last bit.
+What is replayed are the eager operations, but for norms, rotation and gates (see
+`dllm.models.fused`): the order of a norm's sum may change its last bit.
 """
 
 from collections import OrderedDict
@@ -10,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from dllm.models.fused import recorded
 
 
 Compute = Callable[[Sequence[Tensor]], Tensor]
@@ -52,7 +55,8 @@ class Graphs:
         own = [tensor.clone() for tensor in inputs]
         if self._pool is None:
             self._pool = new_pool()
-        replay, result = record(lambda: compute(own), self._pool)
+        with recorded():
+            replay, result = record(lambda: compute(own), self._pool)
 
         def run(inputs: Sequence[Tensor]) -> Tensor:
             for mine, given in zip(own, inputs, strict=True):

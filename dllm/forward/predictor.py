@@ -13,7 +13,6 @@ from dllm.forward.heap import keep_freed_memory
 from dllm.forward.partial import PartialForward
 from dllm.forward.rollout import AttentionRollout
 from dllm.forward.store import KVStore, Replayed
-from dllm.models.attention import serve_every_shape
 from dllm.models.transformer import Reading, Transformer, take
 from dllm.step.plan import Plan
 from dllm.step.prediction import Prediction
@@ -32,8 +31,6 @@ class Predictor:
         if self._device.type == "cpu":
             self._machine = CPU
             keep_freed_memory()
-        else:
-            serve_every_shape()
         self._nothing = KVStore(self.spec, 0, 0, model.dtype, self._device)
         """What a forward without a store meets."""
 

@@ -118,16 +118,24 @@ def test_what_calls_them(kernels: tuple[ModuleType, str], monkeypatch: pytest.Mo
     assert called == ["normed", "gated", "rotated"]
 
 
-def test_none_on_the_host_or_with_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "_kernels", lambda: fused)
 
-    class OnGpu:
-        is_cuda = True
+    class Rows:
+        def __init__(self, count: int, is_cuda: bool = True):
+            self.count, self.is_cuda = count, is_cuda
 
+        def numel(self) -> int:
+            return self.count
+
+    few, many, here = Rows(fused.WORTH - 1), Rows(fused.WORTH), Rows(fused.WORTH, is_cuda=False)
     with torch.inference_mode():
-        assert fused.kernels_for(torch.ones(1)) is None
-        assert fused.kernels_for(OnGpu()) is fused  # type: ignore[arg-type]
-    assert fused.kernels_for(OnGpu()) is None  # type: ignore[arg-type]
+        assert [fused.kernels_for(x) for x in (few, many, here)] == [None, fused, None]  # type: ignore[arg-type]
+        with fused.recorded():
+            assert [fused.kernels_for(x) for x in (few, many, here)] == [fused, fused, None]  # type: ignore[arg-type]
+        assert fused.kernels_for(few) is None  # type: ignore[arg-type]
+    with fused.recorded():
+        assert fused.kernels_for(many) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("lacking", ["triton", "compiler", "nothing"])
