@@ -54,6 +54,10 @@ COUNTERS: dict[str, tuple[str, Count]] = {
         "text up to the first stop text, tokenised anew, without EOS but with other end tokens",
         lambda sample, words: _without_eos(words.spelled_out(sample), words),
     ),
+    "fastdllm-dream": (
+        "all positions but EOS, whatever the stop texts (Fast-dLLM on Dream)",
+        lambda sample, words: _without_eos(sample.tokens, words),
+    ),
     "canvas+prompt": (
         "prompt and all positions but EOS (Fast-dLLM's HumanEval)",
         lambda sample, words: sample.prompt_length + _without_eos(sample.tokens, words),

@@ -1,9 +1,12 @@
 """Counts of one answer by hand, and speeds as totals."""
 
+from pathlib import Path
+
 import pytest
 from sample_results import sample
 
 from dllm.metrics.counters import COUNTERS, Speed, Vocabulary
+from dllm.report.published import FOLDER, publications
 
 
 WORDS = [" ", "E", "T", "a", "b", "Q:"]
@@ -38,6 +41,7 @@ SAMPLE = sample(
         ("answer", 3),  # a, b and a blank that the decoder made
         ("canvas", 8),
         ("fastdllm-answer", 4),  # a b T a
+        ("fastdllm-dream", 5),  # a b T a Q
         ("canvas+prompt", 10 + 5),
         ("adablock-numel", 5),  # a b T a E
         ("positions decoded", 7),
@@ -49,6 +53,19 @@ SAMPLE = sample(
 def test_counts(name: str, tokens: int) -> None:
     _, count = COUNTERS[name]
     assert count(SAMPLE, VOCABULARY) == tokens
+
+
+def test_fast_dllm_counts_otherwise_on_dream_and_on_humaneval() -> None:
+    (fast_dllm,) = publications(Path(__file__).parents[2] / FOLDER, ["fast_dllm"])
+    for row in fast_dllm.rows:
+        if row.speed is None or "TPS" not in row.speed:
+            continue
+        tag = row.speed.partition("[")[2].rstrip("]")
+        if "Dream" in row.model:
+            assert tag == "fastdllm-dream"
+        else:
+            wanted = "canvas+prompt" if row.benchmark == "HumanEval" else "fastdllm-answer"
+            assert tag == wanted
 
 
 def test_speeds_are_totals() -> None:
