@@ -22,7 +22,7 @@ CHUNK = 2**19
 
 
 CUDNN = 2**22
-"""Scores of a head from which on torch may ask cuDNN on a GPU. It prepares itself anew for every
+"""Scores of a head below which torch may not ask cuDNN on a GPU. It prepares itself anew for every
 number of rows and keys that it meets, which takes 54 to 68 ms (measured on an H200, torch 2.11,
 bfloat16, 32 heads of 128); then 2,048 of both take 0.11 ms instead of 0.20, 512 take 0.034 instead
 of 0.025."""
@@ -55,13 +55,25 @@ def attend(
     """Mixed values; `bias` (see `hiding`) is broadcastable to [batch, 1, rows, keys]."""
     if heads_pay(q, k):
         return _by_heads(q, k, v, bias, scale)
-    if q.is_cuda:
-        torch.backends.cuda.enable_cudnn_sdp(q.shape[2] * k.shape[2] >= CUDNN)
     group = q.shape[1] // k.shape[1]
     if group > 1:
         # Repeated rather than enable_gqa: with a mask that option falls back to slow kernels.
         k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
+    # Training's shapes come back.
+    if q.is_cuda and not torch.is_grad_enabled() and q.shape[2] * k.shape[2] < CUDNN:
+        return _without_cudnn(q, k, v, bias, scale)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+
+
+def _without_cudnn(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
+) -> Float[Tensor, "batch heads rows head_dim"]:
+    allowed = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(allowed)
 
 
 def heads_pay(q: Tensor, k: Tensor) -> bool:

@@ -1,5 +1,7 @@
 """Attention head by head gives what torch's own gives, in every shape that it is used for."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -121,3 +123,37 @@ def test_a_bias_hides_as_its_mask_does(kind: str, keys: int) -> None:
     right = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.3, enable_gqa=True)
     found = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=0.3, enable_gqa=True)
     assert torch.equal(found, right)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_cudnn_is_left_out_for_one_call(allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(allowed)
+    during: list[bool] = []
+
+    def noted(q: Tensor, k: Tensor, v: Tensor, attn_mask: None, scale: float) -> Tensor:
+        during.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return q
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", noted)
+    attention._without_cudnn(*drawn(torch.float32), None, 0.3)
+    assert during == [False] and torch.backends.cuda.cudnn_sdp_enabled() == allowed
+    torch.backends.cuda.enable_cudnn_sdp(before)
+
+
+@pytest.mark.gpu
+def test_cudnn_serves_many_scores_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    during: list[bool] = []
+    own = F.scaled_dot_product_attention
+
+    def noted(q: Tensor, k: Tensor, v: Tensor, **rest: Any) -> Tensor:
+        during.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return own(q, k, v, **rest)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", noted)
+    q, k, v = (x.cuda().bfloat16() for x in drawn(torch.float32))
+    with torch.inference_mode():
+        attend(q, k, v, None, 0.3)
+        monkeypatch.setattr(attention, "CUDNN", ROWS * KEYS)
+        attend(q, k, v, None, 0.3)
+    assert during == [False, True]
