@@ -74,8 +74,9 @@ MODELS: Mapping[str, Load] = {
 GPU = (
     Load(lambda: huge()[0], ("dual",), 1, False, (1, 4, 16, 32), 2),
     Load(lambda: huge()[0], ("none", "prefix"), 1, False, (1, 16), 2),
-    Load(lambda: huge()[0], ("dual",), 1, False, (8, 32), 1, "low_confidence"),
+    Load(lambda: huge()[0], ("dual",), 1, False, (1, 8, 32), 1, "low_confidence"),
     Load(lambda: huge()[0], ("dual",), 1, False, (1, 4, 16), 2, graphs=True),
+    Load(lambda: huge()[0], ("dual",), 1, False, (1, 8, 32), 1, "low_confidence", graphs=True),
 )
 LEAST = {"threshold": 0.9, "low_confidence": inf}
 """Of each rule, the probability from which on more than one token is committed."""
