@@ -10,7 +10,9 @@ All steps are forwards. The official batch shares one k, which writes masks over
 in rows that have fewer masks left; each row has its own here.
 
 Authors' settings: entropy, alg_temp 0, steps = gen_length; Instruct temperature 0.1, top_p 0.9;
-Base 0.2 (code) or 0, top_p 0.95; planning tasks top_p 1. No table in the repository.
+Base 0.2 (code) or 0, top_p 0.95; planning tasks top_p 1. No table in the repository. ParallelBench
+(arXiv 2510.04767) runs it with eps 0, meant to reveal k in every step; floored in float32, one step
+reveals one less and the last one more.
 """
 
 from dataclasses import dataclass
@@ -35,7 +37,7 @@ class Dream(Sampler):
     steps: int | None
     """Forwards over the whole answer; null = gen_length."""
     eps: float
-    """Time at which the schedule ends, in (0, 1)."""
+    """Time at which the schedule ends, in [0, 1)."""
     alg_temp: float | None
     """Temperature of the choice of positions (>= 0); null or 0 = the best ones."""
 
@@ -45,8 +47,8 @@ class Dream(Sampler):
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
             raise ConfigError(f"sampler.steps={self.steps} must be >= 1")
-        if not 0 < self.eps < 1:
-            raise ConfigError(f"sampler.eps={self.eps} is outside (0, 1)")
+        if not 0 <= self.eps < 1:
+            raise ConfigError(f"sampler.eps={self.eps} is outside [0, 1)")
         if self.alg_temp is not None and self.alg_temp < 0:
             raise ConfigError(f"sampler.alg_temp={self.alg_temp} must be >= 0")
 

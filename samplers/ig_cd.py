@@ -13,8 +13,9 @@ temperature 0.2, `eos=fill_at_once` (an end token fills everything to its right,
 100th refusal ends the sample) and `constraint.patience=null`. They complete an unfinished answer by
 a short text afterwards, and their constrained figures include it; here it counts as a failure, and
 its completion and whether that is correct stand beside it (`completion` and the score `completed`
-of a sample; fewest bytes, where theirs has few terminals). Their loop for Dream draws anew for
-every proposal: it is not this one, which also runs on models of shifted logits.
+of a sample; fewest bytes, where theirs has few terminals). Their 60 seconds of wall clock per
+sample are no limit here. Their loop for Dream draws anew for every proposal: it is not this one,
+which also runs on models of shifted logits.
 """
 
 from dataclasses import dataclass

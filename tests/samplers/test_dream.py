@@ -75,8 +75,8 @@ def test_top_k_keeps_ties_at_the_last_value() -> None:
     assert kept.nonzero().flatten().tolist() == [0, 1, 2]
 
 
-def quotas(gen_length: int, total: int) -> list[int]:
-    written = whole("dream_maskgit_plus", steps=total)
+def quotas(gen_length: int, total: int, eps: float = 0.001) -> list[int]:
+    written = whole("dream_maskgit_plus", steps=total, eps=eps)
     left, out = gen_length, []
     for number in range(total):
         share = torch.tensor(written.revealed(total, number))
@@ -102,6 +102,14 @@ def test_one_token_per_step_starts_with_none(length: int) -> None:
 )
 def test_time_schedule(length: int, total: int, expected: list[int]) -> None:
     assert quotas(length, total) == expected
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [(32, [1] * 4 + [0] + [1] * 26 + [2]), (64, [1, 0] + [1] * 61 + [2])],
+)
+def test_parallelbench_ends_the_schedule_at_0(length: int, expected: list[int]) -> None:
+    assert quotas(length, length, eps=0.0) == expected
 
 
 def test_most_confident_first() -> None:
@@ -137,7 +145,7 @@ def test_budget_that_grows() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("dream_entropy", {"eps": 0}, r"sampler.eps=0 is outside \(0, 1\)"),
+        ("dream_entropy", {"eps": 1}, r"sampler.eps=1 is outside \[0, 1\)"),
         ("dream_entropy", {"alg": "best"}, "sampler.alg='best'"),
         ("dream_entropy", {"alg_temp": -1.0}, "sampler.alg_temp=-1.0 must be >= 0"),
         ("dream_entropy", {"logits_transform.top_p": 1.5}, "top_p=1.5 is outside"),

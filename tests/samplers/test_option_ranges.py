@@ -121,7 +121,7 @@ RANGES = {
     ("certainty_prior", "sigma"): POSITIVE,
     ("factor", "factor"): POSITIVE,
     ("dream_entropy", "steps"): at_least(1, 0),
-    ("dream_entropy", "eps"): OPEN,
+    ("dream_entropy", "eps"): Range((0.0, math.nextafter(1, 0)), (TINY, 1.0), "is outside [0, 1)"),
     ("dream_entropy", "alg_temp"): at_least(0, TINY),
     ("threshold sampler/proposer=gumbel", "proposer.temperature"): TEMPERED,
     ("wedlm sampler/proposer=filtered", "proposer.temperature"): TEMPERED,
