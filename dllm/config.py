@@ -269,6 +269,7 @@ def _check_references(config: Any, prefix: str = "", resolved: bool = False) -> 
 
 _PATHS = (
     *("output", "outputs", "export", "convert", "data", "adapter", "filter", "background"),
+    *("tokenizer", "start", "questions"),
     *("grammar", "schema", "verifier"),  # or a name
 )
 _PATH_LIKE = re.compile(r"(.*_)?(path|file|folder|dir|table)s?")
@@ -451,10 +452,13 @@ def _plain(value: Any) -> Any:
 def fits(value: Any, hint: Any) -> bool:
     """Whether a YAML value is of the annotated type (an int is a float, a bool is neither).
 
-    NaN and the infinities are of none: no comparison with a bound would refuse NaN.
+    NaN and the infinities are of none: no comparison with a bound would refuse NaN. Nor are whole
+    numbers beyond 64 bits: no tensor or generator takes them.
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if isinstance(value, float) and not math.isfinite(value):
+        return False
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
         return False
     if hint is Any:
         return True
@@ -479,6 +483,8 @@ def fits(value: Any, hint: Any) -> bool:
 def _misfit(value: Any, hint: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return "must be finite"
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return "is beyond 64 bits"
     return f"is not of type {_spell(hint)}"
 
 

@@ -45,7 +45,7 @@ def test_only_paths_of_a_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("HOME", str(tmp_path))
     texts = {"pattern": "~/a", "prompt": "~", "stop_sequences": ["~/a"], "think_end": "~/"}
     names = "output outputs export convert data path adapter filter background grammar schema"
-    names = f"{names} verifier table key_file folder".split()
+    names = f"{names} verifier tokenizer start questions table key_file folder".split()
     paths = dict.fromkeys(names, "~/a")
     config = OmegaConf.create({"own": {**texts, **paths, "files": ["~/a", {"path": "~/b"}]}})
     check_complete(config)
