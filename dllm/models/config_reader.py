@@ -64,6 +64,7 @@ class CheckpointConfig:
         self.overrides = overrides or Overrides()
         self.tensors = tensors
         self._refuse_quantised()
+        self._refuse_endless()
 
     @classmethod
     def of(cls, values: Mapping[str, Any] | Self) -> "CheckpointConfig":
@@ -177,6 +178,16 @@ class CheckpointConfig:
                 f"{self.source}: quantised weights ({method}) are not supported, "
                 "use the bfloat16 checkpoint"
             )
+
+    def _refuse_endless(self) -> None:
+        """More layers than tensors, of which each has several: building them would take long."""
+        for key in ("n_layers", "num_hidden_layers"):
+            layers = self.get(key)
+            if self.tensors is not None and isinstance(layers, int) and layers > len(self.tensors):
+                raise ConfigError(
+                    f"{self.source}: {key}={layers}, the checkpoint stores {len(self.tensors)} "
+                    "tensors"
+                )
 
 
 def end_ids(value: Any, source: str, key: str = "eos_token_id") -> list[int]:

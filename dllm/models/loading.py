@@ -7,6 +7,7 @@ no time is more than the model and one tensor in memory.
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,13 @@ from dllm.models.shape import shape_only
 from dllm.models.spec import ModelSpec
 from dllm.models.tensor_file import TensorFile, write_tensors
 from dllm.models.transformer import Transformer
-from dllm.models.weights import Wanted, checkpoint_tensors, wanted_tensors
+from dllm.models.weights import Wanted, Whole, checkpoint_tensors, wanted_tensors
 
 
 _DERIVED = "rotary_emb.inv_freq"
 """Tensors that some exports carry although they follow from the config."""
-_HEAD, _EMBEDDING = "lm_head.weight", "embed.weight"
-"""The checkpoint's output head and our input embedding, one tensor in a tied model."""
+_EMBEDDING = "embed.weight"
+"""Our input embedding, which is the output head of a tied model, too."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -172,13 +173,13 @@ def _fill(
     buffers = {name for name, _ in model.named_buffers()}
     filled: dict[str, Tensor] = {}
     unexpected: list[str] = []
-    head: Path | None = None
+    head, spare = None, _spare_heads(model.spec, family)
     for path in files:
         with TensorFile(path) as file:
             for name in file.entries:
                 if name not in wanted:
-                    if name == _HEAD and model.spec.tied_embeddings:
-                        head = path
+                    if name in spare:
+                        head = path, name
                     elif not (name.endswith(_DERIVED) or name.startswith(family.unread)):
                         unexpected.append(name)
                     continue
@@ -198,18 +199,27 @@ def _fill(
             f"model.path={folder} has {len(unexpected)} unexpected tensors: {_first(unexpected)}"
         )
     if head is not None:
-        _check_tied(head, filled[_EMBEDDING])
+        _check_tied(*head, filled[_EMBEDDING])
     model.load_state_dict(filled, strict=True, assign=True)
 
 
-def _check_tied(path: Path, embedding: Tensor) -> None:
+def _spare_heads(spec: ModelSpec, family: Family) -> set[str]:
+    """Names under which a tied checkpoint may store its head once more: the usual one and the
+    family's."""
+    if not spec.tied_embeddings:
+        return set()
+    untied = family.weights(replace(spec, tied_embeddings=False)).get("head.weight")
+    return {"lm_head.weight", *([untied.name] if isinstance(untied, Whole) else [])}
+
+
+def _check_tied(path: Path, name: str, embedding: Tensor) -> None:
     """A tied checkpoint may store the head once more, but no other one."""
     with TensorFile(path) as file:
-        stored = file.read(_HEAD)
+        stored = file.read(name)
     if not torch.equal(stored.to(embedding.dtype), embedding.cpu()):
         raise ConfigError(
-            f"{path} stores a {_HEAD} of its own, config.json ties it to the embedding: set "
-            "tie_word_embeddings to false there"
+            f"{path} stores a {name} of its own, config.json ties it to the embedding: set "
+            "tie_word_embeddings (LLaDA: weight_tying) to false there"
         )
 
 

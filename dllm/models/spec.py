@@ -139,12 +139,12 @@ class ModelSpec:
                 f"model.mask_id={self.mask_id}: the {self.family} model's canvas is made of random "
                 "tokens, it has no mask token"
             )
-        named = [("mask_id", self.mask_id), ("pad_id", self.pad_id)]
-        for name, token in [*named, *(("eos_ids", token) for token in self.eos_ids)]:
-            absent = name == "mask_id" and token == NO_MASK
+        ends = (("model.eos_ids", token) for token in self.eos_ids)
+        for name, token in [("model.mask_id", self.mask_id), ("pad_id", self.pad_id), *ends]:
+            absent = name == "model.mask_id" and token == NO_MASK
             if not absent and not 0 <= token < self.vocab_size:
                 raise ConfigError(
-                    f"model.{name}={token} is outside the vocabulary [0, {self.vocab_size})"
+                    f"{name}={token} is outside the vocabulary [0, {self.vocab_size})"
                 )
         if self.mask_id in self.eos_ids:
             raise ConfigError(f"model.mask_id={self.mask_id} is an end token, too (eos_ids)")

@@ -126,12 +126,34 @@ def test_tied_head_may_be_stored_once_more(tmp_path: Path) -> None:
     assert load_model(tmp_path).head is None
 
 
-def test_tied_head_of_its_own_is_refused(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path, "sdar")
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
-    with pytest.raises(ConfigError, match=r"a lm_head\.weight of its own.*tie_word_embeddings"):
+@pytest.mark.parametrize(
+    ("family", "tie", "head", "embedding"),
+    [
+        ("sdar", "tie_word_embeddings", "lm_head", "model.embed_tokens"),
+        ("llada", "weight_tying", "model.transformer.ff_out", "model.transformer.wte"),
+    ],
+)
+def test_tied_head_of_its_own_is_refused(
+    family: str, tie: str, head: str, embedding: str, tmp_path: Path
+) -> None:
+    write_checkpoint(tmp_path, family)
+    edit_config(tmp_path, **{tie: True})
+    with pytest.raises(ConfigError, match=rf"a {head}\.weight of its own.*{tie}"):
         load_model(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    edit_tensors(tmp_path, **{f"{head}.weight": tensors[f"{embedding}.weight"].clone()})
+    assert load_model(tmp_path).head is None
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_more_layers_than_tensors_are_refused_at_once(family: str, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, family)
+    config = json.loads((tmp_path / "config.json").read_text())
+    text = config.get("text_config", config)  # of DiffusionGemma
+    (key,) = text.keys() & {"n_layers", "num_hidden_layers"}
+    text[key] = 10**12
+    edit_config(tmp_path, **config)
+    refused(tmp_path, "000000000")
 
 
 def test_missing_and_unexpected_tensors(tmp_path: Path) -> None:
@@ -209,7 +231,11 @@ def test_config_errors(tmp_path: Path) -> None:
         ({"hidden_size": 48, "num_hidden_layers": "two"}, ["num_hidden_layers='two'"]),
         ({"num_hidden_layers": 2, "num_key_value_heads": 3}, ["n_kv_heads=3"]),
         ({"num_key_value_heads": 2, "mask_token_id": 97}, ["model.mask_id=97", "[0, 97)"]),
-        ({"mask_token_id": None}, ["lacks mask_token_id", "151669", "set model.mask_id"]),
+        ({"mask_token_id": 95, "pad_token_id": 99}, ["config.json: pad_id=99 is outside"]),
+        (
+            {"pad_token_id": None, "mask_token_id": None},
+            ["lacks mask_token_id", "151669", "set model.mask_id"],
+        ),
         ({"mask_token_id": 95, "hidden_act": "gelu"}, ["hidden_act='gelu'", "needs 'silu'"]),
         ({"hidden_act": "silu", "use_sliding_window": True}, ["use_sliding_window=True"]),
         ({"use_sliding_window": False, "rms_norm_eps": "1e-6"}, ["rms_norm_eps='1e-6'"]),
@@ -302,7 +328,10 @@ def test_a_config_value_of_any_kind_is_read_or_refused(
         ('{"weight_map": ["x"]}', "lacks a weight_map"),
         ('{"weight_map": {"a": 5}}', "names 5 for a"),
         ('{"weight_map": {"a": "../other.safetensors"}}', "no file beside it"),
-        ('{"weight_map": {"a": "absent.safetensors"}}', "lacks absent.safetensors"),
+        (
+            '{"weight_map": {"a": "absent.safetensors", "b": "x", "c": "x"}}',
+            "lacks absent.safetensors",
+        ),
     ],
 )
 def test_damaged_shard_index(text: str, message: str, tmp_path: Path) -> None:
