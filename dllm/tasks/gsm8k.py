@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
+from dllm.errors import ConfigError
 from dllm.tasks.base import Grade, Sample, Split
 from dllm.tasks.public import PublicTask, identified
 from dllm.tasks.rows import Row, Source
@@ -114,7 +115,16 @@ class Gsm8k(PublicTask):
         """(question, answer) pairs in front of each question."""
         if self.form.examples or not self.shots:
             return [list(self.form.examples[: self.shots])] * questions
-        examples = [(row["question"], row["answer"]) for row in self.rows("train", beside=True)]
+        try:
+            rows = self.rows("train", beside=True)
+        except ConfigError as error:
+            raise ConfigError(f"task.shots={self.shots}: {error}") from None
+        if len(rows) < self.shots:
+            raise ConfigError(
+                f"task.shots={self.shots}: train.jsonl beside task.path={self.path} has "
+                f"{len(rows)} rows"
+            )
+        examples = [(row["question"], row["answer"]) for row in rows]
         drawn = Random(SHOTS_SEED)
         return [drawn.sample(examples, self.shots) for _ in range(questions)]
 

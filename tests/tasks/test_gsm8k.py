@@ -68,8 +68,10 @@ def test_bad_data_is_one_line(tmp_path: Path, folder: Path, monkeypatch) -> None
     (tmp_path / "wrong.jsonl").write_text('{"question": "1?"}')
     with pytest.raises(ConfigError, match=r"row 0 lacks answer; expected .*question, answer"):
         task(tmp_path / "wrong.jsonl").samples("test")
+    with pytest.raises(ConfigError, match=r"task\.shots=99: train\.jsonl .* has \d+ rows"):
+        task(folder / "test.jsonl", shots=99).samples("test")
     (folder / "train.jsonl").unlink()
-    with pytest.raises(ConfigError, match=r"train\.jsonl does not exist"):
+    with pytest.raises(ConfigError, match=r"task\.shots=1: .*train\.jsonl does not exist"):
         task(folder / "test.jsonl", shots=1).samples("test")
     import datasets
 
