@@ -10,6 +10,7 @@ otherwise. Needs the optional package lm-eval (`pip install "dllm-decode[harness
 import sys
 from importlib.util import find_spec
 
+from dllm.errors import ConfigError
 from scripts.command_line import COMMAND
 
 
@@ -30,7 +31,12 @@ def main(arguments: list[str] | None = None) -> int:
             folder = folder_of(configuration_of(simple_parse_args_string(text)))
             given.extend(("--output_path", str(folder)))
         sys.argv[1:] = given
-        cli_evaluate()
+        try:
+            cli_evaluate()
+        except ValueError as error:
+            if not str(error).startswith("Tasks not found"):
+                raise
+            raise ConfigError(f"--tasks: {error}") from None
 
     return COMMAND.plain(evaluate)
 

@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     wandb.add_argument("--entity", help="default: the account's")
     published = commands.add_parser("published", help="figures of the papers")
     published.add_argument("names", nargs="*", metavar="NAME", help="files without .yaml")
-    published.add_argument("--folder", type=user_path, default=Path("results/published"))
+    published.add_argument("--folder", type=user_path, help="default: the checkout's own")
     suite = commands.add_parser("suite", help="measure a suite of conf/suite and write its page")
     suite.add_argument("name", metavar="NAME", help="file in conf/suite without .yaml")
     leaderboard = commands.add_parser("leaderboard", help="all samplers on the embedded tasks")
@@ -169,10 +169,10 @@ def _docs(options: argparse.Namespace) -> int:
 def _published(options: argparse.Namespace) -> int:
     from rich.console import Console  # not needed for --help
 
-    from dllm.report.published import MARKS, publications, show
+    from dllm.report.published import FOLDER, MARKS, publications, show
 
     console = _wide(Console())
-    for publication in publications(options.folder, options.names):
+    for publication in publications(options.folder or FOLDER, options.names):
         show(publication, console)
     console.print("marks: " + "; ".join(f"{mark} = {text}" for mark, text in MARKS.items()))
     return 0
@@ -209,6 +209,8 @@ def _schemas(options: argparse.Namespace) -> int:
     command = " ".join(["python -m scripts.report schemas FOLDER", *options.options])
     kept = Path("results/runs/schemas") / f"{'_'.join(options.options) or 'defaults'}.jsonl"
     found = examine(options.folder, options.options, kept, options.seconds)
+    if not found:
+        raise ConfigError(f"--seconds {options.seconds:g}: no schema was examined in that time")
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(page(found, len(in_turn(options.folder)), command))
     print(options.output)

@@ -42,6 +42,7 @@ def job(config: DictConfig) -> float | None:
     try:
         ranks = Ranks.of_environment()
         check_options(config)
+        beside = _published(config.published)
         if config.dry:
             return print("\n".join(plan(config, name))) if ranks.first else None
         folder, summary = execute(config, name, *_sweep(sweep), exhibits=exhibits)
@@ -62,11 +63,28 @@ def job(config: DictConfig) -> float | None:
         if hydra_config.runtime.choices["task"] == "prompts":
             print_outputs(folder, build(config.task, "task").samples("test", config.limit))
         print_comparison([summary], [folder])
-        if config.published is not None:
+        if beside:
             from dllm.report.counted import beside_published
 
             print("\n".join(beside_published(folder, config.published)))
     return None
+
+
+def _published(wanted: str | None) -> bool:
+    """Whether there is a published row to stand beside.
+
+    Raises `ConfigError` for one that is not there, before anything is decoded.
+    """
+    from dllm.report.plan import published_row
+    from dllm.report.published import FOLDER
+
+    if wanted is None:
+        return False
+    if not FOLDER.is_dir():
+        message = f"note: published={wanted}: the papers' figures are not installed here"
+        print(message, file=sys.stderr)
+        return False
+    return bool(published_row(wanted))
 
 
 def _sweep(folder: Path | None) -> tuple[str | None, list[str]]:

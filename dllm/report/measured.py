@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from dllm.config import compose
 from dllm.report.existing import Run
 from dllm.report.plan import published_row
-from dllm.report.published import MARKS
+from dllm.report.published import FOLDER, MARKS
 from dllm.report.recipe import differences, recipe
 from dllm.report.tables import ratio
 
@@ -20,7 +20,7 @@ def against_published(run: Run) -> Iterator[dict[str, str]]:
     Raises `ConfigError` where the preset names no row.
     """
     wanted = run.config.get("published")
-    if wanted is None:
+    if wanted is None or not FOLDER.is_dir():
         return
     row, paper, _ = published_row(wanted)
     m, versus = run.metrics, run.summary.get("versus_baseline")

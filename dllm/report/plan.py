@@ -89,7 +89,7 @@ def _data(task: Task, limit: int | None) -> str:
 
 
 def _published(wanted: str | None) -> Iterator[str]:
-    if wanted is None:
+    if wanted is None or not FOLDER.is_dir():
         return
     row, paper, source = published_row(wanted)
     figures = []

@@ -24,7 +24,8 @@ MARKS = {
     "S": "second hand: not to be quoted as the authors'",
     "inferred": "our conclusion",
 }
-FOLDER = Path("results/published")
+FOLDER = Path(__file__).parents[2] / "results" / "published"
+"""Of a checkout; an installed package brings none."""
 _NEEDED, _OPTIONAL = {"model", "benchmark", "setting", "mark"}, {"accuracy", "speed", "speedup"}
 
 
@@ -85,14 +86,14 @@ def _row(path: Path, number: int, row: dict[str, Any]) -> PublishedRow:
 def publications(folder: Path, names: Sequence[str] = ()) -> Iterator[Publication]:
     """The named files, or all of them by name.
 
-    Raises `ConfigError` for a name without a file.
+    Raises `ConfigError` for a name without a file and for a folder that has none.
     """
     known = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    if not known:
+        raise ConfigError(f"{folder} holds no .yaml file of published figures")
     for name in names or known:
         if name not in known:
-            raise ConfigError(
-                f"{name} has no file in {folder}; it holds {', '.join(known) or 'none'}"
-            )
+            raise ConfigError(f"{name} has no file in {folder}; it holds {', '.join(known)}")
         yield read(known[name])
 
 

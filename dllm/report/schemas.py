@@ -130,10 +130,7 @@ def examine(folder: Path, options: list[str], kept: Path, seconds: float) -> lis
     files = in_turn(folder)
     if not files:
         raise ConfigError(f"{folder} holds no .json file")
-    known = {}
-    if kept.is_file():
-        lines = map(json.loads, kept.read_text().splitlines())
-        known = {line["schema"]: Finding(**line) for line in lines}
+    known = {one.schema: one for one in _kept(kept)}
     examiner, end = Examiner(options), time.monotonic() + seconds
     kept.parent.mkdir(parents=True, exist_ok=True)
     with kept.open("a") as log:
@@ -141,7 +138,8 @@ def examine(folder: Path, options: list[str], kept: Path, seconds: float) -> lis
             name = str(file.relative_to(folder))
             if name in known or time.monotonic() > end:
                 continue
-            known[name] = examiner.finding(name, file.read_text())
+            # What is no UTF-8 is no JSON either, which the constraint says.
+            known[name] = examiner.finding(name, file.read_text(errors="surrogateescape"))
             log.write(json.dumps(asdict(known[name])) + "\n")
             log.flush()
             print(f"{name}: {known[name].outcome} {known[name].reason}", file=sys.stderr)
@@ -149,6 +147,18 @@ def examine(folder: Path, options: list[str], kept: Path, seconds: float) -> lis
     if left:
         print(f"{left} of {len(files)} schemas are left: the same command goes on", flush=True)
     return [known[name] for file in files if (name := str(file.relative_to(folder))) in known]
+
+
+def _kept(path: Path) -> Iterator[Finding]:
+    """What an earlier command has found out; of a line that a kill cut off nothing is left."""
+    if not path.is_file():
+        return
+    *lines, _ = path.read_text().split("\n")
+    path.write_text("".join(f"{line}\n" for line in lines))
+    try:
+        yield from (Finding(**json.loads(line)) for line in lines)
+    except (ValueError, TypeError):
+        raise ConfigError(f"{path} holds a line that is no finding: remove it") from None
 
 
 def in_turn(folder: Path) -> list[Path]:
@@ -174,14 +184,18 @@ def _lines(found: list[Finding], total: int, command: str) -> Iterator[str]:
     yield from ("# Schemas that a constraint can follow", "", f"`{command}`", "")
     chosen = "" if len(found) == total else ", as many as there was time for"
     lengths = ", ".join(map(str, LENGTHS))
+    share = f"{compiled} compile ({compiled / len(found):.1%})"
+    if times:
+        share += (
+            f", half of them within {times[len(times) // 2]:.2f} and the slowest within "
+            f"{times[-1]:.1f} seconds of processor time"
+        )
     text = (
         f"{len(found)} of {total} schemas of JSONSchemaBench (arXiv 2501.10868){chosen}, each "
         "compiled for the "
         f"model's vocabulary and then decoded once, with the first of {lengths} tokens that the "
-        f"shortest answer fits into; jsonschema judges the answer. {compiled} compile "
-        f"({compiled / len(found):.1%}), half of them within {times[len(times) // 2]:.2f} and the "
-        f"slowest within {times[-1]:.1f} seconds of processor time. A refusal is one line before "
-        "any forward."
+        f"shortest answer fits into; jsonschema judges the answer. {share}. A refusal is one line "
+        "before any forward."
     )
     yield from (*wrap(text, 100), "")
     table = [

@@ -57,6 +57,11 @@ def test_unknown_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().err == f"error: two has no file in {tmp_path}; it holds one\n"
 
 
+def test_a_folder_without_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["published", "--folder", str(tmp_path)]) == 2
+    assert "holds no .yaml file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -45,6 +45,22 @@ def test_every_schema_is_told_of(
     assert examine(folder, given, kept, 0.0) == found
 
 
+def test_none_of_them_compiles_and_a_kill(
+    tmp_path: Path, options: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "text.json").write_bytes(b"\xff")
+    (tmp_path / "odd" / "typo.json").write_text('{"typo": 1}')
+    kept = tmp_path / "kept.jsonl"
+    given = [option for option in options() if not option.startswith(("gen_length", "limit"))]
+    found = examine(tmp_path / "odd", given, kept, 1000.0)
+    assert [one.outcome for one in found] == ["refused", "refused"]
+    assert "0 compile (0.0%). A refusal" in page(found, 2, "the command").replace("\n", " ")
+    kept.write_text(kept.read_text()[:-9])
+    assert len(examine(tmp_path / "odd", given, kept, 1000.0)) == 2
+    assert len(kept.read_text().splitlines()) == 2
+
+
 def test_sets_take_turns(folder: Path) -> None:
     names = [str(file.relative_to(folder)) for file in in_turn(folder)]
     assert names == ["good/age.json", "odd/keyword.json", "good/long.json", "odd/never.json"]

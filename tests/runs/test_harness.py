@@ -194,3 +194,5 @@ def test_the_command(tasks: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     wrong = ["--model", "dllm", "--model_args", "sampler=nothing", "--tasks", "copying"]
     assert lm_eval.main(wrong) == 2
     assert capsys.readouterr().err.startswith("error: ")
+    assert lm_eval.main(["--model", "dllm", "--model_args", arguments, "--tasks", "absent"]) == 2
+    assert "error: --tasks: Tasks not found: absent" in capsys.readouterr().err

@@ -73,6 +73,8 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path):
         ("sampler.region.block_length=3", ["block_length=3 does not divide gen_length=8"]),
         ("sampler.threshold=1.01", ["sampler.threshold=1.01 is outside [0, 1]"]),
         ("model.path=/nowhere", ["model.path=/nowhere is not a folder"]),
+        ("published=nothing", ["error: nothing has no file in ", "results/published"]),
+        ("published='ete: a, b, c'", ["published=ete: a, b, c: results/published/ete.yaml has no"]),
         ("gen_length=256", ["prompt of", "gen_length=256 exceeds the model's 256 positions"]),
         ("sampler=[", ["no viable alternative"]),
         ("~cache", ["cache=None needs a choice"]),
