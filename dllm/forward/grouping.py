@@ -32,9 +32,10 @@ Picking would save forwards (the `batch` bench's queue under dual at batch 16: 9
 that are worth 3 % by this count; the copies take 7 % of a layer (14 sequences of 224 slots)."""
 ACCELERATOR = Machine(forward=1600, most=inf, picks=True)
 """Measured on an H200 with LLaDA-8B's shape (results/gpu/forward.md): 32, 64 and 384 rows take the
-same 18 ms, in which 530 rows are computed when there are 2,048; a row of padding, with attention's
-third of a layer's weights, costs a third of that. That it pays in a batch is inferred: counted on
-the `batch` bench's queue under dual, picking saves 12 % at batch 16 and 32."""
+same time, by the host 14 to 24 ms, in which 500 to 900 rows are computed when there are 2,048; a
+row of padding, with attention's third of a layer's weights, costs a third of that. Of picking it is
+counted, not measured, that it pays: on the `batch` bench's queue under dual it saves 12 % at batch
+16 and 32."""
 
 
 def groups(

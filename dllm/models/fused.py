@@ -19,8 +19,9 @@ from torch import Tensor
 
 
 WORTH = 2**23
-"""Elements. Measured on an H200 with LLaDA-8B's shape in bfloat16 (4,096 wide): 2,048 rows take
-54 ms instead of 63, 32 rows 29 instead of 14."""
+"""Elements. Measured on an H200 with LLaDA-8B's shape in bfloat16 (4,096 wide), of the speed of the
+bare products: 88 to 94 % at 2,048 rows instead of 70, but 24 % at 32 rows instead of 30, and 29 %
+at 384 instead of 36, for which the host takes as long as the GPU for 1,000."""
 
 _recording = ContextVar("recording", default=False)
 

@@ -279,6 +279,9 @@ class Transformer(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """LM head on the given rows only: [..., d_model] -> [..., vocab]."""
         # The head as a module: on several devices its hook brings the rows to it.
-        out = product(hidden, self.embed.weight) if self.head is None else self.head(hidden)
+        if self.head is None:
+            out = product(hidden.to(self.device), self.embed.weight)
+        else:
+            out = self.head(hidden)
         out = out.to(hidden.device)
         return out.float() if self.spec.logits_fp32 else out
