@@ -6,6 +6,7 @@ it pays where the GPU is what is waited for, or where starts cost nothing (CUDA 
 
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -41,12 +42,23 @@ def kernels_for(x: Tensor) -> ModuleType | None:
     gradient is wanted; None = torch's operations."""
     if not x.is_cuda or torch.is_grad_enabled():
         return None
-    return _kernels() if x.numel() >= WORTH or _recording.get() else None
+    return _kernels(x.device) if x.numel() >= WORTH or _recording.get() else None
 
 
 @cache
-def _kernels() -> ModuleType | None:
+def _kernels(device: torch.device) -> ModuleType | None:
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
     if find_spec("triton") is None or compiler is None or torch.version.hip is not None:
         return None
-    return import_module("dllm.models.kernels")
+    try:
+        kernels = import_module("dllm.models.kernels")
+        kernels.gated(*torch.ones(2, 1, device=device))
+    except Exception as error:  # of the compiler, the driver, the loader, each its own
+        told = str(error).strip().splitlines()[:1]
+        warnings.warn(
+            f"Triton compiles nothing here, torch's operations do its work: {type(error).__name__}"
+            f"{': ' if told else ''}{''.join(told)}",
+            stacklevel=2,
+        )
+        return None
+    return kernels

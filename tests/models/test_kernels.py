@@ -4,7 +4,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -119,9 +119,11 @@ def test_what_calls_them(kernels: tuple[ModuleType, str], monkeypatch: pytest.Mo
 
 
 def test_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "_kernels", lambda: fused)
+    monkeypatch.setattr(fused, "_kernels", lambda device: fused)
 
     class Rows:
+        device = "cuda"
+
         def __init__(self, count: int, is_cuda: bool = True):
             self.count, self.is_cuda = count, is_cuda
 
@@ -138,15 +140,41 @@ def test_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
         assert fused.kernels_for(many) is None  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("lacking", ["triton", "compiler", "nothing"])
-def test_none_where_they_cannot_be_compiled(lacking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+HERE = torch.device("cpu")
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """As where Triton and a compiler are; what is imported."""
     fused._kernels.cache_clear()
+    kernels = SimpleNamespace(gated=lambda gate, up: gate)
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(fused, "find_spec", lambda name: None if lacking == "triton" else name)
-    monkeypatch.setattr(
-        fused.shutil, "which", lambda name: None if lacking == "compiler" else f"/bin/{name}"
-    )
-    monkeypatch.setattr(fused, "import_module", lambda name: name)
-    found = fused._kernels()
+    monkeypatch.setattr(fused, "find_spec", lambda name: name)
+    monkeypatch.setattr(fused.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(fused, "import_module", lambda name: kernels)
+    yield kernels
     fused._kernels.cache_clear()
-    assert found == ("dllm.models.kernels" if lacking == "nothing" else None)
+
+
+def test_where_they_can_be_compiled(installed: SimpleNamespace) -> None:
+    assert fused._kernels(HERE) is installed
+
+
+@pytest.mark.parametrize("lacking", ["find_spec", "shutil.which"])
+def test_where_they_cannot(
+    lacking: str, installed: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"dllm.models.fused.{lacking}", lambda name: None)
+    assert fused._kernels(HERE) is None
+
+
+def test_a_compiler_that_fails_is_told_once(installed: SimpleNamespace) -> None:
+    def failing(gate: Tensor, up: Tensor) -> Tensor:
+        raise RuntimeError("no ptxas\nand much more")
+
+    installed.gated = failing
+    with pytest.warns(
+        UserWarning, match=r"torch's operations do its work: RuntimeError: no ptxas$"
+    ):
+        assert fused._kernels(HERE) is None
+    assert fused._kernels(HERE) is None
