@@ -33,7 +33,7 @@ class Threshold(Sampler):
     def choose(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
     ) -> Bool[Tensor, "batch rows"]:
-        return scores.with_best(self.sure(score, view, state), score, view.candidates)
+        return scores.at_least(score, view.candidates, current(self.threshold, view, score))
 
     def sure(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState

@@ -215,7 +215,8 @@ class Batch:
             row.decided(canvas, b, plan, model, changes, blocks[b], probabilities[b])
             if before:
                 row.considered(before[b])
-            row.reviewed(settlements[b])
+            if b in settlements:
+                row.reviewed(settlements[b])
             reshape(self.setting.eos, canvas, b, row, decision.rows[b])
         self.forwards.adopt(request.model, [changes.adopt for changes in decision.rows])
         self._advance(decision)
@@ -245,7 +246,7 @@ class Batch:
 
     def _decided(
         self, view: View, reviewers: Sequence[Reviewer | None], request: Request
-    ) -> tuple[HostDecision, list[Settlement]]:
+    ) -> tuple[HostDecision, dict[int, Settlement]]:
         """What is decided under review; sequences that were given up are not reviewed."""
         return decide(
             self.sampler,

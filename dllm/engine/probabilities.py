@@ -8,7 +8,7 @@ from jaxtyping import Int
 
 from dllm.step.decision import RowChanges
 from dllm.step.prediction import View
-from dllm.step.transfer import sent
+from dllm.step.transfer import sent_together
 
 
 def committed_probabilities(
@@ -45,9 +45,9 @@ def committed_probabilities(
                 at.append((b * count + branch) * width + row_of[position])
                 tokens.append(token)
     if at:
-        read, token = sent(torch.from_numpy(np.array((at, tokens))), view.device)
+        read, token = sent_together([np.array(at), np.array(tokens)[:, None]], view.device)
         p = logits.reshape(-1, vocab).index_select(0, read).softmax(dim=-1, dtype=torch.float32)
-        for (b, n), (value,) in zip(of, p.gather(1, token[:, None]).tolist(), strict=True):
+        for (b, n), (value,) in zip(of, p.gather(1, token).tolist(), strict=True):
             # Nine digits are a float32.
             found[b][n] = float(f"{value:.9g}")
     return found

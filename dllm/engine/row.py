@@ -47,7 +47,8 @@ class Row:
     """Positions that the constraint's replacements have masked again: as many more decisions may be
     needed."""
     accepted: np.ndarray | None = None
-    """The sequence as the constraint accepted it in this step."""
+    """The sequence as the constraint accepted it in this step, until it has been compared with what
+    was written."""
     completion: str | None = None
     """The answer as the constraint would complete it."""
     asked: Review = field(default_factory=Review)
@@ -154,6 +155,7 @@ class Row:
         if self.accepted is not None:
             written = canvas.tokens[b, : canvas.length[b]]
             assert np.array_equal(written, self.accepted), "a write has escaped the constraint"
+            self.accepted = None
 
     def leave(self, canvas: Canvas, b: int) -> None:
         """The sequence ends as it stands."""

@@ -42,28 +42,30 @@ def seen(
     return View(canvas, rows, logits, candidates, branches, branch_logits, stale)
 
 
-def sound(view: View) -> tuple[View, Int[np.ndarray, "broken"]]:
+def sound(view: View) -> tuple[View, Sequence[int]]:
     """The view without what no rule can decide on, and the sequences whose logits hold NaN or +inf.
 
     A mask token that would be the proposal is taken out of the running: committing it would change
     nothing, for ever.
     """
-    none = np.zeros(0, dtype=np.int64)
     if view.positions.shape[1] == 0:
-        return view, none
-    highest, token, candidates = fetched((*view.top, view.candidates))
-    endless, masks = ~np.isfinite(highest), candidates & (token == view.canvas.mask_id)
+        return view, ()
+    highest, token = fetched(view.top)
+    finite, masks = np.isfinite(highest), token == view.canvas.mask_id
     if view.branches is not None and view.branch_logits is not None:
         # Absent ones (-1) predict nothing, whatever their logits.
         bad = ~view.branch_logits.amax(dim=-1).isfinite() & (view.branches[..., :1] >= 0)
-        endless |= bad.any(dim=1).cpu().numpy()
-    endless &= candidates
-    if not (endless | masks).any():
-        return view, none
+        finite &= ~bad.any(dim=1).cpu().numpy()
+    if finite.all() and not masks.any():
+        return view, ()
+    (candidates,) = fetched((view.candidates,))
+    endless, masks = candidates & ~finite, candidates & masks
+    if not (endless.any() or masks.any()):
+        return view, ()
     logits = view.logits.clone()
     hidden = sent(torch.from_numpy(masks), view.device)
     logits[..., view.canvas.mask_id].masked_fill_(hidden, -torch.inf)
-    return view.with_logits(logits), np.flatnonzero(endless.any(axis=1))
+    return view.with_logits(logits), endless.any(axis=1).nonzero()[0].tolist()
 
 
 def decide(
@@ -74,8 +76,9 @@ def decide(
     positions: Int[np.ndarray, "batch rows"],
     reviewers: Sequence[Reviewer | None],
     reopened: Sequence[int],
-) -> tuple[HostDecision, list[Settlement]]:
-    """The decision to which no reviewer objects, and what they said.
+) -> tuple[HostDecision, dict[int, Settlement]]:
+    """The decision to which no reviewer objects, and what was settled for the sequences that were
+    heard.
 
     The mask token is always refused (a proposer that samples may draw it). A sequence whose
     constraint can't be satisfied gets no changes and a failure.
@@ -84,10 +87,6 @@ def decide(
     drawn = [generator.get_state() for generator in canvas.generators]
     decision = sampler.select(view, state)
     host = to_host(decision, positions, view.candidates, guard, view.given)
-    settled = [
-        Settlement(changes, {name: value[b : b + 1] for name, value in host.updates.items()})
-        for b, changes in enumerate(host.rows)
-    ]
     heard = [
         b
         for b, changes in enumerate(host.rows)
@@ -96,8 +95,13 @@ def decide(
         or canvas.mask_id in changes.edit_tokens.tolist()
     ]
     if not heard:
-        return host, settled
-    for b in heard:
+        return host, {}
+    own = [
+        {name: value[b : b + 1] for name, value in host.updates.items()}
+        for b in range(canvas.batch)
+    ]
+    rows, settled = list(host.rows), {b: Settlement(host.rows[b], own[b]) for b in heard}
+    for b, settlement in settled.items():
         Hearing(
             sampler,
             eos,
@@ -106,12 +110,13 @@ def decide(
             drawn[b],
             reviewers[b],
             reopened[b],
-            settled[b],
+            settlement,
         ).run()
+        rows[b], own[b] = settlement.changes, settlement.updates
     updates = {
         name: state.stacked(
-            name, [s.updates.get(name, state[name][b : b + 1]) for b, s in enumerate(settled)]
+            name, [updates.get(name, state[name][b : b + 1]) for b, updates in enumerate(own)]
         )
-        for name in {name for s in settled for name in s.updates}
+        for name in {name for updates in own for name in updates}
     }
-    return HostDecision(tuple(s.changes for s in settled), updates), settled
+    return HostDecision(tuple(rows), updates), settled

@@ -97,14 +97,15 @@ class Session:
         self._batch.change(setting)
         self.setting = setting
 
-    @torch.inference_mode()
     def step(self) -> Events:
         """Lets waiting prompts in and takes one decision for every sequence in the batch."""
-        self._enter()
-        if not self._batch.live:
-            return Events((), ())
-        written, finished = self._batch.step()
-        return Events(tuple(written), tuple(finished))
+        # As a decorator it would be copied for each step.
+        with torch.inference_mode():
+            self._enter()
+            if not self._batch.live:
+                return Events((), ())
+            written, finished = self._batch.step()
+            return Events(tuple(written), tuple(finished))
 
     def _enter(self) -> None:
         batch, limit = self._batch, self.setting.predictor.spec.max_positions

@@ -203,7 +203,8 @@ class Plan:
 
 def pad_positions(wanted: Bool[np.ndarray, "batch canvas"]) -> Int[np.ndarray, "batch rows"]:
     """The True positions of each row, ascending, padded on the right with -1."""
-    return ragged([row.nonzero()[0] for row in wanted], -1)
+    found = [row.nonzero()[0] for row in wanted]
+    return found[0][None] if len(found) == 1 else ragged(found, -1)
 
 
 def ragged(lists: Sequence[np.ndarray], fill: int) -> Int[np.ndarray, "entries width"]:

@@ -22,11 +22,11 @@ def sent_together(arrays: Sequence[np.ndarray], device: torch.device) -> list[Te
 
 
 def fetched(tensors: Sequence[Tensor]) -> list[np.ndarray]:
-    """The tensors as host arrays: bool, int64, or float64 for all floating types.
+    """The tensors, of one device, as host arrays: bool, int64, or float64 for all floating types.
 
     From an accelerator they come in one copy: each on its own would be waited for.
     """
-    if all(tensor.is_cpu for tensor in tensors):
+    if tensors[0].is_cpu:
         # numpy has no bfloat16.
         return [(t.double() if t.is_floating_point() else t).numpy() for t in tensors]
     return unpacked(packed(tensors).cpu(), tensors)
