@@ -76,12 +76,11 @@ class TraceCredit:
         batch, row = view.candidates.nonzero(as_tuple=True)
         at, token = view.positions[batch, row], best[batch, row]
         held = state[_TOKENS][batch, at]
-        known, free = held == token[:, None], held == _NO_TOKEN
-        if not (known | free).any(dim=1).all():
+        # The token's own place, or else the first free one.
+        fit, slot = ((held == token[:, None]) * 2 + (held == _NO_TOKEN)).max(dim=1)
+        if not fit.all():
+            slot = slot.where(fit > 0, held.shape[1])
             self._widen(state)
-            free = state[_TOKENS][batch, at] == _NO_TOKEN
-            known = state[_TOKENS][batch, at] == token[:, None]
-        slot = torch.where(known.any(dim=1), known.byte().argmax(1), free.byte().argmax(1))
         state[_TOKENS][batch, at, slot] = token
         state[_CREDIT][batch, at, slot] += gain[batch, row]
 

@@ -59,11 +59,9 @@ class LocalLeap(Sampler):
     def sure(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
     ) -> Bool[Tensor, "batch rows"]:
-        near = self.near(self.anchors(score, view), view)
-        strict, relaxed = (
-            score >= current(value, view, score)
-            for value in (self.threshold, self.relaxed_threshold)
-        )
+        strict = score >= current(self.threshold, view, score)
+        relaxed = score >= current(self.relaxed_threshold, view, score)
+        near = self.near(view.candidates & strict, view)
         return view.candidates & torch.where(near, relaxed, strict)
 
     def anchors(self, score: Float[Tensor, "batch rows"], view: View) -> Bool[Tensor, "batch rows"]:

@@ -125,14 +125,15 @@ def to_host(
     if given is not None:
         told |= {name: told[name] & ~given for name in ("remask", "edit") if name in told}
     open_rows, *parts = fetched([candidates, *told.values(), *decision.marks.values()])
-    host = dict(zip(told, parts, strict=False))
     marked = dict(zip(decision.marks, parts[len(told) :], strict=True))
-    commit, tokens, score = (host.pop(name) for name in ("commit", "tokens", "score"))
+    host = dict(zip(told, parts, strict=False))
+    commit, tokens, score = host.pop("commit"), host.pop("tokens"), host.pop("score")
+    remask, edit = host.pop("remask", None), host.pop("edit", None)
     rows = []
     for b, own in enumerate(positions):
         chosen = commit[b].nonzero()[0]
-        revoked = host["remask"][b].nonzero()[0] if "remask" in host else _NONE
-        edited = host["edit"][b].nonzero()[0] if "edit" in host else _NONE
+        revoked = _NONE if remask is None else remask[b].nonzero()[0]
+        edited = _NONE if edit is None else edit[b].nonzero()[0]
         forced = False
         if guard and chosen.size <= revoked.size and open_rows[b].any():
             ranked = np.where(open_rows[b] & ~commit[b], score[b], -np.inf)
@@ -144,6 +145,7 @@ def to_host(
             weakest = np.argsort(score[b][revoked], kind="stable")[: chosen.size - 1]
             revoked = revoked[np.sort(weakest)]
             forced = True
+        rarer = {name: part[b] for name, part in host.items()}
         rows.append(
             RowChanges(
                 commit_positions=own[chosen],
@@ -154,7 +156,7 @@ def to_host(
                 edit_tokens=tokens[b][edited] if edited.size else _NONE,
                 forced=forced,
                 marks={k: own[rows_[b]] for k, rows_ in marked.items() if rows_[b].any()},
-                **_rarer({name: part[b] for name, part in host.items()}, own, chosen),
+                **(_rarer(rarer, own, chosen) if rarer else {}),
             )
         )
     return HostDecision(tuple(rows), decision.updates)

@@ -154,9 +154,10 @@ class Plan:
         computes where the layers differ."""
         slots = self.slots.numpy()[row]
         fed = slots >= 0 if self.partial is None else self.partial.whole[row].cpu().numpy()
-        slots = np.sort(slots[fed])
-        if slots.size and slots[-1] - slots[0] == slots.size - 1:
-            return [(int(slots[0]), int(slots[-1]) + 1)]
+        slots = slots[fed]
+        if slots.size and (last := int(slots.max())) - (first := int(slots.min())) < slots.size:
+            return [(first, last + 1)]
+        slots = np.sort(slots)
         ends = (np.diff(slots) != 1).nonzero()[0] + 1
         return [(int(run[0]), int(run[-1]) + 1) for run in np.split(slots, ends) if run.size]
 

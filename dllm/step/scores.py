@@ -119,9 +119,9 @@ def _nats(
 ) -> Float[Tensor, "*axes"]:
     """-ln p1 - sum p (l - l1), where p1 (`first`) and l1 are the largest: no logarithm per
     token."""
-    shifted = values.sub_(values.amax(dim=-1, keepdim=True))
+    shifted = values - values.amax(dim=-1, keepdim=True)
     # Impossible tokens are 0 * -inf.
-    return (-first.log() - shifted.mul_(p).nansum(dim=-1)).clamp_(min=0)
+    return (-first.log() - p.mul_(shifted).nansum(dim=-1)).clamp_(min=0)
 
 
 def _by_row(
@@ -131,7 +131,7 @@ def _by_row(
     *beside: Shaped[Tensor, "*axes"],
 ) -> tuple[Float[Tensor, "*axes"], ...]:
     """What `read` makes of each row's logits in the softmax's dtype, of their softmax and of what
-    stands `beside`; it may write over the first two.
+    stands `beside`; it may write over the softmax.
 
     As many rows at a time as the processor's cache holds, in the same memory: a copy of all logits
     in float64 costs several times what is computed with it. Rows without logits (NaN) are then left
@@ -143,7 +143,6 @@ def _by_row(
     fitting = max(2, _BUFFER[logits.is_cpu] // (vocab * of.itemsize))
     if logits.numel() <= fitting * vocab:
         values = cast(logits, dtype)
-        values = values.clone() if values is logits else values
         return read(values, values.softmax(dim=-1), *beside)
     every, rows = logits.flatten(0, -2), [value.flatten() for value in beside]
     known = (~every[:, 0].isnan()).nonzero()[:, 0].cpu()
