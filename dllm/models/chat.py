@@ -6,6 +6,7 @@ from collections.abc import Mapping
 Message = Mapping[str, str]
 """{"role": "system" | "user" | "assistant", "content": text}."""
 
+_PLAIN = "{%- for message in messages %}{{- message['content'] }}{%- endfor %}"
 _CHATML = (
     "{%- if messages[0]['role'] != 'system' %}"
     "{{- '<|im_start|>system\\n@SYSTEM@<|im_end|>\\n' }}"
@@ -18,7 +19,15 @@ _CHATML = (
 
 TEMPLATES: dict[str, str] = {
     # The prompt as it is: base models.
-    "plain": "{%- for message in messages %}{{- message['content'] }}{%- endfor %}",
+    "plain": _PLAIN,
+    # The same behind the tokenizer's own beginning, as Dream's base models are evaluated [code].
+    "plain_bos": (
+        "{%- if not bos_token %}"
+        "{{- raise_exception('the tokenizer names no token that begins a text') }}"
+        "{%- endif %}"
+        "{{- bos_token }}"
+    )
+    + _PLAIN,
     # LLaDA-8B and LLaDA-1.5 [published config]: Llama-3 headers.
     "llama3": (
         "{{- '<|startoftext|>' }}"

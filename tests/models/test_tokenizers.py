@@ -162,6 +162,14 @@ def test_plain(plain: Tokenizer) -> None:
     assert plain.chat("Hi!") == plain.encode("Hi!")
 
 
+def test_plain_behind_the_beginning_of_a_text(plain: Tokenizer, tmp_path: Path) -> None:
+    begun = load_tokenizer(write_fast(tmp_path, MARKERS, bos_token="<|startoftext|>"))
+    first = begun.base.convert_tokens_to_ids("<|startoftext|>")
+    assert with_format(begun, "plain_bos").chat("Hi!") == [first, *begun.encode("Hi!")]
+    with pytest.raises(ConfigError, match="the tokenizer names no token that begins a text"):
+        with_format(plain, "plain_bos")
+
+
 def test_llama3(plain: Tokenizer) -> None:
     assert rendered(plain, "llama3", CHAT) == (
         "<|startoftext|><|start_header_id|>user<|end_header_id|>\n\nWhat is 3+4?<|eot_id|>"
@@ -198,7 +206,9 @@ def test_role(plain: Tokenizer) -> None:
 
 
 def test_unknown_format(plain: Tokenizer) -> None:
-    with pytest.raises(ConfigError, match=r"model\.chat=llama2 is not one of plain, llama3"):
+    with pytest.raises(
+        ConfigError, match=r"model\.chat=llama2 is not one of plain, plain_bos, llama3"
+    ):
         with_format(plain, "llama2")
 
 
