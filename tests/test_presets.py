@@ -70,6 +70,7 @@ def test_a_preset_composes_and_names_its_row(preset: str) -> None:
 AUTHORS = {
     "cfg/jsonmode_llada": {"eos": "fill_at_once", "sampler.proposer.temperature": 0.2},
     "credit/gsm8k_llada": {"eos": "fill_after_block", "sampler.region.block_length": 64},
+    "daedal/gsm8k_llada": {"task.prefix": "<reasoning> "},
     "deer/humaneval_fastdllm": {"eos": "cut"},
     "dinfer/humaneval_llada_moe": {
         "eos": "fill_after_block",
@@ -93,6 +94,7 @@ AUTHORS = {
     "tdar/math500_tdar": {
         "eos": "cut_after_block",
         "gen_length": 30000,
+        "task.prefix": "<think>",
         "sampler.think_end": "</think>",
         "sampler.base.proposer._target_": "samplers.parts.proposers.Categorical",
         "cache.commit": "before_next",

@@ -65,6 +65,7 @@ class Gsm8k(PublicTask):
     path: the test file, a folder with test.jsonl and, for shots, train.jsonl; None = the hub
     shots: worked examples from the training split, of gsm8k_cot the first of its eight
     multiturn: whether they are turns of the chat, rather than text before the question
+    prefix: how every answer begins; part of the prompt
     """
 
     kinds = ("gsm8k",)
@@ -77,6 +78,7 @@ class Gsm8k(PublicTask):
         form: Literal["gsm8k", "gsm8k_cot", "gsm8k_cot_zeroshot"],
         shots: int,
         multiturn: bool,
+        prefix: str,
         filter: Literal["strict_match", "flexible_extract"],
     ) -> None:
         super().__init__(path)
@@ -86,7 +88,7 @@ class Gsm8k(PublicTask):
         if own and shots > len(own):
             raise ValueError(f"shots={shots}: form={form} has {len(own)} worked examples")
         self.form, self.shots, self.multiturn, self.filter = FORMS[form], shots, multiturn, filter
-        self.stop = self.form.stop
+        self.stop, self.prefix = self.form.stop, prefix
 
     def question(self, row: Row) -> str:
         return self.form.question.format(row["question"])
@@ -106,9 +108,8 @@ class Gsm8k(PublicTask):
             if not self.multiturn:
                 told = [f"{asked}{self.form.separator}{answer}\n\n" for asked, answer in turns]
                 question, turns = "".join(told) + question, ()
-            samples.append(
-                identified(self.kinds[0], number, row, question, self.reference(row), turns)
-            )
+            made = question, self.reference(row), turns, self.prefix
+            samples.append(identified(self.kinds[0], number, row, *made))
         return samples
 
     def _shots(self, questions: int) -> list[list[tuple[str, str]]]:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from dllm.errors import ConfigError
 from dllm.tasks.base import Grade, Sample, Split
-from dllm.tasks.public import PublicTask
+from dllm.tasks.public import PublicTask, identified
 from dllm.tasks.rows import Row, Source
 from dllm.tasks.worked_examples import MINERVA
 
@@ -26,17 +26,20 @@ class Math500(PublicTask):
     """
     form: how the problem is asked
     shots: worked examples before it, of the form minerva
+    prefix: how every answer begins; part of the prompt
     """
 
     kinds = ("math500",)
     source = Source(hub="HuggingFaceH4/MATH-500", fields=("problem", "solution"))
 
-    def __init__(self, path: str | None, form: Literal["boxed", "minerva"], shots: int) -> None:
+    def __init__(
+        self, path: str | None, form: Literal["boxed", "minerva"], shots: int, prefix: str
+    ) -> None:
         super().__init__(path)
         most = len(MINERVA) if form == "minerva" else 0
         if not 0 <= shots <= most:
             raise ValueError(f"shots={shots}: form={form} has {most} worked examples")
-        self.form, self.shots = form, shots
+        self.form, self.shots, self.prefix = form, shots, prefix
         self.stop = ("Problem:",) if form == "minerva" else ()
 
     def question(self, row: Row) -> str:
@@ -53,6 +56,10 @@ class Math500(PublicTask):
                 "pip install 'math-verify[antlr4_9_3]>=0.8,<1'"
             )
         return super().samples(split, limit, seed)
+
+    def sample(self, number: int, row: Row) -> Sample:
+        question, answer = self.question(row), self.reference(row)
+        return identified(self.kinds[0], number, row, question, answer, prefix=self.prefix)
 
     def assess(self, sample: Sample, text: str) -> Grade:
         from math_verify import parse, verify  # sympy, only needed here

@@ -18,6 +18,7 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is not there"
 
 def task(path: Path | str | None, **changes: Any) -> Gsm8k:
     options = {"form": "gsm8k", "shots": 0, "multiturn": False, "filter": "flexible_extract"}
+    options["prefix"] = ""
     return Gsm8k(path and str(path), **{**options, **changes})
 
 
@@ -40,6 +41,15 @@ def test_shots_are_text_or_turns(folder: Path) -> None:
     turns = task(folder, shots=2, multiturn=True).samples("test")[0]
     assert turns.prompt == "Question: 1 + 1?\nAnswer:"
     assert len(turns.turns) == 2 and len(turns.messages) == 5
+
+
+def test_an_answer_that_is_begun(folder: Path) -> None:
+    plain, begun = (
+        task(folder / "test.jsonl", prefix=prefix).samples("test")[0]
+        for prefix in ("", "<reasoning> ")
+    )
+    assert (begun.prompt, begun.prefix) == (plain.prompt, "<reasoning> ")
+    assert begun.id != plain.id
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def task(tmp_path: Path) -> Math500:
         "answer": "\\frac{1}{2}",
     }
     (tmp_path / "test.jsonl").write_text(json.dumps(row))
-    return Math500(str(tmp_path), "boxed", 0)
+    return Math500(str(tmp_path), "boxed", 0, "<think>")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -36,6 +36,7 @@ def task(tmp_path: Path) -> Math500:
 def test_answers(task: Math500, text: str, correct: bool, unparsed: bool) -> None:
     pytest.importorskip("math_verify")
     (sample,) = task.samples("test")
+    assert sample.prefix == "<think>"
     grade = task.assess(sample, text)
     assert (grade.correct, grade.unparsed) == (correct, unparsed)
 
@@ -55,7 +56,7 @@ def test_minerva_asks_as_the_harness_does(tmp_path: Path) -> None:
     told = ast.literal_eval(of_name["list_fewshot_samples"].body[0].value)  # type: ignore[attr-defined]
     row = {"problem": "Halve 1.", "solution": "It is $\\boxed{\\frac{1}{2}}$."}
     (tmp_path / "test.jsonl").write_text(json.dumps(row))
-    task = Math500(str(tmp_path), "minerva", 4)
+    task = Math500(str(tmp_path), "minerva", 4, "")
     (sample,) = task.samples("test")
     asked = [f"Problem:\n{doc['problem']}\n\nSolution: {doc['solution']}\n\n" for doc in told]
     assert sample.prompt == "".join(asked) + "Problem:\nHalve 1.\n\nSolution:"
@@ -69,4 +70,4 @@ def test_minerva_asks_as_the_harness_does(tmp_path: Path) -> None:
 
 def test_only_the_form_with_examples_shows_some() -> None:
     with pytest.raises(ValueError, match="form=boxed has 0 worked examples"):
-        Math500(None, "boxed", 4)
+        Math500(None, "boxed", 4, "")
