@@ -24,7 +24,7 @@ from dllm.engine.forwards import Forwards
 from dllm.engine.probabilities import committed_probabilities
 from dllm.engine.resizing import shorten
 from dllm.engine.row import Row, Ticket
-from dllm.engine.selection import decide, seen, sound
+from dllm.engine.selection import decide, levelled, seen, sound
 from dllm.engine.setting import Setting
 from dllm.engine.settlement import Settlement
 from dllm.engine.writing import go_on, next_block, reshape, write
@@ -240,8 +240,11 @@ class Batch:
         request, plan, prediction = self.forwards.step(self.canvas, self.rows, request)
         raw = seen(self.canvas, request, eligible, prediction)
         view, broken = sound(raw)
-        for b in broken:
-            self.rows[b].fail(f"logits are not finite at step {self.canvas.step[b]}")
+        if broken.size:
+            for b in broken:
+                self.rows[b].fail(f"logits are not finite at step {self.canvas.step[b]}")
+            raw = levelled(raw, broken)
+            view, _ = sound(raw)
         return request, plan, raw, view
 
     def _decided(

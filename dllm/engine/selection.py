@@ -1,6 +1,7 @@
 """From a prediction to a decision: what the sampler sees, and what becomes of it under review."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -66,6 +67,18 @@ def sound(view: View) -> tuple[View, Sequence[int]]:
     hidden = sent(torch.from_numpy(masks), view.device)
     logits[..., view.canvas.mask_id].masked_fill_(hidden, -torch.inf)
     return view.with_logits(logits), endless.any(axis=1).nonzero()[0].tolist()
+
+
+def levelled(view: View, sequences: Int[np.ndarray, "broken"]) -> View:
+    """The view with equal logits for sequences that were given up, so that no rule has to cope with
+    NaN and no trace holds any."""
+    given_up = torch.from_numpy(sequences)
+    logits, branch_logits = view.logits.clone(), view.branch_logits
+    logits[given_up] = 0
+    if branch_logits is not None:
+        branch_logits = branch_logits.clone()
+        branch_logits[given_up] = 0
+    return replace(view, logits=logits, branch_logits=branch_logits)
 
 
 def decide(

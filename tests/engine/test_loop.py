@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from tiny_decoding import (
     sampler,
 )
 
+from dllm import config as configuration
 from dllm.errors import ConfigError
 from dllm.forward.predictor import Predictor
 from dllm.forward.store import KVStore
@@ -30,6 +32,7 @@ from dllm.step.constraint import Accepted, Proposal, Verdict
 from dllm.step.eos import EosPolicy
 from dllm.step.plan import ForwardKind, Plan, Request, pad_positions
 from dllm.step.prediction import Prediction, View
+from dllm.step.trace import Trace, pack_traces, parsed_traces
 
 
 SAMPLERS = {
@@ -251,6 +254,26 @@ def test_broken_logits_fail_one_sample_and_name_the_step(value: float, batch_siz
     for name in ("good", "late"):
         assert spoilt[name].failure is None
         assert spoilt[name].tokens == clean[name].tokens
+
+
+@pytest.mark.parametrize("name", ["dystruct", "low_confidence"])
+def test_a_sequence_that_was_given_up_leaves_a_trace(name: str, tmp_path: Path) -> None:
+    """Rules that look at all logits before they decide see no NaN, nor does the trace."""
+
+    class Poisoned(Predictor):
+        def predict(self, plan: Plan, store: KVStore | None) -> Prediction | None:
+            prediction = super().predict(plan, store)
+            assert prediction is not None
+            return Prediction(prediction.logits * float("nan"), prediction.valid)
+
+    rule = configuration.build(configuration.compose([f"sampler={name}"]).sampler, "sampler")
+    rule = replace(rule, delimiter_ids=[3]) if name == "dystruct" else rule
+    prompts, predictor = [Prompt("bad", (9, 4, 5), 32)], Poisoned(random_model())
+    outcome = decode(rule, prompts, predictor, record=True, alternatives=2)["bad"]
+    assert outcome.failure == "sample bad: logits are not finite at step 0"
+    assert outcome.trace is not None
+    (tmp_path / "traces").write_bytes(pack_traces([outcome.trace]))
+    assert [type(trace) for trace in parsed_traces(tmp_path / "traces")] == [Trace]
 
 
 def test_broken_logits_of_the_canvas_without_prompt_fail_its_sample() -> None:
