@@ -8,6 +8,7 @@ import argparse
 import io
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -298,7 +299,7 @@ def user_path(text: str) -> Path:
 def with_home(arguments: Sequence[str]) -> list[str]:
     """Arguments with the home folder for a leading `~` of a path that Hydra does not read (no
     quotes around it, in a sweep's list too) or would make or look for a folder of itself; another
-    option's `~` is quoted."""
+    option's `~` is quoted, and so is a path with a character that Hydra has no place for."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     found = []
@@ -315,18 +316,34 @@ def with_home(arguments: Sequence[str]) -> list[str]:
         path = value.strip("\"'")
         unread = value == path and not key.startswith("-") and ("," not in value or listed)
         paths = value.split(",") if listed else [path]
-        if (unread or made) and any(map(at_home, paths)):
+        quoted = [
+            at_home(path) or (path_option and unread and not _reads(key, path)) for path in paths
+        ]
+        if (unread or made) and any(quoted):
             texts = [
                 QuotedString(
                     text=str(user_path(path)) if path_option else path, quote=Quote.double
                 ).with_quotes()
-                if at_home(path)
+                if quote
                 else path
-                for path in paths
+                for path, quote in zip(paths, quoted, strict=True)
             ]
             argument = f"{key}={','.join(texts)}"
         found.append(argument)
     return found
+
+
+def _reads(key: str, value: str) -> bool:
+    """Whether Hydra understands an option's value; asked of those only that are not plain."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if re.fullmatch(r"[\w/.:+-]*", value, re.ASCII):
+        return True
+    try:
+        OverridesParser.create().parse_override(f"{key}={value}")
+    except HydraException:
+        return False
+    return True
 
 
 def _names_config_dir(flag: str) -> bool:

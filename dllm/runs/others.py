@@ -47,18 +47,20 @@ def options_of(sampler: Sampler, name: str, config: DictConfig) -> ModelOptions:
 
     Raises `ConfigError` for one that is unknown.
     """
-    choice = getattr(sampler, name)
+    choice, said = getattr(sampler, name), {}
     option = f"sampler.{name}={choice}"
     if choice in configuration.choices("model"):
         given = [f"model={choice}"]
     elif choice and Path(choice).is_dir():
-        given = ["model=checkpoint", f"model.path='{choice}'", f"model.name={Path(choice).name}"]
-        # A folder says nothing of these: as the run's own model.
-        given += [f"model.dtype={config.model.dtype}", f"model.device={config.model.device}"]
+        given = ["model=checkpoint"]
+        # A folder says nothing of dtype and device: as the run's own model.
+        said = {"path": choice, "name": Path(choice).name}
+        said |= {name: config.model[name] for name in ("dtype", "device")}
     else:
         known = ", ".join(configuration.choices("model"))
         raise ConfigError(f"{option} is no folder and not one of {known}")
     model = configuration.compose(given).model
+    model.update(said)
     return configuration.build(model, "model", kind=ModelOptions)
 
 

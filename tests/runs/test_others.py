@@ -1,12 +1,14 @@
 """Models that a sampler names, in a run: found, compared with the run's own, counted."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dllm.config import compose
+from dllm.config import build, compose
 from dllm.errors import ConfigError
 from dllm.models.adapter import Adapted, AdapterSpec, save_adapter
 from dllm.models.hub import EMBEDDED, ModelOptions
@@ -14,6 +16,7 @@ from dllm.models.loading import load_model
 from dllm.runs.checkpoint import Checkpoint
 from dllm.runs.execute import execute
 from dllm.runs.folder import RunFolder
+from dllm.runs.others import options_of
 
 
 def run(folder: Path, sampler: str, *options: str) -> tuple[RunFolder, dict[str, Any]]:
@@ -48,6 +51,15 @@ def test_the_verifier_s_own_answers(drafter: str, tmp_path: Path) -> None:
     assert metrics["nfe"] == verified < plain["metrics"]["nfe"] / 2
     # The verifier's weights are part of what the run is.
     assert any(name.startswith("verifier: ") for name in drafted.identity()["model"])
+
+
+@pytest.mark.parametrize("name", ["nan", "1e5", "a,b", "it's [1]"])
+def test_a_folder_of_any_name(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    shutil.copytree(EMBEDDED / "tiny-ar", folder)
+    sampler = build(compose(["sampler=deer"]).sampler, "sampler")
+    found = options_of(replace(sampler, verifier=str(folder)), "verifier", compose())
+    assert (found.path, found.name, found.dtype) == (str(folder), name, "float32")
 
 
 @pytest.mark.parametrize(

@@ -29,11 +29,15 @@ def test_paths_that_hydra_does_not_read_or_makes_itself(
         ("task.path=~/it's (1)", f'task.path="{tmp_path}/it\'s (1)"'),
         ("task.path=a,~/b,~", f'task.path=a,"{tmp_path}/b","{tmp_path}"'),
         ("task.path=[a,~/b]", "task.path=[a,~/b]"),
+        ("task.path=/home/jürgen/it's [1]", 'task.path="/home/jürgen/it\'s [1]"'),
+        ("output=/a#b,/c=d", 'output="/a#b","/c=d"'),
+        ("task.path=/home/a b", "task.path=/home/a b"),
+        ("constraint.pattern=jürgen", "constraint.pattern=jürgen"),
         ('task.prompt="a,~/b"', 'task.prompt="a,~/b"'),
         ('output="~/x"', 'output="~/x"'),  # the configuration's own work
         ("constraint.pattern=~/a", 'constraint.pattern="~/a"'),  # no path: only quoted
         ("--config-dir=~/x", f"--config-dir={tmp_path}/x"),
-        ("hydra.sweep.dir=a~/x", "hydra.sweep.dir=a~/x"),
+        ("hydra.sweep.dir=a~/x", 'hydra.sweep.dir="a~/x"'),
         ("~sampler.radius", "~sampler.radius"),
     ):
         assert with_home([given]) == [expected]
