@@ -240,7 +240,7 @@ class Batch:
         request, plan, prediction = self.forwards.step(self.canvas, self.rows, request)
         raw = seen(self.canvas, request, eligible, prediction)
         view, broken = sound(raw)
-        if broken.size:
+        if broken:
             for b in broken:
                 self.rows[b].fail(f"logits are not finite at step {self.canvas.step[b]}")
             raw = levelled(raw, broken)

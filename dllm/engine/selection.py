@@ -69,11 +69,11 @@ def sound(view: View) -> tuple[View, Sequence[int]]:
     return view.with_logits(logits), endless.any(axis=1).nonzero()[0].tolist()
 
 
-def levelled(view: View, sequences: Int[np.ndarray, "broken"]) -> View:
+def levelled(view: View, sequences: Sequence[int]) -> View:
     """The view with equal logits for sequences that were given up, so that no rule has to cope with
     NaN and no trace holds any."""
-    given_up = torch.from_numpy(sequences)
-    logits, branch_logits = view.logits.clone(), view.branch_logits
+    given_up, branch_logits = list(sequences), view.branch_logits
+    logits = view.logits.clone()
     logits[given_up] = 0
     if branch_logits is not None:
         branch_logits = branch_logits.clone()
