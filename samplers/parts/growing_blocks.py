@@ -63,7 +63,10 @@ class GrowingBlocks:
         return None if start >= canvas.length[row] else (start, start + self.block_length)
 
     def eligible(self, canvas: Canvas) -> Bool[np.ndarray, "batch canvas"]:
-        return canvas.masked() & canvas.in_block()
+        behind = np.arange(canvas.capacity) - canvas.block_start[:, None]
+        return canvas.masked() & (behind >= 0) & (behind < self.block_length)
 
     def refine(self, view: View) -> np.ndarray | None:
-        return None
+        """A block that was cut with its answer reaches as far as before once the answer has grown
+        again."""
+        return view.canvas.block_start + self.block_length
