@@ -195,6 +195,28 @@ def test_the_plan_refuses_what_the_run_refuses(option: str, words: str, tmp_path
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["gen_length=1000", "sampler.region.block_length=null"],
+        ["model.chat=llama3"],
+        ["constraint=json_schema", "constraint.schema=/nowhere.json"],
+        ["cache=block"],
+        ["model.adapter=/nowhere"],
+    ],
+)
+def test_the_plan_tells_what_the_run_would_refuse(options: list[str], tmp_path: Path) -> None:
+    config = compose([f"output={tmp_path / 'runs'}", "limit=1", *options])
+    with pytest.raises(ConfigError) as refused:
+        execute(config, "localleap")
+    try:
+        said = "\n".join(plan(config, "localleap"))
+    except ConfigError as error:
+        said = f"not ready      {error}"
+    assert f"not ready      {refused.value}" in said
+    assert not list(tmp_path.rglob("*.json*"))
+
+
 def test_a_device_that_is_elsewhere(tmp_path: Path) -> None:
     config = compose([f"output={tmp_path / 'runs'}", "model.device=cuda:99"])
     assert "not ready      model.device=cuda:99 is not" in "\n".join(plan(config, "localleap"))

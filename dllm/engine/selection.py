@@ -66,7 +66,7 @@ def sound(view: View) -> tuple[View, Sequence[int]]:
     logits = view.logits.clone()
     hidden = sent(torch.from_numpy(masks), view.device)
     logits[..., view.canvas.mask_id].masked_fill_(hidden, -torch.inf)
-    return view.with_logits(logits), endless.any(axis=1).nonzero()[0].tolist()
+    return view.with_logits(logits), np.flatnonzero(endless.any(axis=1)).tolist()
 
 
 def levelled(view: View, sequences: Sequence[int]) -> View:

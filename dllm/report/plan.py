@@ -12,11 +12,13 @@ from dllm.models.hub import ModelOptions, open_spec
 from dllm.models.placement import unavailable
 from dllm.models.sizes import sizes
 from dllm.report.published import FOLDER, MARKS, PublishedRow, publications
+from dllm.runs.checkpoint import Checkpoint
 from dllm.runs.executor import Executor
 from dllm.runs.labels import label
 from dllm.runs.others import options_of
 from dllm.runs.parts import Parts, build_parts
-from dllm.tasks.base import Task
+from dllm.runs.run import check_decodable
+from dllm.tasks.base import Sample, Task
 from dllm.tasks.public import PublicTask
 
 
@@ -34,14 +36,15 @@ def plan(config: DictConfig, name: str) -> list[str]:
             "(baseline=false leaves it out)"
         )
     others = [options_of(parts.sampler, name, config) for name in sorted(parts.sampler.models)]
+    samples, data = _data(parts.task, config)
     return [
         f"would decode   {label(config, name)}{baseline}",
         f"answer         {config.gen_length} positions, eos={config.eos}, "
         f"batch_size={config.batch_size}",
         *(f"needs model    {_model(options)}" for options in (parts.model, *others)),
-        *_refusals(parts, config.batch_size),
+        *_refusals(config, parts, (parts.model, *others), samples),
         *(f"not ready      {why}" for why in _lacking(config, (parts.model, *others))),
-        f"needs data     {_data(parts.task, config.limit)}",
+        f"needs data     {data}",
         *_published(config.published),
     ]
 
@@ -60,12 +63,23 @@ def _model(options: ModelOptions) -> str:
     return f"{where}; {parameters / 1e9:.2f} G parameters, {size:.1f} GiB in {options.dtype}"
 
 
-def _refusals(parts: Parts, batch_size: int) -> Iterator[str]:
-    """Why the parts can't decode together, as far as it can be told without the checkpoint."""
+def _refusals(
+    config: DictConfig,
+    parts: Parts,
+    models: Sequence[ModelOptions],
+    samples: Sequence[Sample] | None,
+) -> Iterator[str]:
+    """Why the run would be refused, as far as it can be told without what is not here."""
     options = parts.model
+    if samples is not None and all(m.path is not None or m.hub is None for m in models):
+        try:
+            check_decodable(config, parts, Checkpoint(options), samples)
+        except ConfigError as error:
+            yield f"not ready      {error}"
+        return
     if options.preset is None and options.hub is not None:
         return
-    for reason in refusals(parts.sampler, parts.cache, open_spec(options), batch_size):
+    for reason in refusals(parts.sampler, parts.cache, open_spec(options), config.batch_size):
         if "needs a tokenizer" not in reason:  # it comes with the checkpoint
             yield f"not ready      {reason}"
 
@@ -78,14 +92,16 @@ def _lacking(config: DictConfig, models: Sequence[ModelOptions]) -> Iterator[str
         yield from (why for device in devices if (why := unavailable(device)) is not None)
 
 
-def _data(task: Task, limit: int | None) -> str:
+def _data(task: Task, config: DictConfig) -> tuple[Sequence[Sample] | None, str]:
+    """The samples, None for those that are not here, and what to tell of them."""
     if not isinstance(task, PublicTask) or task.path is not None:
         try:
-            return f"{len(task.samples('test', limit))} samples, which are here"
+            samples = task.samples("test", config.limit, config.seed)
         except ConfigError as error:
-            return f"not ready: {error}"
+            return None, f"not ready: {error}"
+        return samples, f"{len(samples)} samples, which are here"
     fields = ", ".join(task.source.fields)
-    return f"{task.source.hub} from the hub, or task.path=FILE with the fields {fields}"
+    return None, f"{task.source.hub} from the hub, or task.path=FILE with the fields {fields}"
 
 
 def _published(wanted: str | None) -> Iterator[str]:

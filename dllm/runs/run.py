@@ -302,6 +302,18 @@ class Run:
         return summary
 
 
+def check_decodable(
+    config: DictConfig, parts: Parts, checkpoint: Checkpoint, samples: Sequence[Sample]
+) -> None:
+    """Raises `ConfigError` for what a run of this configuration would be refused for; no weights
+    are read."""
+    sampler = fitting(config, parts, checkpoint)
+    beside, parts = others(config, sampler, checkpoint), replace(parts, sampler=sampler)
+    references = {sample.id: (checkpoint.spec.pad_id,) for sample in samples}
+    decoder = outline(config, parts, checkpoint, beside)
+    Decoding(config, parts.task, checkpoint, beside, decoder, samples, references)
+
+
 def _samples(task: Task, config: DictConfig) -> list[Sample]:
     try:
         return task.samples("test", config.limit, config.seed)
