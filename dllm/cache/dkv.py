@@ -5,7 +5,8 @@ Right before and after its decision a token's keys and values are unstable. `dec
 step i feeds all positions but those decided before step i-1 and attends to these in the store;
 what the step before decided is fed once more and kept. `prefill`: the prompt alone is kept, from
 the first forward on, and never refreshed. Models whose row p predicts p + 1 (Dream) keep row p
-once token p + 1 is decided (`next`, official `un`) or both are (`both`, official `un_right`).
+once token p + 1 is decided (`next`, official `un`) or both are (`both`, official `un_right`). The
+official `right` (token p alone) is left out: the row that predicts a mask behind would not be fed.
 
 Settings [code]: LLaDA refresh_every 8; Dream 16, `next` (4 in its batch script). The greedy variant
 (random order, drawn in advance) is left out. Needs full attention; approximate in all but full

@@ -272,12 +272,15 @@ def mask_responses(
     mask_id: int,
     generator: torch.Generator,
     ends: Tensor | None = None,
+    *,
+    suffix: bool = False,
 ) -> Batch:
     """LLaDA's forward process on the responses (arXiv 2502.09992, algorithm 2).
 
     t is one draw per row, stratified: row i of n has t uniform in [i/n, (i+1)/n), while the rows
     come in random order of kind. `tokens` int64 [rows, length], `prompt_lengths` int64 [rows];
-    `ends` int64 [rows] where the responses end, None = with the row.
+    `ends` int64 [rows] where the responses end, None = with the row. `suffix`: instead of each
+    token with probability t, a response's last ceil(t * length) tokens, whose share then is t.
     """
     rows, length = tokens.shape
     ends = torch.full_like(prompt_lengths, length) if ends is None else ends
@@ -285,7 +288,12 @@ def mask_responses(
     t = MIN_NOISE + (1 - MIN_NOISE) * t
     index = torch.arange(length)
     response = (index >= prompt_lengths[:, None]) & (index < ends[:, None])
-    chosen = response & (torch.rand(rows, length, generator=generator) < t[:, None])
+    if suffix:
+        hidden = (t * (ends - prompt_lengths)).ceil()
+        t = hidden / (ends - prompt_lengths)
+        chosen = response & (index >= (ends - hidden)[:, None])
+    else:
+        chosen = response & (torch.rand(rows, length, generator=generator) < t[:, None])
     weights = (1 / (t * (ends - prompt_lengths)))[:, None].expand(rows, length)
     masked = chosen.flatten().nonzero().squeeze(1)
     return Batch(

@@ -3,7 +3,8 @@
 The answers are the verifier's own. Each is cut at a random point and the separator stands from
 there on [inferred: the paper has one, behind the cut], so that the model learns to continue a
 prefix by a given number of tokens instead of finishing the answer. Stage I hides tokens of the cut
-answer as LLaDA's training does; stage II the last ones only, the more heavily weighted the nearer
+answer as LLaDA's training does, as in the paper's figure 3, or its last ones, as its text has it
+("mask the suffix"): `hidden`; stage II the last ones only, the more heavily weighted the nearer
 they are to the prefix: verification stops at the first wrong one.
 
 End tokens that fill the row belong to the answer here. No normalisation of stage II's weights is
@@ -13,6 +14,7 @@ given; they are divided by their sum over the batch [inferred].
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -39,12 +41,16 @@ class Cut(Objective):
 class Distillation(Cut):
     """Stage I: continuation of a prefix."""
 
+    hidden: Literal["scattered", "suffix"]
+    """Each token at the row's rate t, or the last ones, about a share t."""
+
     def __call__(
         self, tokens: Tensor, prompt_lengths: Tensor, mask_id: int, generator: torch.Generator
     ) -> Batch:
         """`tokens` int64 [rows, length], `prompt_lengths` int64 [rows]."""
         tokens, cut = _cut(tokens, prompt_lengths, self.separator, generator)
-        return mask_responses(tokens, prompt_lengths, mask_id, generator, cut)
+        suffix = self.hidden == "suffix"
+        return mask_responses(tokens, prompt_lengths, mask_id, generator, cut, suffix=suffix)
 
 
 @dataclass(frozen=True, kw_only=True)

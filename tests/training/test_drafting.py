@@ -19,7 +19,8 @@ def drawn(objective, seed: int = 0):
 
 
 OBJECTIVES = [
-    Distillation(separator=SEPARATOR),
+    Distillation(separator=SEPARATOR, hidden="scattered"),
+    Distillation(separator=SEPARATOR, hidden="suffix"),
     Refinement(separator=SEPARATOR, longest=4, alpha=1.5),
 ]
 
@@ -49,9 +50,22 @@ def test_distillation_hides_scattered_tokens() -> None:
     assert (batch.weights[single] >= 1).all()
 
 
+def test_distillation_may_hide_a_suffix() -> None:
+    """All of a row's hidden tokens weigh one response together, whatever their number."""
+    batch, cut = drawn(OBJECTIVES[1])
+    row, column = batch.masked // 12, batch.masked % 12
+    shares = set()
+    for r in range(len(TOKENS)):
+        at = column[row == r].tolist()
+        assert at and at == list(range(int(cut[r]) - len(at), int(cut[r])))
+        assert batch.weights[row == r].sum().item() == pytest.approx(1)
+        shares.add(len(at) / int(cut[r] - PROMPTS[r]))
+    assert min(shares) < 0.25 and max(shares) == 1
+
+
 def test_refinement_hides_the_last_tokens() -> None:
     """The nearer to the prefix, the heavier: alpha to the number of tokens behind."""
-    batch, cut = drawn(OBJECTIVES[1])
+    batch, cut = drawn(OBJECTIVES[2])
     row, column = batch.masked // 12, batch.masked % 12
     lengths = set()
     for r in range(len(TOKENS)):
