@@ -8,7 +8,8 @@ counted once). Trivial tokens (end of text, punctuation) come late, left ones ea
 equally frequent, which leaves position and probability. Authors' settings: alpha 10, lambda 0.25
 (Sudoku 0; Countdown 0.5 or 1), one block, one token per step, HumanEval 256, MBPP 128, MATH-500
 1024. Published: GSM8K 82.2 (model not named). The official README leaves out the minus sign, its
-code has it. With several blocks j starts anew in each.
+code has it. With several blocks j starts anew in each. Left out: the code's variant
+`linear_position`, which mixes a normalised score with a linear one of place.
 """
 
 from dataclasses import dataclass

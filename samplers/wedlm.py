@@ -11,9 +11,10 @@ Engine: the window is refilled before the forward, which feeds up to 2 windows (
 before_forward`); the paper refills after the commit and feeds exactly one. Filled positions may lie
 beyond gen_length and are cut. Settings [code]: engine 16 / 0.4 / 0.02, temperature 0.2; demo 0.6;
 the paper's quality tables: no threshold, window 6, penalty 0.1, temperature 0.1, gen_length 512;
-recommended threshold 0.3 to 0.6. Needs a causal model and cache=causal (cache=none: same tokens,
-all rows fed again). Entropy in float32; `conf_dtype: model` is the official engine's. Its sampling
-filters, then tempers: sampler/proposer=filtered.
+recommended threshold 0.3 to 0.6. Its evaluation script also stops at "Question" and "Problem" as
+the tokenizer encodes them alone (`stop_sequences`). Needs a causal model and cache=causal
+(cache=none: same tokens, all rows fed again). Entropy in float32; `conf_dtype: model` is the
+official engine's. Its sampling filters, then tempers: sampler/proposer=filtered.
 """
 
 from collections.abc import Mapping
