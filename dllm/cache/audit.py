@@ -30,18 +30,18 @@ def staleness(plan: Plan, canvas: Canvas, store: KVStore) -> Staleness:
     """Of the real canvases, before the forward writes anything."""
     batch = canvas.batch
     valid, token = store.valid.numpy(), store.token.numpy()
-    slots = plan.slots.numpy()[:batch]
+    entry, row, slot = plan.real
     if plan.partial is not None:
         seen = valid & (np.arange(store.slots) < canvas.length[:, None])
         # The rows that each layer picks are taken for stale: they are not known in advance.
-        slots = np.where(plan.partial.whole.cpu().numpy(), slots, -1)
+        fed = plan.partial.whole.cpu().numpy()[entry, row]
     elif plan.visible is not None:
         seen = valid & plan.visible.numpy()[:batch]
+        fed = entry < batch
     else:
         none = np.zeros(batch, dtype=np.int64)
         return Staleness(none, none)
-    row, column = (slots >= 0).nonzero()
-    seen[row, slots[row, column]] = False
+    seen[entry[fed], slot[fed]] = False
     old = seen[:, : canvas.capacity] & (token[:, : canvas.capacity] != canvas.tokens)
     return Staleness(seen.sum(axis=1), old.sum(axis=1))
 

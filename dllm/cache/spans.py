@@ -42,9 +42,11 @@ def span_plan(
     copies = entries // canvas.batch
     count = end - start
     offset = np.arange(int(count.max(initial=0)))
-    own = np.where(offset < count[:, None], start[:, None] + offset, -1)  # [batch, rows]
-    present = tokens[:, :1] >= 0
-    fed = np.where(present, _repeated(own, copies), -1)
+    fed = np.where(offset < count[:, None], start[:, None] + offset, -1)  # [batch, rows]
+    if request is not None and request.branches is not None:
+        present = tokens[:, :1] >= 0
+        fed = np.where(present, _repeated(fed, copies), -1)
+        count = count * present.reshape(copies, -1).sum(axis=0)
     place = np.maximum(fed, 0)
     every = np.arange(entries)[:, None]
     kept: Literal["all", "none"] | Tensor = "all"
@@ -61,7 +63,7 @@ def span_plan(
         tokens=torch.from_numpy(np.maximum(tokens[every, place], 0)),
         positions=torch.from_numpy(place),
         slots=fed_slots,
-        fed=count * present.reshape(copies, -1).sum(axis=0),
+        fed=count,
         padded=bool((fed < 0).any()),
         visible=torch.from_numpy(_repeated(visible, copies)) if visible_to.any() else None,
         within=_within(fed_slots, start, end, attention_block),

@@ -85,7 +85,7 @@ class Predictor:
         if wanted is not None:
             told.append(wanted)
         if plan.padded:
-            told.append(np.stack((slots >= 0).nonzero()))
+            told.append(np.stack(plan.real[:2]))
         tokens, positions, *rest = sent_together(told, device)
         rows = None if wanted is None else rest.pop(0)
         if plan.partial is not None:
@@ -95,11 +95,10 @@ class Predictor:
             return hidden
         opened = store.open(plan)
         mask = None if opened.mask is None else sent(opened.mask, device)
-        if self._graphs is not None and plan.taps is None and plan.block is None:
-            how = opened.replayed
-            if how is not None and not plan.padded:
-                hidden = self._replayed(tokens, positions, mask, how)
-                return hidden.clone() if rows is None else take(hidden, rows)
+        plain = plan.taps is None and plan.block is None and not plan.padded
+        if self._graphs is not None and opened.replayed is not None and plain:
+            hidden = self._replayed(tokens, positions, mask, opened.replayed())
+            return hidden.clone() if rows is None else take(hidden, rows)
         rollout = None
         if plan.taps is not None and plan.taps.rollout:
             rollout = AttentionRollout(plan, opened.exchange, mask, self.model.dtype)

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Hashable, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -19,19 +19,23 @@ from torch import Tensor
 from dllm.models.spec import ModelSpec
 from dllm.models.transformer import KeyValueExchange
 from dllm.step.plan import Plan
-from dllm.step.transfer import sent
+from dllm.step.transfer import sent, sent_together
 
 
 _Write = Callable[[int, Tensor, Tensor], None]
 
 
+_Rows = tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"], Int[np.ndarray, "n"]]
+"""Entry, fed row and slot of each."""
+
+
 @dataclass
 class _Pending:
-    """Rows of a forward over branches."""
+    """A forward over branches."""
 
     plan: Plan
-    keep: Bool[np.ndarray, "entries rows"]
-    """Those that stay if their entry's branch is adopted."""
+    kept: _Rows
+    """Rows that stay if their entry's branch is adopted."""
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Keys and values of all fed rows by layer."""
 
@@ -49,7 +53,7 @@ class Opened:
     """Over the keys that the exchange returns; None = everything is visible."""
     slots: Int[np.ndarray, "b k"]
     """Slot of each of these keys, -1 = padding."""
-    replayed: "Replayed | None" = None
+    replayed: "Callable[[], Replayed] | None" = None
     """How a recorded forward does the same; None = it can't."""
 
 
@@ -73,17 +77,20 @@ class _Writer:
     """Stores one layer's keys and values of the fed rows that are kept."""
 
     store: "KVStore"
-    indices: Int[Tensor, "4 kept"]
-    """Row of the store and slot, entry and fed row of each."""
+    indices: Callable[[torch.device], Sequence[Tensor]]
+    """Row of the store and slot, entry and fed row of each, where a layer computes."""
     plain: bool
     """One entry, all of its rows."""
-    _placed: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict)
+    span: slice | None
+    """Slots of these where they are one stretch, which is copied in a tenth of the time; None = not
+    known to be."""
 
     def __call__(self, layer: int, k: Tensor, v: Tensor) -> None:
         keys, values = self.store.keys[layer], self.store.values[layer]
-        if k.device not in self._placed:
-            self._placed[k.device] = sent(self.indices, k.device).unbind()
-        of, at, entry, row = self._placed[k.device]
+        if self.span is not None:
+            keys[:, :, self.span], values[:, :, self.span] = k, v
+            return
+        of, at, entry, row = self.indices(k.device)
         if self.plain:
             keys.index_copy_(2, at, k)
             values.index_copy_(2, at, v)
@@ -230,21 +237,21 @@ class KVStore:
         if plan.write == "none":
             if limit:
                 return self._beside(plan, stored, limit, None)
-            alone = Replayed("alone", (), lambda indices: None)
-            return Opened(None, _mask(_own(plan)), slots, alone)
-        fed = keep = slots >= 0
+            return Opened(None, _mask(_own(plan)), slots, _alone)
+        entry, row, slot = plan.real
+        fed = slot.size
         if isinstance(plan.write, Tensor):
-            keep = fed & plan.write.numpy()
-        if len(plan.slots) > len(self.valid):
-            self._pending = _Pending(plan, keep)
+            kept = plan.write.numpy()[entry, row]
+            entry, row, slot = entry[kept], row[kept], slot[kept]
+        if len(slots) > len(self.valid):
+            self._pending = _Pending(plan, (entry, row, slot))
             opened = self._beside(plan, stored, limit, self._pending.note)
             return replace(opened, replayed=None)
-        entry, row = keep.nonzero()
-        of, slot = entry if self._picked is None else self._picked[entry], slots[entry, row]
+        of = entry if self._picked is None else self._picked[entry]
         # One sequence, all rows (the usual case): a plain copy along the slots.
         plain = len(slots) == 1 and slot.size == slots.shape[1]
         write = self._writer(plan, (of, slot, entry, row), plain)
-        if limit and slot.size == np.count_nonzero(fed):
+        if limit and slot.size == fed:
             stored[entry, slot] = True
             return self._in_place(plan, stored, max(limit, int(slot.max()) + 1), write)
         return self._beside(plan, stored, limit, write)
@@ -255,11 +262,11 @@ class KVStore:
         pending, self._pending = self._pending, None
         if pending is None:
             return
-        batch, slots = len(self.valid), pending.plan.slots.numpy()
-        chosen = np.zeros(len(slots), dtype=bool)
+        batch = len(self.valid)
+        chosen = np.zeros(len(pending.plan.slots), dtype=bool)
         chosen[[branch * batch + row for row, branch in enumerate(branches)]] = True
-        entry, row = (pending.keep & chosen[:, None]).nonzero()
-        write = self._writer(pending.plan, (entry % batch, slots[entry, row], entry, row), False)
+        entry, row, slot = (index[chosen[pending.kept[0]]] for index in pending.kept)
+        write = self._writer(pending.plan, (entry % batch, slot, entry, row), False)
         for layer, (k, v) in pending.layers.items():
             write(layer, k, v)
 
@@ -268,7 +275,11 @@ class KVStore:
         of, slot, entry, row = indices
         self.valid.numpy()[of, slot] = True
         self.token.numpy()[of, slot] = plan.tokens.numpy()[entry, row]
-        return _Writer(self, torch.from_numpy(np.stack(indices)), plain)
+        span = None
+        if plain and slot.size:
+            first, end = int(slot[0]), int(slot[0]) + slot.size
+            span = slice(first, end) if (slot == np.arange(first, end)).all() else None
+        return _Writer(self, cache(partial(sent_together, indices)), plain, span)
 
     def _beside(
         self,
@@ -340,22 +351,28 @@ class KVStore:
         """What is told to the exchange to read and write are its indices."""
         picked = None if self._picked is None else torch.from_numpy(self._picked)
         read = _Reader(self, limit, picked)
-        writer = write if isinstance(write, _Writer) else None
-        # The store's memory, and the part of it that is in use.
-        place = self._number, self.keys[0].data_ptr() if self.keys else 0, len(self.valid)
-        how = limit, in_place, picked is None, writer is not None and writer.plain
-        indices = [] if picked is None else [picked]
 
-        def bound(given: Sequence[Tensor]) -> KeyValueExchange:
-            rest, reads, writes = list(given), read, write
-            if picked is not None:
-                reads = replace(read, picked=rest.pop(0), _placed={})
+        def replayed() -> Replayed:
+            writer = write if isinstance(write, _Writer) else None
+            # The store's memory, and the part of it that is in use.
+            place = self._number, self.keys[0].data_ptr() if self.keys else 0, len(self.valid)
+            how = limit, in_place, picked is None, writer is not None and writer.plain
+            indices = [] if picked is None else [picked]
             if writer is not None:
-                writes = replace(writer, indices=rest.pop(0), _placed={})
-            return partial(exchange, reads, writes)
+                indices.append(torch.stack(list(writer.indices(torch.device("cpu")))))
 
-        indices += [] if writer is None else [writer.indices]
-        replayed = Replayed((place, how), tuple(indices), bound)
+            def bound(given: Sequence[Tensor]) -> KeyValueExchange:
+                rest, reads, writes = list(given), read, write
+                if picked is not None:
+                    reads = replace(read, picked=rest.pop(0), _placed={})
+                if writer is not None:
+                    told = rest.pop(0)
+                    placed = cache(lambda device: sent(told, device).unbind())
+                    writes = replace(writer, indices=placed, span=None)
+                return partial(exchange, reads, writes)
+
+            return Replayed((place, how), tuple(indices), bound)
+
         return Opened(partial(exchange, read, write), mask, slots, replayed)
 
     def _visible(
@@ -371,10 +388,15 @@ class KVStore:
         if len(slots) != len(valid):
             valid = np.tile(valid, (len(slots) // len(valid), 1))
         stored = plan.visible.numpy() & valid
-        entry, row = (slots >= 0).nonzero()
-        stored[entry, slots[entry, row]] = False
+        entry, _, slot = plan.real
+        stored[entry, slot] = False
         used = np.flatnonzero(stored.any(axis=0))
         return stored, int(used[-1]) + 1 if used.size else 0
+
+
+def _alone() -> Replayed:
+    """Without a store."""
+    return Replayed("alone", (), lambda indices: None)
 
 
 def _own(plan: Plan) -> Bool[np.ndarray, "b q rows"] | None:

@@ -105,6 +105,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, fp32: bool) -> Tensor:
 def take(x: Tensor, rows: Int[Tensor, "batch wanted"]) -> Tensor:
     """Rows of x [batch or 1, rows, width] or [batch or 1, heads, rows, width], each sequence's
     own."""
+    if len(x) == len(rows) == 1:
+        # Small as it is, a gather takes several times as long.
+        return x.index_select(-2, rows[0])
     index = rows[:, :, None] if x.dim() == 3 else rows[:, None, :, None]
     heads = x.shape[1:-2]
     return x.expand(len(rows), *x.shape[1:]).gather(-2, index.expand(-1, *heads, -1, x.shape[-1]))

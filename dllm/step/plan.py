@@ -7,6 +7,7 @@ explicit rows. The split keeps samplers free of caches and caches free of sample
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import Literal, Self
 
 import numpy as np
@@ -146,15 +147,26 @@ class Plan:
     """As in the request."""
     taps: Taps | None = None
 
+    @cached_property
+    def real(
+        self,
+    ) -> tuple[Int[np.ndarray, "fed"], Int[np.ndarray, "fed"], Int[np.ndarray, "fed"]]:
+        """Entry, row and slot of what is no padding, in this order."""
+        slots = self.slots.numpy()
+        entry, row = (slots >= 0).nonzero()
+        return entry, row, slots[entry, row]
+
     def kind_of(self, row: int) -> ForwardKind:
         return self.kind[row] if isinstance(self.kind, tuple) else self.kind
 
     def spans_of(self, row: int) -> list[tuple[int, int]]:
         """The fed positions of one sequence as half-open spans, ascending; those that every layer
         computes where the layers differ."""
-        slots = self.slots.numpy()[row]
-        fed = slots >= 0 if self.partial is None else self.partial.whole[row].cpu().numpy()
-        slots = slots[fed]
+        if self.partial is None:
+            entry, _, slots = self.real
+            slots = slots[entry == row]
+        else:
+            slots = self.slots.numpy()[row, self.partial.whole[row].cpu().numpy()]
         if slots.size and (last := int(slots.max())) - (first := int(slots.min())) < slots.size:
             return [(first, last + 1)]
         slots = np.sort(slots)
