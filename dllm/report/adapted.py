@@ -29,6 +29,7 @@ from dllm.models.hub import ADAPTERS, ModelOptions, adapter_folder, open_model
 from dllm.models.masks import attention_mask
 from dllm.models.tokenizers import Tokenizer
 from dllm.models.transformer import Transformer
+from dllm.printable import public
 from dllm.step.canvas import Prompt
 from dllm.step.eos import EosPolicy, first_eos
 from dllm.tasks.natural import LISTS, NaturalTasks
@@ -100,7 +101,7 @@ def measure(name: str, path: Path, count: int, dtype: Literal["float32", "bfloat
         name=name,
         count=count,
         dtype=dtype,
-        path=path,
+        path=public(path),
         millions=facts["parameters"] / 1e6,
         minutes=facts["seconds"] / 60,
         loss_bar=LOSS_BAR,

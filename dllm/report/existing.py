@@ -127,6 +127,8 @@ def _folders(path: Path) -> Iterator[Path]:
         for summary in path.rglob("summary.json")
         if (summary.parent / "config.yaml").exists() and SUPERSEDED not in summary.parts
     )
+    if not found and any(path.rglob("samples.jsonl")):
+        raise ConfigError(f"{path} holds no finished run (a run's own command goes on with it)")
     if not found:
         raise ConfigError(f"{path} is no run folder and holds none")
     yield from found

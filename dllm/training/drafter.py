@@ -27,6 +27,7 @@ from dllm.errors import ConfigError
 from dllm.models.hub import ModelOptions, open_model, open_spec
 from dllm.models.json_file import read_object
 from dllm.models.loading import read_spec
+from dllm.printable import public
 from dllm.tasks.base import Sample, Split
 from dllm.tasks.suite import EmbeddedSuite
 from dllm.tracking.tracker import RunInfo, Tracker
@@ -151,7 +152,7 @@ def _facts(config: DictConfig, alignment: Alignment, trainer: Trainer) -> dict[s
     return totals | {
         "steps": sum(state["step"] for state in states),
         "seed": trainer.recipe.seed,
-        "start": alignment.start,
+        "start": public(alignment.start),
         "machine": config.machine,
         "command": config.command,
         "course": f"steps by stage: {steps}; {config.course}",

@@ -15,6 +15,7 @@ from dllm.errors import ConfigError
 from dllm.models.families import family_named
 from dllm.models.hub import ModelOptions, open_model, open_spec
 from dllm.models.spec import ModelSpec
+from dllm.printable import public
 from dllm.tracking.tracker import RunInfo
 from dllm.training.adaptation import Adaptation
 from dllm.training.adaptation import Trainer as AdapterTrainer
@@ -45,7 +46,8 @@ def execute(config: DictConfig) -> None:
         course = config.training.get("course", "as in the recipe")
         facts = {"steps": trainer.done, "machine": config.machine, "command": config.command}
         facts |= {"seed": trainer.recipe.seed, "course": course}
-        facts |= {"start": trainer.recipe.start or "random"}
+        start = trainer.recipe.start
+        facts |= {"start": "random" if start is None else public(start)}
         facts |= trainer.totals
         facts |= {"objective": objective_of(trainer.recipe)}
         folder = Path(config.export)

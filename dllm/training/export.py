@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 
+from dllm.errors import ConfigError
 from dllm.models.config_reader import Overrides
 from dllm.models.loading import load_model, read_spec, save_model
 from dllm.models.spec import ModelSpec
 from dllm.models.transformer import Transformer
+from dllm.printable import public
 from dllm.tasks.suite import EmbeddedSuite
 from dllm.training.block_noise import BlockNoise
 from dllm.training.dual_stream import DualStream
@@ -24,7 +25,7 @@ from dllm.training.evaluate import LISTS, REGIONS, accuracy
 from dllm.training.focused_noise import FocusedNoise
 from dllm.training.next_token import NextToken
 from dllm.training.sft import Recipe
-from dllm.training.vocabulary import MASK
+from dllm.training.vocabulary import MASK, read_tokenizer
 
 
 AUTOREGRESSIVE = "autoregressive"
@@ -97,7 +98,7 @@ Measured by `python -m dllm.training.export {folder} --items {items}`.
 def measure(folder: Path, items: int) -> dict[str, float]:
     """Kind -> accuracy of a checkpoint on the first `items` held-out samples of each kind."""
     suite = EmbeddedSuite()
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = read_tokenizer("tokenizer", folder / "tokenizer.json")
     samples = suite.samples("test", items * len(suite.kinds))
     mask = Overrides(mask_id=tokenizer.token_to_id(MASK))  # stands for what is still to be decoded
     return accuracy(load_model(folder, overrides=mask), tokenizer, suite, samples)
@@ -154,11 +155,11 @@ def export(model: Transformer, folder: Path, facts: dict[str, Any], items: int =
     save_model(model, folder, torch.bfloat16)
     (folder / "model.safetensors").chmod(0o644)  # safetensors makes it private
     kind = kind_of(model.spec)
-    made = f"`python -m dllm.training.vocabulary {folder}`"
+    made = f"`python -m dllm.training.vocabulary {public(folder)}`"
     facts = {"data": DATA, "tokenizer": made, **facts}
     card = CARD.format(
-        name=folder.name,
-        folder=folder,
+        name=folder.resolve().name,
+        folder=public(folder),
         parameters=sum(p.numel() for p in model.parameters()) / 1e6,
         minutes=facts["seconds"] / 60,
         items=items,
@@ -180,8 +181,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--items", type=int, default=200, help="held-out samples per kind")
     given = parser.parse_args()
-    allowance = ALLOWANCE[kind_of(read_spec(given.folder))]
-    print(table(measure(given.folder, given.items), allowance))
+    if given.items < 1:
+        parser.error(f"--items {given.items} must be >= 1")
+    try:
+        allowance = ALLOWANCE[kind_of(read_spec(given.folder))]
+        print(table(measure(given.folder, given.items), allowance))
+    except ConfigError as error:
+        parser.exit(2, f"error: {error}\n")
 
 
 if __name__ == "__main__":

@@ -227,6 +227,7 @@ def test_recipe_diff(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["RUNS", "--output", "page.txt"], "--output page.txt must end with .html"),
         (["diff", "absent", "RUNS"], "absent is no run folder: it has no config.yaml"),
         (["UNFINISHED"], "is not finished (its own command goes on with it): it has no summary"),
+        (["PARENT"], "threshold holds no finished run (a run's own command goes on with it)"),
     ],
 )
 def test_one_line_errors(
@@ -236,9 +237,10 @@ def test_one_line_errors(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if "UNFINISHED" in arguments:
-        (runs["threshold"] / "summary.json").unlink()
-    places = {"RUNS": tmp_path / "runs", "UNFINISHED": runs["threshold"]}
+    unfinished = runs["threshold"]
+    if {"UNFINISHED", "PARENT"} & {*arguments}:
+        (unfinished / "summary.json").unlink()
+    places = {"RUNS": tmp_path / "runs", "UNFINISHED": unfinished, "PARENT": unfinished.parent}
     assert report(*(places.get(argument, argument) for argument in arguments)) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

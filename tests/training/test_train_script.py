@@ -181,7 +181,8 @@ def test_export_writes_a_checkpoint_and_its_card(tmp_path) -> None:
     assert "| copy | 0.000 | 0.97 | missed by 0.970 |" in card
     assert "| steps, sequences, tokens | 2, " in card
     assert "(arithmetic 80, json 64, others 24), float32 arithmetic" in card
-    assert f"Measured by `python -m dllm.training.export {folder} --items 1`." in card
+    assert f"Measured by `python -m dllm.training.export {folder.name} --items 1`." in card
+    assert str(tmp_path) not in card
     assert " min on a calculator |" in card
     shipped = EMBEDDED / "tiny-llada"
     names = {"config.json", "model.safetensors", "README.md", *TOKENIZER_FILES}
