@@ -7,6 +7,7 @@ python -m scripts.run sampler=pc_sampler sampler.background=background.json
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from dllm.errors import ConfigError
 from scripts.command_line import COMMAND, Parser, user_path, writing
@@ -34,15 +35,21 @@ def _run(options: argparse.Namespace) -> int:
 
     model = build(compose([f"model={options.model}"]).model, "model")
     tokenizer = open_tokenizer(model, open_spec(model), checkpoint_folder(model))
-    try:
-        texts = [path.read_text(encoding="utf-8") for path in options.files]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{error}") from None
+    texts = [_text(path) for path in options.files]
     table = background.count(tokenizer.encode(text) for text in texts)
     with writing("--output", options.output):
         options.output.write_text(json.dumps(table) + "\n")
     print(f"{options.output}: {table['num_token']} tokens")
     return 0
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is no UTF-8 text") from None
 
 
 if __name__ == "__main__":

@@ -59,7 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from dllm.conform import numerics, recorded, replay  # torch, not needed for --help
+    from dllm.models.placement import unavailable
 
+    if options.device == "auto" or unavailable(options.device) is not None:
+        raise ConfigError(f"--device {options.device} is no device here; use cpu, cuda or cuda:N")
     for folder in options.checkpoints:
         if not folder.is_dir():
             raise ConfigError(f"--checkpoints {folder}: no such folder")

@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             cli_evaluate()
         except ValueError as error:
-            if not str(error).startswith("Tasks not found"):
+            if not str(error).startswith(("Tasks not found", "No tasks specified")):
                 raise
             raise ConfigError(f"--tasks: {error}") from None
 

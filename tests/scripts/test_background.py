@@ -21,7 +21,11 @@ def test_counts_the_models_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_refused_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = ["--output", str(tmp_path / "table.json")]
     assert main([str(tmp_path / "absent.txt"), *output]) == 2
-    assert "absent.txt" in capsys.readouterr().err
+    absent = f"error: {tmp_path / 'absent.txt'}: No such file or directory\n"
+    assert capsys.readouterr().err == absent
+    (tmp_path / "bytes.txt").write_bytes(b"\xff")
+    assert main([str(tmp_path / "bytes.txt"), *output]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'bytes.txt'} is no UTF-8 text\n"
     (tmp_path / "empty.txt").write_text("")
     assert main([str(tmp_path / "empty.txt"), *output]) == 2
     assert capsys.readouterr().err == "error: the corpus holds no token\n"

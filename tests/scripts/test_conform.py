@@ -58,6 +58,14 @@ def test_checkpoints_that_differ_fail_the_file(
     assert "checkpoint tiny-llada differs between" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("device", ["nothing", "meta", "auto", "cuda:99"])
+def test_a_device_that_is_not_there(
+    device: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([trace(tmp_path, "good"), *MODELS, "--device", device]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --device {device} is no device here")
+
+
 def test_a_folder_of_checkpoints_that_is_not_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
