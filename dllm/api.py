@@ -4,6 +4,8 @@ Options and defaults are those of `conf/`, and so are the errors: the same optio
 tokens here and on the command line.
 """
 
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,13 +81,15 @@ class Step:
     """The whole answer, once it is finished."""
 
 
-def load(model: str, **options: Any) -> Checkpoint:
+def load(model: str | os.PathLike[str], **options: Any) -> Checkpoint:
     """A model by its name in `conf/model`, or a checkpoint's folder; `options` are those of the
     `model` group (`dtype="bfloat16"`, `device="cuda"`).
 
     Raises `ConfigError` for an unknown name, for a folder that can't be read and for a device that
     is not here.
     """
+    if isinstance(model, os.PathLike):
+        model = os.fspath(model)
     if not isinstance(model, str) or not model:
         raise ConfigError(f"model={model!r} is no name and no folder")
     folder = Path(model).expanduser()
@@ -207,11 +211,18 @@ def _with_gaps(prompt: Prompt, mask: int) -> Prompt:
     return replace(prompt, tokens=prompt.tokens[:first], gen_length=len(region), region=region)
 
 
+_DECODE = ("sampler", "cache", "constraint", "gen_length", "eos", "batch_size", "seed")
+_RECORD = ("trace", "alternatives", "allow_external")
+
+
 def _config(sampler: str | Sampler, options: Mapping[str, Any]) -> DictConfig:
+    """Raises `ConfigError` for an option that a run has and decoding alone would pass over."""
+    for name, value in options.items():
+        whole = re.split("[./@]", name)[0]
+        if whole not in (*_DECODE, *_RECORD) and whole in compose():
+            hint = ": dllm.load takes the model's" if whole == "model" else ""
+            raise ConfigError(f"{name}={value!r} is no option of generate{hint}")
     groups = {name: value for name, value in options.items() if name in GROUPS or "/" in name}
-    for name, value in groups.items():
-        if name in ("model", "task", "tracker"):
-            raise ConfigError(f"{name}={value!r} is no option of generate")
     values = {name: value for name, value in options.items() if name not in groups}
     if isinstance(sampler, str):
         groups = {"sampler": sampler, **groups}
@@ -261,7 +272,9 @@ def _prompts(model: Checkpoint, given: Sequence[Prompted], gen_length: int) -> I
 
 
 def _plain(value: Any) -> Any:
-    """Tensors, arrays and their numbers as the lists and numbers that they hold."""
+    """Tensors, arrays and their numbers as the lists and numbers that they hold, paths as texts."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, Mapping):

@@ -114,6 +114,9 @@ def test_a_sampler_of_ones_own(tiny: Checkpoint) -> None:
         ({"sampler.threshold": 2.0}, r"sampler\.threshold=2\.0"),
         ({"sampler.thresh": 0.5}, r"sampler\.thresh=0\.5 is no option"),
         (dict(task="json"), "task='json' is no option of generate"),
+        (dict(limit=1), "limit=1 is no option of generate"),
+        ({"tracker.mode": "online"}, "mode='online' is no option of generate"),
+        ({"model.mask_id": 5}, "model.mask_id=5 is no option of generate: dllm.load takes"),
         (dict(cache="causal"), "causal"),
         (dict(gen_length=4096), "exceeds the model's"),
     ],
@@ -257,7 +260,7 @@ def test_models_that_are_none(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_a_model(checkpoint: Path) -> None:
-    loaded = dllm.load(str(checkpoint), dtype="float32", device="cpu")
+    loaded = dllm.load(checkpoint, dtype="float32", device="cpu")
     (answer,) = dllm.generate(loaded, ["copy: Anna"], "low_confidence", gen_length=32)
     assert len(answer.tokens) == 32
 
