@@ -19,10 +19,12 @@ def describe(
     spec = open_spec(options)
     source = options.path or options.hub or "embedded"
     yield f"{options.name} ({source}), {options.dtype}"
+    own, silent = here(options)
     yield from _architecture(spec)
+    if silent is not None:
+        yield f"  {'prompts':<24}no: {silent}"
     yield from _sizes(spec)
     yield from _memory(spec, options, batches, lengths, rows)
-    own = here(options)
     for group in ("sampler", "cache"):
         yield f"{group}s"
         for entry in supported(group, spec, own):

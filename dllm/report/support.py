@@ -59,14 +59,21 @@ def unfit(
     return found
 
 
-def here(options: ModelOptions) -> Checkpoint | None:
-    """The model, None where no more than its architecture is here."""
+def here(options: ModelOptions) -> tuple[Checkpoint | None, str | None]:
+    """The model, None where no more than its architecture is here, and why nothing can be asked of
+    what is."""
     if options.path is None and options.hub is not None:
-        return None
+        return None, None
     try:
-        return Checkpoint(options)
-    except ConfigError:
-        return None
+        own = Checkpoint(options)
+    except ConfigError as error:
+        return None, str(error)
+    try:
+        own.tokenizer.chat("")
+        own.tokenizer.day  # noqa: B018 - a template that asks for the hour is refused
+    except ConfigError as error:
+        return own, str(error)
+    return own, None
 
 
 @cache

@@ -1,6 +1,7 @@
 """`python -m scripts.inspect`: what it prints, and that it needs no weights."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,18 @@ def test_config_json_is_enough(tmp_path: Path) -> None:
     assert text.count("\n       4     128") == 1  # 512 positions do not fit: the model's limit
     assert "  block                   yes" in text
     assert "  dual                    no: cache=DualCache needs full attention" in text
+
+
+def test_a_model_that_can_be_asked_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    assert "  prompts                 no: " in card(tmp_path, "llada2")
+    folder = tmp_path / "whole"
+    shutil.copytree(checkpoint, folder)
+    options = ModelOptions("mine", path=str(folder))
+    assert "  prompts " not in "\n".join(describe(options, [1], [64], 8))
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": None}))
+    text = "\n".join(describe(options, [1], [64], 8))
+    assert "  prompts                 no: model.path=" in text and "brings no chat template" in text
 
 
 def test_alignment_and_order_are_spelt_out(tmp_path: Path) -> None:
