@@ -1,6 +1,6 @@
 """One forward of a plan: rows in, aligned logits of the wanted positions out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -41,8 +41,9 @@ class Predictor:
         The LM head runs on the wanted rows only: no [canvas, vocab] tensor exists.
         """
         store = self._nothing if store is None else store
-        rows, valid = np.zeros((len(plan.slots), 0), dtype=np.int64), None
-        if plan.logits_for is not None:
+        if plan.logits_for is None:
+            rows, valid = np.zeros((len(plan.slots), 0), dtype=np.int64), None
+        else:
             rows, valid = self._sources(plan, plan.logits_for)
         if plan.taps is not None and plan.taps.confidence_of is not None:
             hidden = self._states(plan, store, None)
@@ -144,14 +145,14 @@ class Predictor:
         logits[lacking.unbind()] = torch.nan
         return Prediction(logits, sent(torch.from_numpy(valid), states.device))
 
-    def _reading(self, plan: Plan, keys: Int[np.ndarray, "b k"]) -> Reading | None:
+    def _reading(self, plan: Plan, keys: Callable[[], Int[np.ndarray, "b k"]]) -> Reading | None:
         """What a model that tells the block from the rest must know; `keys`: their slots."""
         if plan.block is None:
             return None
         slots = plan.slots.numpy()
         wanted = slots if plan.logits_for is None else plan.logits_for.numpy()
         found, fed = self._rows(slots, wanted)
-        at, rows = sent_together([keys, np.where(fed, found, -1)], self._device)
+        at, rows = sent_together([keys(), np.where(fed, found, -1)], self._device)
         given = plan.conditioning
         given = None if given is None else given.to(self._device)
         return Reading(sent(plan.block, self._device), at.expand(len(slots), -1), given, rows)

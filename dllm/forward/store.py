@@ -51,8 +51,8 @@ class Opened:
     """For the layers; None = they attend to the fed rows alone."""
     mask: Bool[Tensor, "b 1 q k"] | None
     """Over the keys that the exchange returns; None = everything is visible."""
-    slots: Int[np.ndarray, "b k"]
-    """Slot of each of these keys, -1 = padding."""
+    slots: Callable[[], Int[np.ndarray, "b k"]]
+    """Slot of each of these keys, -1 = padding; most forwards do not ask."""
     replayed: "Callable[[], Replayed] | None" = None
     """How a recorded forward does the same; None = it can't."""
 
@@ -234,14 +234,16 @@ class KVStore:
         # numpy's indexing takes a fifth of the time.
         slots = plan.slots.numpy()
         stored, limit = self._visible(plan, slots)
-        if plan.write == "none":
+        # A tensor compared with a word costs more than all of this.
+        chosen = plan.write if isinstance(plan.write, Tensor) else None
+        if chosen is None and plan.write == "none":
             if limit:
                 return self._beside(plan, stored, limit, None)
-            return Opened(None, _mask(_own(plan)), slots, _alone)
+            return Opened(None, _mask(_own(plan)), plan.slots.numpy, _alone)
         entry, row, slot = plan.real
         fed = slot.size
-        if isinstance(plan.write, Tensor):
-            kept = plan.write.numpy()[entry, row]
+        if chosen is not None:
+            kept = chosen.numpy()[entry, row]
             entry, row, slot = entry[kept], row[kept], slot[kept]
         if len(slots) > len(self.valid):
             self._pending = _Pending(plan, (entry, row, slot))
@@ -289,14 +291,15 @@ class KVStore:
         write: _Write | None,
     ) -> "Opened":
         """Keys are [stored slots | fed rows]; the rows that are kept are written besides."""
-        mask, slots = _own(plan), plan.slots.numpy()
+        mask, (entries, rows) = _own(plan), plan.slots.shape
         if limit:
-            entries, rows = slots.shape
             own = np.ones((1, 1, rows), dtype=bool) if mask is None else mask
             queries = own.shape[1]
             mask = np.empty((entries, queries, limit + rows), dtype=bool)
             mask[..., :limit], mask[..., limit:] = stored[:, None, :limit], own
-            slots = np.hstack((np.tile(np.arange(limit), (entries, 1)), slots))
+
+        def slots() -> Int[np.ndarray, "b k"]:
+            return np.hstack((np.tile(np.arange(limit), (entries, 1)), plan.slots.numpy()))
 
         def exchange(
             read: _Reader, write: _Write | None, layer: int, k: Tensor, v: Tensor
@@ -320,7 +323,7 @@ class KVStore:
         """Every fed row is kept: write first and attend to the slots themselves, so that a step
         copies its own rows only, not what is stored."""
         mask = seen[:, None, :limit]
-        own = None if plan.within == "full" else _own(plan)
+        own = _own(plan) if isinstance(plan.within, Tensor) or plan.within != "full" else None
         if own is not None:
             entries, rows = plan.slots.shape
             # Padding is slot -1, the last column, which no key has.
@@ -337,7 +340,9 @@ class KVStore:
             write(layer, k, v)
             return read(layer)
 
-        return self._opened(exchange, limit, write, _mask(mask), np.arange(limit)[None], True)
+        return self._opened(
+            exchange, limit, write, _mask(mask), lambda: np.arange(limit)[None], True
+        )
 
     def _opened(
         self,
@@ -345,7 +350,7 @@ class KVStore:
         limit: int,
         write: _Write | None,
         mask: Tensor | None,
-        slots: Int[np.ndarray, "b k"],
+        slots: Callable[[], Int[np.ndarray, "b k"]],
         in_place: bool = False,
     ) -> Opened:
         """What is told to the exchange to read and write are its indices."""
@@ -390,7 +395,7 @@ class KVStore:
         stored = plan.visible.numpy() & valid
         entry, _, slot = plan.real
         stored[entry, slot] = False
-        used = np.flatnonzero(stored.any(axis=0))
+        (used,) = np.nonzero(stored.any(axis=0))
         return stored, int(used[-1]) + 1 if used.size else 0
 
 
