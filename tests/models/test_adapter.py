@@ -8,7 +8,7 @@ import torch
 
 from dllm.errors import ConfigError
 from dllm.models.adapter import Adapted, AdapterSpec, beside, merge, read_adapter, save_adapter
-from dllm.models.hub import ModelOptions, open_model, open_spec
+from dllm.models.hub import ADAPTERS, ModelOptions, checkpoint_folder, open_model, open_spec
 from dllm.models.loading import load_model
 from dllm.models.masks import attention_mask
 from dllm.models.transformer import Transformer
@@ -98,6 +98,13 @@ def test_a_model_is_opened_with_its_adapter(folders: tuple[Path, Path]) -> None:
     assert not torch.equal(plain.layers[0].attn.q.weight, model.layers[0].attn.q.weight)  # type: ignore[union-attr]
     smaller = open_spec(ModelOptions(name="mine", path=base, adapter=adapter, block_size=2))
     assert smaller.block_size == 2
+
+
+def test_an_adapter_of_another_model_is_refused() -> None:
+    adapter = str(ADAPTERS / "smollm2-diffusion")
+    options = ModelOptions(name="tiny-llada", adapter=adapter)
+    with pytest.raises(ConfigError, match="was trained for smollm2, not for tiny-llada"):
+        checkpoint_folder(options)
 
 
 @pytest.mark.parametrize(
