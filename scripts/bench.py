@@ -146,7 +146,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bench", choices=BENCHES, metavar="BENCH")
-    parser.add_argument("given", nargs="*", metavar="OPTION")
+    parser.add_argument("given", nargs="*", default=[], metavar="OPTION")
     parser.add_argument(
         "--device",
         choices=("cpu", "cuda"),
@@ -167,7 +167,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.device != "cpu" and not bench.gpu:
         raise ConfigError(f"--device={arguments.device}: {name} runs on the CPU")
     from dllm.bench.machine import check_device, measure
-    from dllm.report.benches import machine, write
+    from dllm.report.benches import check_writable, machine, write
 
     check_device(arguments.device)
     reached = measure(arguments.device)
@@ -175,6 +175,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.out is not None:
         with writing("--out", arguments.out):
             arguments.out.mkdir(parents=True, exist_ok=True)
+            check_writable(arguments.out, name)
     lines, facts, complete = [], reached.facts(), False
     try:
         for line in sheet.lines:

@@ -154,7 +154,9 @@ def measure(name: str, load: Load, machine: Machine) -> Iterator[Line]:
     for cache in load.caches:
         alone: list[list[int]] = []
         cost = 0.0
-        config = compose([f"sampler={load.rule}", f"cache={cache}"])
+        # In the lock-step's precision, whatever the rule's own is.
+        own = ["sampler.conf_dtype=float64"]
+        config = compose([f"sampler={load.rule}", f"cache={cache}", *own])
         sampler, policy = build(config.sampler, "sampler"), build(config.cache, "cache")
 
         def setting(size: int, sampler: Sampler = sampler, policy: CachePolicy = policy) -> Setting:

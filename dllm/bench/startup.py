@@ -46,7 +46,9 @@ _CHILD = "from dllm.bench.startup import timed; timed()"
 
 
 def sheet(options: Sequence[str]) -> Sheet:
-    if foreign := [key for key in chosen(options) if key in ("tracker", "baseline", "output")]:
+    if foreign := [
+        key for key in chosen(options) if key in ("tracker", "baseline", "output", "hydra")
+    ]:
         raise ConfigError(f"{foreign[0]}: startup measures with and without it; it can't be given")
     return Sheet(
         "Start-up",

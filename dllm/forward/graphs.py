@@ -7,6 +7,7 @@ What is replayed are the eager operations, but for norms, rotation and gates (se
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,14 +29,19 @@ class Graphs:
     def __init__(self) -> None:
         self._recorded: OrderedDict[Hashable, Callable[[Sequence[Tensor]], Tensor]] = OrderedDict()
         self._met: OrderedDict[Hashable, int] = OrderedDict()
-        self._pool: Any = None
-        """Memory that the recorded forwards share: no two run at once, and what they return is
-        copied before the next one."""
+        self._memory: Any = None
+        """What the recorded forwards share: no two run at once, and what they return is copied
+        before the next one."""
 
     def run(self, fixed: Hashable, inputs: Sequence[Tensor], compute: Compute) -> Tensor:
         """`compute(inputs)`, which reads nothing that may change besides `inputs` without `fixed`
         telling. The result is overwritten by the next call."""
         key = (fixed, tuple((tensor.shape, tensor.dtype) for tensor in inputs))
+        # Streams and graphs are those of the device that is current.
+        with torch.cuda.device_of(inputs[0]):
+            return self._run(key, inputs, compute)
+
+    def _run(self, key: Hashable, inputs: Sequence[Tensor], compute: Compute) -> Tensor:
         replay = self._recorded.get(key)
         if replay is not None:
             self._recorded.move_to_end(key)
@@ -53,10 +59,10 @@ class Graphs:
         self, inputs: Sequence[Tensor], compute: Compute
     ) -> Callable[[Sequence[Tensor]], Tensor]:
         own = [tensor.clone() for tensor in inputs]
-        if self._pool is None:
-            self._pool = new_pool()
+        if self._memory is None:
+            self._memory = Memory.new()
         with recorded():
-            replay, result = record(lambda: compute(own), self._pool)
+            replay, result = record(lambda: compute(own), self._memory)
 
         def run(inputs: Sequence[Tensor]) -> Tensor:
             for mine, given in zip(own, inputs, strict=True):
@@ -67,13 +73,21 @@ class Graphs:
         return run
 
 
-def new_pool() -> Any:
-    return torch.cuda.graph_pool_handle()
+@dataclass(frozen=True)
+class Memory:
+    """Where CUDA graphs compute: torch hands on memory within one pool and stream only."""
+
+    pool: Any
+    stream: Any
+
+    @classmethod
+    def new(cls) -> "Memory":
+        return cls(torch.cuda.graph_pool_handle(), torch.cuda.Stream())
 
 
-def record(compute: Callable[[], Tensor], pool: Any) -> tuple[Callable[[], None], Tensor]:
+def record(compute: Callable[[], Tensor], memory: Memory) -> tuple[Callable[[], None], Tensor]:
     """A CUDA graph of one call, and where each replay leaves the result."""
-    aside = torch.cuda.Stream()
+    aside = memory.stream
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):  # libraries prepare themselves at their first call
         compute()
@@ -81,7 +95,7 @@ def record(compute: Callable[[], Tensor], pool: Any) -> tuple[Callable[[], None]
     torch.cuda.synchronize()
     # Not torch.cuda.graph, which empties torch's memory and collects garbage before each one.
     with torch.cuda.stream(aside):
-        graph.capture_begin(pool=pool)
+        graph.capture_begin(pool=memory.pool)
         try:
             result = compute()
         finally:

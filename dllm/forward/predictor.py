@@ -1,5 +1,6 @@
 """One forward of a plan: rows in, aligned logits of the wanted positions out."""
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -89,6 +90,12 @@ class Predictor:
             told.append(np.stack(plan.real[:2]))
         tokens, positions, *rest = sent_together(told, device)
         rows = None if wanted is None else rest.pop(0)
+        if self._graphs is not None and (plan.partial is not None or plan.taps is not None):
+            warnings.warn(
+                "model.compile=graphs records no forward that chooses its rows inside or is looked "
+                "into, as this cache's are",
+                stacklevel=2,
+            )
         if plan.partial is not None:
             run = PartialForward(plan, store, self.spec.d_model)
             hidden = self.model.hidden(tokens, positions, run=run.layer, rows=rows)

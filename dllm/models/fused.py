@@ -38,9 +38,9 @@ def recorded() -> Iterator[None]:
 
 
 def kernels_for(x: Tensor) -> ModuleType | None:
-    """`dllm.models.kernels` on an NVIDIA GPU where they pay, Triton can compile them and no
-    gradient is wanted; None = torch's operations."""
-    if not x.is_cuda or torch.is_grad_enabled():
+    """`dllm.models.kernels`, which compute in float32, on an NVIDIA GPU where they pay, Triton can
+    compile them and no gradient is wanted; None = torch's operations."""
+    if not x.is_cuda or torch.is_grad_enabled() or x.dtype.itemsize > 4:
         return None
     return _kernels(x.device) if x.numel() >= WORTH or _recording.get() else None
 

@@ -91,6 +91,7 @@ def rotated(x: Tensor, cos: Tensor, sin: Tensor, wide: bool) -> Tensor:
     """As `dllm.models.transformer.rotate`: x [batch, heads, rows, head_dim], tables
     [batch or 1, 1, rows, rotary_dim] in float32."""
     batch, heads, rows, width = x.shape
+    x = x if x.stride(-1) == 1 else x.contiguous()
     out = torch.empty_like(x)
     cos, sin = cos.contiguous(), sin.contiguous()
     with torch.cuda.device_of(x):
@@ -128,7 +129,8 @@ def _gated(gate, up, out, count, BLOCK: tl.constexpr):
 
 
 def gated(gate: Tensor, up: Tensor) -> Tensor:
-    """silu(gate) * up, both of one shape and contiguous."""
+    """silu(gate) * up, both of one shape."""
+    gate, up = gate.contiguous(), up.contiguous()
     out = torch.empty_like(gate)
     with torch.cuda.device_of(gate):
         _gated[(triton.cdiv(gate.numel(), BLOCK),)](gate, up, out, gate.numel(), BLOCK=BLOCK)

@@ -32,6 +32,8 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         and x.device == weight.device
         # For other strides it has a plain loop only, thousands of times slower.
         and (weight.is_contiguous() or weight.mT.is_contiguous())
+        # It reads a bias as if it were contiguous float32.
+        and (bias is None or (bias.is_contiguous() and bias.dtype == torch.float32))
         and has_kernel(x.device)
     ):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")

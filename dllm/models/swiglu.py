@@ -26,8 +26,9 @@ class SwiGLU(nn.Module):
         self.down = Linear(width, d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate(x), self.up(x)
+        gate = self.gate(x)
         kernels = kernels_for(gate)
         if kernels is not None and self.activation == "silu":
-            return self.down(kernels.gated(gate, up))
-        return self.down(GATES[self.activation](gate) * up)
+            return self.down(kernels.gated(gate, self.up(x)))
+        gate = GATES[self.activation](gate)  # what it was made of is needed no more
+        return self.down(gate * self.up(x))

@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from dllm.bench.sheet import Line, Sheet
+from dllm.errors import RunError
 from dllm.report.document import Document, Entry, Picture, Section, Table, markdown
+
+
+ENDINGS = (".md", ".json", ".png", ".svg")
 
 
 def write(
@@ -19,20 +23,28 @@ def write(
     complete: bool,
     facts: dict[str, Any],
 ) -> list[Path]:
-    """NAME.md, .json, .png and .svg in the folder; `complete`: the bench came to its end."""
+    """NAME.md, .json, .png and .svg in the folder; `complete`: the bench came to its end, else a
+    whole page stays, and what was measured is NAME.stopped. Raises `RunError`, the figures written,
+    where no picture can be drawn."""
+    if not complete and _is_whole(folder / f"{name}.json"):
+        name = f"{name}.stopped"
     measured = [
         {"name": line.name, **line.values}
         | ({"smallest and largest": line.between} if line.between is not None else {})
         for line in lines
     ]
     found = {
-        "bench": name,
+        "bench": name.removesuffix(".stopped"),
         "command": command,
         "complete": complete,
         "machine": facts,
         "lines": measured,
     }
-    picture = _drawn(folder / name, sheet, lines)
+    picture, failed = None, ""
+    try:
+        picture = _drawn(folder / name, sheet, lines)
+    except Exception as error:  # of the user's settings of matplotlib, each its own
+        failed = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
     data = folder / f"{name}.json"
     data.write_text(json.dumps(found, indent=1) + "\n")
     rows = [list(map(Entry, [line.name, *sheet.cells(line)])) for line in lines]
@@ -53,7 +65,25 @@ def write(
     )
     page = folder / f"{name}.md"
     page.write_text(markdown(document))
+    if picture is None:
+        raise RunError(f"{page} has no picture: {failed}")
     return [page, data, picture.png, picture.svg]
+
+
+def check_writable(folder: Path, name: str) -> None:
+    """Raises `OSError` where a page that is there can't be written over."""
+    for ending in ENDINGS:
+        path = folder / f"{name}{ending}"
+        if path.exists():
+            path.open("ab").close()
+
+
+def _is_whole(data: Path) -> bool:
+    """Whether the page's figures are there and of a bench that came to its end."""
+    try:
+        return json.loads(data.read_text())["complete"] is True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def machine(facts: dict[str, Any]) -> str:
@@ -87,7 +117,8 @@ def _drawn(stem: Path, sheet: Sheet, lines: Sequence[Line]) -> Picture:
         axis.set_xlabel(sheet.drawn)
         axis.set_title(sheet.title)
         described = f"{sheet.title}: {sheet.drawn} of every line of the table"
-        picture = Picture(stem.with_suffix(".svg"), stem.with_suffix(".png"), described)
+        svg, png = (stem.with_name(f"{stem.name}{ending}") for ending in (".svg", ".png"))
+        picture = Picture(svg, png, described)
         figure.savefig(picture.svg, metadata={"Date": None})
         figure.savefig(picture.png, dpi=110)
     pyplot.close(figure)

@@ -30,8 +30,10 @@ from dllm.bench import (
 )
 from dllm.bench.ratio import Ratio
 from dllm.bench.sheet import Line, Sheet, faster
+from dllm.errors import RunError
 from dllm.models.loading import dummy_model
 from dllm.models.transformer import Transformer
+from dllm.report import benches
 from dllm.report.benches import write
 from dllm.step.canvas import Prompt
 from scripts import bench
@@ -242,14 +244,22 @@ def test_scores_that_are_not_exact_are_not_timed(
         (["loop", "sampler=random", "model=tiny-sdar"], "model: loop measures models and prompts"),
         (["loop", "nosuch=3"], "nosuch is no option"),
         (["startup", "tracker=none"], "tracker: startup measures with and without it"),
+        (["startup", "tracker=wandb"], "tracker: startup measures with and without it"),
+        (["startup", "hydra.run.dir=x"], "hydra: startup measures with and without it"),
+        (["loop", "model=tiny-llada"], "model: loop measures models and prompts"),
         (["startup", "nosuch=3"], "nosuch is no option"),
+        ([], "the following arguments are required: BENCH\n"),
         (["samplers", "deer"], "deer is not measured: sampler=deer "),
     ],
 )
 def test_what_can_not_be_measured_is_one_line(
     arguments: list[str], words: str, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(*arguments) == 2
+    try:
+        code = command(*arguments)
+    except SystemExit as ended:  # argparse's way
+        code = ended.code
+    assert code == 2
     assert capsys.readouterr().err.startswith(f"error: {words}")
 
 
@@ -287,7 +297,7 @@ def test_a_batch_on_a_gpu_has_llada_8bs_shape(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(batch, "settle", lambda device: None)
     sheet = batch.sheet([], machine.Machine("cuda", limits, 1e9, None))
     found = list(sheet.lines)
-    assert made == 4 * [(32, 4096, 126_464, torch.bfloat16, "cuda")]
+    assert made == 5 * [(32, 4096, 126_464, torch.bfloat16, "cuda")]
     assert [line.name for line in found] == [
         f"LLaDA-8B's shape, {told}, batch 2"
         for told in (
@@ -296,6 +306,7 @@ def test_a_batch_on_a_gpu_has_llada_8bs_shape(monkeypatch: pytest.MonkeyPatch) -
             "cache=prefix",
             "low_confidence, cache=dual",
             "cache=dual",
+            "low_confidence, cache=dual",
         )
     ]
     for line in found:
@@ -320,9 +331,17 @@ def test_a_line_shows_what_it_has_and_a_page_holds_no_markup(tmp_path: Path) -> 
     assert "| one &#124; two | 0.50 | 3 | 0.40 to 0.60 |\n| three |  | 4 |  |" in page
     assert "Measured: commit abc; product GFLOP/s float32 2.0." in page
     assert "Stopped" not in page
-    write(tmp_path, "t", "a command", sheet, kept, False, facts)
-    assert "Stopped before its end, after 2 lines." in (tmp_path / "t.md").read_text()
-    assert json.loads((tmp_path / "t.json").read_text())["complete"] is False
+    # A whole page stays.
+    made = write(tmp_path, "t", "a command", sheet, kept[:1], False, facts)
+    assert (tmp_path / "t.md").read_text() == page
+    assert [path.name for path in made] == [
+        f"t.stopped.{ending}" for ending in ("md", "json", "png", "svg")
+    ]
+    assert "Stopped before its end, after 1 lines." in made[0].read_text()
+    assert "(t.stopped.png)" in made[0].read_text()
+    assert json.loads(made[1].read_text())["complete"] is False
+    write(tmp_path, "u", "a command", sheet, kept, False, facts)
+    assert "Stopped before its end, after 2 lines." in (tmp_path / "u.md").read_text()
     found = json.loads((tmp_path / "t.json").read_text())["lines"]
     assert found == [
         {"name": "one | two", "times": 0.5, "ms": 3.0, "smallest and largest": [0.4, 0.6]},
@@ -341,6 +360,29 @@ def test_what_ends_a_bench_leaves_what_it_has_measured(
     assert command("selection", "--out", str(tmp_path)) == 1
     data = json.loads((tmp_path / "selection.json").read_text())
     assert [line["name"] for line in data["lines"]] == ["one"]
+
+
+def test_a_picture_that_fails_costs_no_figures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def failing(*_: object) -> None:
+        raise ValueError("no such backend\nand more")
+
+    monkeypatch.setattr(benches, "_drawn", failing)
+    sheet = Sheet("T", ["text"], {"times": "{:.2f}", "ms": "{:.0f}"}, "times", lines())
+    with pytest.raises(RunError, match=r"t.md has no picture: ValueError: no such backend$"):
+        write(tmp_path, "t", "a command", sheet, list(sheet.lines), True, {"commit": "abc"})
+    assert "| one &#124; two |" in (tmp_path / "t.md").read_text()
+    assert json.loads((tmp_path / "t.json").read_text())["complete"] is True
+
+
+def test_a_page_that_can_not_be_written_is_told_before_anything_is_measured(
+    quick: None, command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "selection.md").mkdir()
+    assert command("selection", "--out", str(tmp_path)) == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.startswith(f"error: --out {tmp_path} can't be written: ")
 
 
 @pytest.mark.parametrize("page", ["docs/benches.md", "README.md"])

@@ -44,7 +44,7 @@ def test_layers_are_recorded_before_they_are_timed(monkeypatch: pytest.MonkeyPat
         return lambda: recorded.append(1), compute()
 
     monkeypatch.setattr(graphs, "record", record)
-    monkeypatch.setattr(graphs, "new_pool", lambda: None)
+    monkeypatch.setattr(graphs.Memory, "new", lambda: None)
     small = replace(forward.SPEC, d_model=16, n_layers=2, n_heads=2, n_kv_heads=1, head_dim=8)
     model = dummy_model(replace(small, d_ff=24, vocab_size=40))
     run = forward._layers(model, 3, recorded=True)

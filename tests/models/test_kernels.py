@@ -89,6 +89,8 @@ def test_rotation(
     for dtype in dtypes(device):
         x = drawn(2, 5, heads, width, dtype=dtype, device=device).transpose(1, 2)
         assert torch.equal(module.rotated(x, cos, sin, wide), rotate(x, cos, sin, wide))
+        strided = x.transpose(2, 3).contiguous().transpose(2, 3)
+        assert torch.equal(module.rotated(strided, cos, sin, wide), rotate(x, cos, sin, wide))
 
 
 def test_gate(kernels: tuple[ModuleType, str]) -> None:
@@ -96,6 +98,7 @@ def test_gate(kernels: tuple[ModuleType, str]) -> None:
     for dtype in dtypes(device):
         gate, up = (drawn(3, 1000, dtype=dtype, device=device, seed=seed) for seed in (1, 2))
         near(module.gated(gate, up), F.silu(gate) * up)
+        near(module.gated(gate.t(), up.t()), (F.silu(gate) * up).t())
 
 
 def test_what_calls_them(kernels: tuple[ModuleType, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,8 +127,8 @@ def test_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     class Rows:
         device = "cuda"
 
-        def __init__(self, count: int, is_cuda: bool = True):
-            self.count, self.is_cuda = count, is_cuda
+        def __init__(self, count: int, is_cuda: bool = True, dtype: torch.dtype = torch.float16):
+            self.count, self.is_cuda, self.dtype = count, is_cuda, dtype
 
         def numel(self) -> int:
             return self.count
@@ -136,6 +139,8 @@ def test_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
         with fused.recorded():
             assert [fused.kernels_for(x) for x in (few, many, here)] == [fused, fused, None]  # type: ignore[arg-type]
         assert fused.kernels_for(few) is None  # type: ignore[arg-type]
+        exact = Rows(fused.WORTH, dtype=torch.float64)
+        assert fused.kernels_for(exact) is None  # type: ignore[arg-type]
     with fused.recorded():
         assert fused.kernels_for(many) is None  # type: ignore[arg-type]
 

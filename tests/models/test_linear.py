@@ -29,6 +29,13 @@ def test_strides_of_either_side_do_not_matter() -> None:
         torch.testing.assert_close(product(x, weight), F.linear(x, weight))
 
 
+def test_a_bias_is_read_as_it_lies() -> None:
+    x, weight, wide = torch.randn(3, 16), torch.randn(8, 16), torch.randn(16)
+    with torch.inference_mode():
+        found = product(x, weight, wide[::2])
+        torch.testing.assert_close(found, F.linear(x, weight, wide[::2].clone()))
+
+
 def test_weights_that_the_faster_kernel_only_loops_over_are_left_to_torch() -> None:
     wide = torch.randn(80, 48)
     for weight, faster in ((wide, True), (wide[:, :24], False), (wide[:, ::2], False)):
