@@ -80,6 +80,9 @@ class StaticQuota(Sampler):
     def choose(
         self, score: Float[Tensor, "batch rows"], view: View, state: SamplerState
     ) -> Bool[Tensor, "batch rows"]:
+        if self.steps is None:
+            # One position needs no order of all, which takes several times as long to find.
+            return scores.best(score, view.candidates)
         quota = step_quota(view.canvas, self.region, self.steps)
         return scores.top_k(score, view.candidates, torch.as_tensor(quota, device=score.device))
 
