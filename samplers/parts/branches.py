@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from dllm.step import scores
 from dllm.step.canvas import Canvas
 from dllm.step.prediction import View
 
@@ -30,19 +31,25 @@ class Branches:
     @classmethod
     def of(cls, view: View) -> "Branches":
         """Tokens that a constraint refused are out of every branch, and so are branches that hold
-        one at a position that is still open."""
+        one at a position that is still open. A mask token that would be proposed gives way on each
+        branch as the engine makes it do on the sequence's own canvas."""
         real = view.positions >= 0
         own = view.tokens.where(real, -1)[:, None]
         if view.branches is None or view.branch_logits is None:
             return cls(view, own, view.logits[:, None])
         at = view.positions.clamp(min=0)[:, None].expand(-1, view.branches.shape[1], -1)
         tokens = view.branches.gather(2, at).where(real[:, None], -1)
-        refused = torch.isneginf(view.logits)[:, None]
+        logits, mask = view.branch_logits, view.canvas.mask_id
+        undecided = (tokens == mask) & view.candidates[:, None]
+        hidden = undecided & (scores.highest(logits)[1] == mask)
+        if hidden.any():
+            logits = logits.clone()
+            logits[..., mask].masked_fill_(hidden, -torch.inf)
+        # What the first branch has lost already is no refusal.
+        refused = (torch.isneginf(view.logits) & ~torch.isneginf(logits[:, 0]))[:, None]
         held = refused.expand(-1, tokens.shape[1], -1, -1).gather(3, tokens.clamp(min=0)[..., None])
         lost = (held[..., 0] & (tokens != own)).any(dim=2, keepdim=True)
-        return cls(
-            view, tokens.where(~lost, -1), view.branch_logits.masked_fill(refused, -torch.inf)
-        )
+        return cls(view, tokens.where(~lost, -1), logits.masked_fill(refused, -torch.inf))
 
     def as_sequences(self) -> View:
         """Every branch as a sequence of its own: row b * branches + m is branch m of sequence b."""

@@ -178,6 +178,29 @@ def test_lossless_on_toys(base: str, drafts: int) -> None:
         assert other.cost.nfe <= one.cost.nfe
 
 
+class ProposingMasks(Predictor):
+    """The mask token comes first at some positions, second at others, as the canvas is."""
+
+    def predict(self, plan: Plan, store: KVStore | None) -> Prediction | None:
+        prediction = super().predict(plan, store)
+        assert prediction is not None
+        others = prediction.logits[..., SPEC.mask_id + 1 :]
+        margin = torch.sin(1000 * others.sum(dim=-1))
+        prediction.logits[..., SPEC.mask_id] = others.amax(dim=-1) + margin
+        return prediction
+
+
+@pytest.mark.parametrize("base", ["low_confidence", "threshold"])
+def test_lossless_where_the_model_proposes_masks(base: str) -> None:
+    """The mask token gives way on a draft's canvas exactly where it does on the sequence's own."""
+    predictor, prompts = ProposingMasks(random_model(seed=2)), ragged_prompts(18)
+    static = decode(built(f"sampler={base}", "sampler.region.block_length=4"), prompts, predictor)
+    found = decode(freedave(base, 4, block=4), prompts, predictor)
+    for name, one in static.items():
+        assert found[name].tokens == one.tokens
+        assert found[name].cost.nfe <= one.cost.nfe
+
+
 def _decoded(
     rule: Sampler, folder: str, cache: str, prompts: list[Prompt], batch: int, *options: str
 ) -> dict[str, Outcome]:
