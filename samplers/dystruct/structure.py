@@ -175,8 +175,9 @@ class Structure:
         return length * log(expected) - expected - np.array([lgamma(n + 1) for n in length])
 
     def length(self, u: Rows, b: Rows, e: Rows, expected: float, generator: torch.Generator) -> int:
-        """Positions of the window."""
+        """Positions of the window; the look-ahead bounds what is expected of it, too."""
         count = len(u)
+        expected = min(expected, count)
         if self.length_mode == "all":
             return count
         evidence, _ = self.recursion(u, b)

@@ -209,7 +209,7 @@ def test_a_window_is_as_long_as_the_one_before_was_stable(sure: float, length: i
         "sampler.threshold=0.0",
         "sampler.weld_radius=0",
     )
-    prompt = Prompt("one", (5, 6, 7), 24)
-    script = Script([[(9, sure)] * 24], 3)
+    prompt = Prompt("one", (5, 6, 7), 30)
+    script = Script([[(9, sure)] * 30], 3)
     outcome = decode(rule, [prompt], script, record=True)["one"]
-    assert windows(outcome)[:3] == [(0, 7), (7, 7 + length), (7 + length, min(24, 7 + 2 * length))]
+    assert windows(outcome)[:3] == [(0, 7), (7, 7 + length), (7 + length, 7 + 2 * length)]

@@ -101,6 +101,13 @@ def test_the_prior_alone_takes_the_expected_length_and_the_shorter_of_a_tie():
     assert sum(rule.window(u, b, e, 12.5, DICE)) == 12
 
 
+def test_no_more_is_expected_than_the_look_ahead_holds():
+    """At the end of the canvas: lambda is 8, and 7 is as likely."""
+    u, b, e = np.full(8, 0.4), np.full(8, 0.01), np.zeros(8)
+    for expected in (8, 30):
+        assert sum(structure(length_mode="prior").window(u, b, e, expected, DICE)) == 7
+
+
 def test_limits_of_the_concentration():
     u, b, e = np.full(32, 0.4), np.full(32, 0.05), np.zeros(32)
     off = {"length_mode": "all", "instability_weight": 0.0, "boundary_weight": 0.0}
