@@ -1,8 +1,9 @@
 """dInfer's threshold (arXiv 2510.08666): Fast-dLLM's rule with near-ties of the maximum included.
 
 Rule: theta = min(max confidence - 1e-5, threshold); every candidate with confidence >= theta is
-committed, so that without a sure position all within 1e-5 of the best one go at once. Proposals of
-the mask token are no candidates. Confidence: float32 softmax (float64 optional in the original).
+committed, so that without a sure position all within 1e-5 of the best one go at once. Confidence:
+float32 softmax (float64 optional in the original). The original leaves out a position that proposes
+the mask token; here its next token is proposed, with what the others' softmax gives it.
 
 Settings in dInfer's evaluation: 0.8 or 0.9, gen_length 1024, block 64, `eos=fill_after_block`
 (`early_stop`; it stops after the block with the end token in either case). The threshold of its
