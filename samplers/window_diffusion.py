@@ -8,7 +8,9 @@ and cuts the answer behind the first end token after any step but a refresh; wha
 by refreshes.
 
 Goes with cache=window (LLaDA) or cache=window_dream; the phases of both must have the same length.
-The official Dream code looks for the end token in the prompt, too; here only the answer counts.
+The official Dream code looks for the end token in the prompt, too; here only the answer counts. An
+end token at the last position of all cuts nothing, and the phase goes on as without it (there every
+step is a refresh from then on).
 Settings [code]: LLaDA-Base active 16, phase 32; Dream the same (demo 32 active), early stop on
 GSM8K and HumanEval. gen_length = steps.
 """
