@@ -22,7 +22,7 @@ def compiled(request: pytest.FixtureRequest) -> Iterator[tuple[ModuleType, str]]
     """The module, and the device that it computes on."""
     if request.param == "interpreter":  # told before Triton's own functions are made
         if "triton" in sys.modules and "TRITON_INTERPRET" not in os.environ:
-            pytest.skip("Triton was imported before, to compile")
+            pytest.skip("Triton compiles in this process already: run this file by itself")
         os.environ["TRITON_INTERPRET"] = "1"
     pytest.importorskip("triton", reason="kernels are Triton's, which is not installed")
     spec = importlib.util.find_spec("dllm.models.kernels")

@@ -1,7 +1,7 @@
 """Forwards that are recorded and replayed give what eager ones give, under every cache."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from math import inf
 from pathlib import Path
@@ -129,3 +129,31 @@ def test_the_latest_shapes_stay_recorded(monkeypatch: pytest.MonkeyPatch) -> Non
     assert recorder.recorded == 4
     x = torch.randn(2)
     assert torch.equal(kept.run("triple", [x], lambda inputs: 3 * inputs[0]), 3 * x)
+
+
+def test_all_are_recorded_on_the_inputs_device_in_one_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inside: list[Tensor] = []
+    seen: list[tuple[str, bool]] = []
+
+    @contextmanager
+    def device_of(tensor: Tensor) -> Iterator[None]:
+        inside.append(tensor)
+        yield
+        inside.pop()
+
+    def record(compute: Callable[[], Tensor], memory: object) -> tuple[Callable[[], None], Tensor]:
+        seen.append(("record", bool(inside)))
+        assert memory == "the only one"
+        return lambda: seen.append(("replay", bool(inside))), compute()
+
+    made = iter(["the only one"])
+    monkeypatch.setattr(graphs.torch.cuda, "device_of", device_of)
+    monkeypatch.setattr(graphs.Memory, "new", lambda: next(made))
+    monkeypatch.setattr(graphs, "record", record)
+    monkeypatch.setattr(graphs, "WORTH", 0)
+    recorder = graphs.Graphs()
+    for rows in (3, 4):
+        recorder.run("x", [torch.ones(rows)], lambda inputs: 2 * inputs[0])
+    assert seen == 2 * [("record", True), ("replay", True)] and not inside
